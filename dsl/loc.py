@@ -1,0 +1,43 @@
+"""Where in the user's program something was written: file, line, text, and the call chain that led there."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from dataclasses import dataclass
+
+_OURS = tuple(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + p + os.sep for p in ("dsl", "codegen", "dlc"))
+
+
+@dataclass(frozen=True)
+class Loc:
+    """A source position in the user's own code (never inside dlc)."""
+
+    file: str
+    line: int
+    function: str = ""
+
+    @property
+    def text(self) -> str:
+        """The source line, stripped of its newline; empty when the file cannot be read."""
+        return linecache.getline(self.file, self.line).rstrip("\n")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+UNKNOWN = Loc("<unknown>", 0)
+
+
+def here() -> Loc:
+    """The innermost frame of the call stack that is not in dlc's own packages."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS):
+            return Loc(name, frame.f_lineno, frame.f_code.co_name)
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return UNKNOWN
