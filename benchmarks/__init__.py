@@ -1,0 +1,1 @@
+"""Timings of dlc against the libraries it competes with: ``python -m benchmarks``."""
