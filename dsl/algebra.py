@@ -1,0 +1,156 @@
+"""Carriers evaluated on expressions, and the walks over expressions that every other module uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dsl.carrier import Carrier, Dtypes, Values
+from dsl.dim import Term, Var, as_term
+from dsl.dtype import Dtype
+from dsl.expr import Compute, Const, Expr, Index, Input, Op, Param, Read, Reduce, Scan, Tensor, Where, cast, const, index, op, where
+
+
+class ExprAlgebra:
+    """The :class:`dsl.carrier.Algebra` whose values are expressions."""
+
+    def op(self, name: str, *args: Any) -> Expr:
+        """A pointwise operation."""
+        return op(name, *args)
+
+    def const(self, value: float, dtype: Dtype) -> Expr:
+        """A literal."""
+        return const(value, dtype)
+
+    def where(self, cond: Any, a: Any, b: Any) -> Expr:
+        """Selection."""
+        return where(cond, a, b)
+
+    def cast(self, x: Any, dtype: Dtype) -> Expr:
+        """Conversion."""
+        return cast(x, dtype)
+
+    def dtype(self, x: Expr) -> Dtype:
+        """The dtype of an expression."""
+        return x.dtype
+
+
+EXPRS = ExprAlgebra()
+
+
+def params(dtypes: Dtypes, start: int = 0) -> Values:
+    """Placeholders for a carrier's operands."""
+    return tuple(Param((), (start + n,), d) for n, d in enumerate(dtypes))
+
+
+def combine_formula(carrier: Carrier, dtypes: Dtypes) -> Values:
+    """The carrier's combine over ``Param(0..n-1)`` and ``Param(n..2n-1)``."""
+    n = len(dtypes)
+    return carrier.combine(EXPRS, params(dtypes), params(dtypes, n))
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The operand expressions of a node."""
+    return e.args
+
+
+def walk(root: Expr) -> Iterator[Expr]:
+    """Every distinct node, operands before users."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.args))
+
+
+def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None) -> Expr:
+    """Rebuild bottom-up: ``fn`` sees each node over its new operands and returns a replacement or None to keep it."""
+    memo = {} if memo is None else memo
+    for node in walk(root):
+        if node not in memo:
+            new = rebuild(node, tuple(memo[a] for a in node.args))
+            replaced = fn(new)
+            memo[node] = new if replaced is None else replaced
+    return memo[root]
+
+
+def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The node over new operands; operations recompute their dtype when the operands' changed."""
+    if all(a is b for a, b in zip(args, node.args)):
+        return node
+    if isinstance(node, Op) and any(a.dtype != b.dtype for a, b in zip(args, node.args)):
+        return op(node.name, *args)
+    if isinstance(node, Where) and any(a.dtype != b.dtype for a, b in zip(args, node.args)):
+        return where(*args)
+    return node.rebuild(args)
+
+
+def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Tensor] | None = None) -> Expr:
+    """Replace index variables by terms and tensors by tensors, everywhere; bound axes keep their identity."""
+    tensors = tensors or {}
+
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Index):
+            return index(e.term.subs(env))
+        if isinstance(e, Read):
+            slots = tuple(None if s is None else s.subs(env) for s in e.data[1])
+            return Read(e.args, (tensors.get(e.tensor, e.tensor), slots), e.dtype, e.loc)
+        if isinstance(e, Scan):
+            return Scan(e.args, (e.data[0], e.data[1], e.data[2].subs(env), *e.data[3:]), e.dtype, e.loc)
+        return None
+
+    return transform(root, one)
+
+
+def substitute_values(root: Expr, values: Mapping[Expr, Expr]) -> Expr:
+    """Replace whole sub-expressions by identity; a replaced node's operands are not visited."""
+    memo: dict[Expr, Expr] = dict(values)
+    return transform(root, lambda e: None, memo)
+
+
+def fresh_axes(e: Expr) -> Expr:
+    """A copy of a reduction whose bound axes are new variables, so that it can appear twice in one scope."""
+    env: dict[Var, Term] = {}
+
+    def one(node: Expr) -> Expr | None:
+        if isinstance(node, Reduce):
+            new = tuple(Var(a.name, a.extent) for a in node.axes)
+            env.update((old, as_term(v)) for old, v in zip(node.axes, new))
+            return Reduce(tuple(substitute(a, env) for a in node.args), (node.carrier, new, node.out), node.dtype, node.loc)
+        return None
+
+    return transform(e, one)
+
+
+def reads(e: Expr) -> list[Read]:
+    """Every distinct read in an expression."""
+    return [n for n in walk(e) if isinstance(n, Read)]
+
+
+def inputs_and_computes(outputs: tuple[Tensor, ...]) -> tuple[list[Input], list[Compute]]:
+    """Everything the outputs depend on: inputs, and computes in dependence order."""
+    seen: set[Tensor] = set()
+    inputs: list[Input] = []
+    computes: list[Compute] = []
+    stack: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
+    while stack:
+        t, done = stack.pop()
+        if done:
+            computes.append(t)  # type: ignore[arg-type]
+        elif t not in seen:
+            seen.add(t)
+            if isinstance(t, Compute):
+                stack.append((t, True))
+                stack.extend((r.tensor, False) for r in reversed(reads(t.body)))
+            else:
+                inputs.append(t)  # type: ignore[arg-type]
+    return inputs, computes
+
+
+__all__ = ["EXPRS", "Const", "ExprAlgebra", "children", "combine_formula", "fresh_axes", "inputs_and_computes", "params", "reads", "rebuild",
+           "substitute", "substitute_values", "transform", "walk"]

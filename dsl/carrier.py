@@ -1,0 +1,176 @@
+"""Carriers: the algebra of a reduction as data.
+
+A carrier is (state tuple, identity, lift, combine, finalize, traits). Sum, max, argmax, Welford moments and logsumexp differ
+only in these, and every level - serial loop, vector lanes, threads, split-k - calls the same combine. The formulas are
+written once over any value with Python operators and the functions of an :class:`Algebra`, so expressions, tile programs
+and numpy all evaluate the same text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dsl.dtype import Dtype, bool_, i64
+
+
+class Algebra(Protocol):
+    """What a carrier's formulas may use: any operation of the opset by name, constants and selection."""
+
+    def op(self, name: str, *args: Any) -> Any:
+        """A pointwise operation on values of one dtype."""
+
+    def const(self, value: float, dtype: Dtype) -> Any:
+        """A literal."""
+
+    def where(self, cond: Any, a: Any, b: Any) -> Any:
+        """Selection."""
+
+    def cast(self, x: Any, dtype: Dtype) -> Any:
+        """Conversion."""
+
+    def dtype(self, x: Any) -> Dtype:
+        """The dtype of a value."""
+
+
+Values = tuple[Any, ...]
+Dtypes = tuple[Dtype, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """One reduction.
+
+    Attributes:
+        name: how it prints; carriers are compared by it.
+        arity: number of inputs per element.
+        state: dtypes of the state tuple, from the inputs' dtypes.
+        identity: ``identity(algebra, state dtypes)``; combining with it changes nothing.
+        lift: ``lift(algebra, inputs, state dtypes)``: the state of one element.
+        combine: ``combine(algebra, a, b)``: associative; ``a`` comes first in the order of the axis.
+        finalize: ``finalize(algebra, state)``: the results.
+        result: dtypes of the results, from the inputs' dtypes.
+        exact: reordering changes no bit (max, min, any, integer sums are decided by dtype in ``reorders_exactly``).
+        commutative: the order of the operands of combine does not matter.
+    """
+
+    name: str
+    arity: int
+    state: Callable[[Dtypes], Dtypes]
+    identity: Callable[[Algebra, Dtypes], Values]
+    lift: Callable[[Algebra, Values, Dtypes], Values]
+    combine: Callable[[Algebra, Values, Values], Values]
+    finalize: Callable[[Algebra, Values], Values]
+    result: Callable[[Dtypes], Dtypes]
+    exact: bool = False
+    commutative: bool = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Carrier) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def reorders_exactly(self, inputs: Dtypes) -> bool:
+        """Whether any order of combination gives the same bits for these input dtypes."""
+        return self.exact or not any(d.is_float for d in self.state(inputs))
+
+
+def _cast_lift(a: Algebra, x: Values, s: Dtypes) -> Values:
+    return tuple(a.cast(v, d) for v, d in zip(x, s))
+
+
+def _simple(name: str, combine: str, identity: Callable[[Dtype], float], state: Callable[[Dtype], Dtype], result: Callable[[Dtype], Dtype],
+            exact: bool = False) -> Carrier:
+    return Carrier(
+        name, 1, lambda d: (state(d[0]),), lambda a, s: (a.const(identity(s[0]), s[0]),), _cast_lift,
+        lambda a, x, y: (a.op(combine, x[0], y[0]),), lambda a, s: s, lambda d: (result(d[0]),), exact)
+
+
+def lowest(d: Dtype) -> float:
+    """The least value of a dtype: minus infinity for floats."""
+    return -math.inf if d.is_float else 0 if d is bool_ or not d.signed else -(1 << (d.bits - 1))
+
+
+def highest(d: Dtype) -> float:
+    """The greatest value of a dtype: infinity for floats."""
+    return math.inf if d.is_float else 1 if d is bool_ else (1 << (d.bits - d.signed)) - 1
+
+
+def _sum_result(d: Dtype) -> Dtype:
+    return d if d.is_float else i64
+
+
+SUM = _simple("sum", "add", lambda d: 0, lambda d: d.accumulator, _sum_result)
+PROD = _simple("prod", "mul", lambda d: 1, lambda d: d.accumulator, _sum_result)
+MAX = _simple("max", "max", lowest, lambda d: d.held, lambda d: d, exact=True)
+MIN = _simple("min", "min", highest, lambda d: d.held, lambda d: d, exact=True)
+ANY = _simple("any", "or", lambda d: 0, lambda d: bool_, lambda d: bool_, exact=True)
+ALL = _simple("all", "and", lambda d: 1, lambda d: bool_, lambda d: bool_, exact=True)
+
+
+def _arg_combine(better: str) -> Callable[[Algebra, Values, Values], Values]:
+    """Keep the better value; on ties the lower position; NaN beats everything, as in torch."""
+    def combine(a: Algebra, x: Values, y: Values) -> Values:
+        tie = a.op("eq", x[0], y[0])
+        y_first = a.op("lt", y[1], x[1])
+        y_wins = a.op("or", a.op(better, y[0], x[0]), a.op("and", tie, y_first))
+        y_nan, x_nan = a.op("ne", y[0], y[0]), a.op("ne", x[0], x[0])
+        nan_wins = a.op("and", y_nan, a.op("or", a.op("not", x_nan), y_first))
+        take = a.op("or", nan_wins, a.op("and", y_wins, a.op("not", x_nan)))
+        return a.where(take, y[0], x[0]), a.where(take, y[1], x[1])
+    return combine
+
+
+def _arg(name: str, better: str, worst: Callable[[Dtype], float]) -> Carrier:
+    return Carrier(
+        name, 2, lambda d: (d[0].held, i64), lambda a, s: (a.const(worst(s[0]), s[0]), a.const(highest(i64), i64)), _cast_lift,
+        _arg_combine(better), lambda a, s: s, lambda d: (d[0], i64), exact=True)
+
+
+ARGMAX = _arg("argmax", "gt", lowest)
+ARGMIN = _arg("argmin", "lt", highest)
+
+
+def shifted_exp(a: Algebra, old: Any, new: Any) -> Any:
+    """``exp(old - new)``, and 1 where they are equal so that ``-inf - -inf`` is not NaN."""
+    return a.where(a.op("eq", old, new), a.const(1.0, a.dtype(old)), a.op("exp", a.op("sub", old, new)))
+
+
+def _lse_lift(a: Algebra, x: Values, s: Dtypes) -> Values:
+    v = a.cast(x[0], s[0])
+    empty = a.op("eq", v, a.const(-math.inf, s[0]))
+    return v, a.where(empty, a.const(0.0, s[1]), a.const(1.0, s[1]))
+
+
+def _lse_combine(a: Algebra, x: Values, y: Values) -> Values:
+    m = a.op("max", x[0], y[0])
+    return m, a.op("add", a.op("mul", x[1], shifted_exp(a, x[0], m)), a.op("mul", y[1], shifted_exp(a, y[0], m)))
+
+
+LOGSUMEXP = Carrier(
+    "logsumexp", 1, lambda d: (d[0].held, d[0].held), lambda a, s: (a.const(-math.inf, s[0]), a.const(0.0, s[1])), _lse_lift, _lse_combine,
+    lambda a, s: (a.op("add", s[0], a.op("log", s[1])),), lambda d: (d[0],))
+
+
+def _moments_combine(a: Algebra, x: Values, y: Values) -> Values:
+    """Chan, Golub and LeVeque's merge of (count, mean, sum of squared deviations)."""
+    n = a.op("add", x[0], y[0])
+    share = a.op("div", y[0], a.op("max", n, a.const(1.0, a.dtype(n))))
+    delta = a.op("sub", y[1], x[1])
+    mean = a.op("add", x[1], a.op("mul", delta, share))
+    between = a.op("mul", a.op("mul", delta, delta), a.op("mul", x[0], share))
+    return n, mean, a.op("add", a.op("add", x[2], y[2]), between)
+
+
+MOMENTS = Carrier(
+    "moments", 1, lambda d: (d[0].held,) * 3, lambda a, s: tuple(a.const(0.0, t) for t in s),
+    lambda a, x, s: (a.const(1.0, s[0]), a.cast(x[0], s[1]), a.const(0.0, s[2])), _moments_combine,
+    lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (d[0], d[0]))
+
+CARRIERS: dict[str, Carrier] = {c.name: c for c in (SUM, PROD, MAX, MIN, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS)}

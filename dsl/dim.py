@@ -1,0 +1,575 @@
+"""Integer index arithmetic: quasi-affine terms over axes and symbolic sizes, with ranges and proofs.
+
+A :class:`Term` is a constant plus a sum of integer coefficients times products of atoms; an atom is a
+:class:`Var`, a floor division, a remainder, or a minimum/maximum. Terms are canonical, so equal terms
+compare equal, and building one applies the identities that schedules rely on
+(``(32*a + b)//32 == a`` for ``0 <= b < 32``, ``c*(x//c) + x%c == x``). No computer algebra system is involved:
+every operation is linear in the size of the term.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Union
+
+_counter = itertools.count()
+
+Mono = tuple["Atom", ...]
+INF = math.inf
+
+
+class Var:
+    """A symbolic integer: a size (``kind="dim"``, at least 1) or an axis with range ``[0, extent)``."""
+
+    __slots__ = ("extent", "kind", "name", "uid")
+
+    def __init__(self, name: str, extent: Term | int | None = None, kind: str = "axis") -> None:
+        self.name, self.kind, self.uid = name, kind, next(_counter)
+        self.extent: Term | None = None if extent is None else as_term(extent)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def size(self) -> int:
+        """The extent as an int; only for axes of static extent."""
+        assert self.extent is not None and self.extent.is_const, self
+        return self.extent.const
+
+
+class Div:
+    """``num // den`` rounded towards minus infinity; ``den`` is positive."""
+
+    __slots__ = ("_hash", "den", "num")
+
+    def __init__(self, num: Term, den: Term) -> None:
+        self.num, self.den = num, den
+        self._hash = hash(("div", num, den))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.num == other.num and self.den == other.den  # type: ignore[attr-defined]
+
+    symbol = "//"
+
+    def __repr__(self) -> str:
+        return f"({self.num}) {self.symbol} {_wrap(self.den)}"
+
+
+class Mod(Div):
+    """``num % den`` with the sign of ``den``, which is positive."""
+
+    __slots__ = ()
+    symbol = "%"
+
+    def __init__(self, num: Term, den: Term) -> None:
+        super().__init__(num, den)
+        self._hash = hash(("mod", num, den))
+
+
+class MinMax:
+    """The least (``"min"``) or greatest (``"max"``) of two terms."""
+
+    __slots__ = ("_hash", "a", "b", "which")
+
+    def __init__(self, which: str, a: Term, b: Term) -> None:
+        self.which, self.a, self.b = which, a, b
+        self._hash = hash((which, a, b))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MinMax) and (self.which, self.a, self.b) == (other.which, other.a, other.b)
+
+    def __repr__(self) -> str:
+        return f"{self.which}({self.a}, {self.b})"
+
+
+Atom = Union[Var, Div, MinMax]
+
+
+def _order(atom: Atom) -> tuple[int, str, int]:
+    return (0, atom.name, atom.uid) if isinstance(atom, Var) else (1, repr(atom), 0)
+
+
+class Term:
+    """``const + sum(coef * product of atoms)``; immutable, canonical and hashable."""
+
+    __slots__ = ("_bounds", "_hash", "_vars", "const", "parts")
+
+    def __init__(self, parts: dict[Mono, int], const: int) -> None:
+        self.parts, self.const = parts, const
+        self._hash: int | None = None
+        self._bounds: tuple[float, float] | None = None
+        self._vars: frozenset[Var] | None = None
+
+    # -- structure ---------------------------------------------------------------------------------------------
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash((self.const, frozenset(self.parts.items())))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):
+            return not self.parts and self.const == other
+        return isinstance(other, Term) and self.const == other.const and self.parts == other.parts
+
+    def __repr__(self) -> str:
+        return show(self)
+
+    def __index__(self) -> int:
+        if self.parts:
+            raise TypeError(f"{self} is not a constant")
+        return self.const
+
+    __int__ = __index__
+
+    @property
+    def is_const(self) -> bool:
+        """True when no variable occurs."""
+        return not self.parts
+
+    @property
+    def vars(self) -> frozenset[Var]:
+        """Every variable that occurs, inside divisions too."""
+        if self._vars is None:
+            self._vars = frozenset(v for mono in self.parts for atom in mono for v in _atom_vars(atom))
+        return self._vars
+
+    def coef(self, var: Var) -> int | None:
+        """The coefficient of ``var`` when the term is affine in it with an integer coefficient, else None."""
+        if var not in self.vars:
+            return 0
+        rest = [mono for mono in self.parts if any(var in _atom_vars(a) for a in mono)]
+        return self.parts[(var,)] if rest == [(var,)] else None
+
+    def coef_term(self, var: Var) -> Term | None:
+        """The coefficient of ``var`` as a term free of it, or None when the term is not affine in ``var``."""
+        out: dict[Mono, int] = {}
+        for mono, c in self.parts.items():
+            n = sum(a is var for a in mono)
+            if any(a is not var and var in _atom_vars(a) for a in mono) or n > 1:
+                return None
+            if n:
+                out[tuple(a for a in mono if a is not var)] = c
+        const = out.pop((), 0)
+        return Term(out, const)
+
+    # -- arithmetic --------------------------------------------------------------------------------------------
+    def __add__(self, other: Term | int) -> Term:
+        other = as_term(other)
+        if not other.parts:
+            return Term(self.parts, self.const + other.const) if other.const else self
+        if not self.parts:
+            return Term(other.parts, self.const + other.const) if self.const else other
+        parts = dict(self.parts)
+        for mono, c in other.parts.items():
+            n = parts.get(mono, 0) + c
+            if n:
+                parts[mono] = n
+            else:
+                del parts[mono]
+        return _recombine(Term(parts, self.const + other.const))
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Term:
+        return Term({m: -c for m, c in self.parts.items()}, -self.const)
+
+    def __sub__(self, other: Term | int) -> Term:
+        return self + (-as_term(other))
+
+    def __rsub__(self, other: Term | int) -> Term:
+        return as_term(other) + (-self)
+
+    def __mul__(self, other: Term | int) -> Term:
+        other = as_term(other)
+        if not other.parts:
+            return _scale(self, other.const)
+        if not self.parts:
+            return _scale(other, self.const)
+        parts: dict[Mono, int] = {}
+        for (m1, c1), (m2, c2) in itertools.product([*self.parts.items(), ((), self.const)], [*other.parts.items(), ((), other.const)]):
+            mono = tuple(sorted(m1 + m2, key=_order))
+            parts[mono] = parts.get(mono, 0) + c1 * c2
+        const = parts.pop((), 0)
+        return Term({m: c for m, c in parts.items() if c}, const)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Term | int) -> Term:
+        return floordiv(self, as_term(other))
+
+    def __rfloordiv__(self, other: int) -> Term:
+        return floordiv(as_term(other), self)
+
+    def __mod__(self, other: Term | int) -> Term:
+        return mod(self, as_term(other))
+
+    def __rmod__(self, other: int) -> Term:
+        return mod(as_term(other), self)
+
+    # -- meaning -----------------------------------------------------------------------------------------------
+    def subs(self, env: Mapping[Var, Term | int]) -> Term:
+        """Replace variables; the result is rebuilt, so it is simplified again."""
+        if not any(v in env for v in self.vars):
+            return self
+        out: Term = Term({}, self.const)
+        for mono, c in self.parts.items():
+            prod: Term = Term({}, c)
+            for atom in mono:
+                prod = prod * _atom_subs(atom, env)
+            out = out + prod
+        return out
+
+    def eval(self, env: Mapping[Var, Any]) -> Any:
+        """The value for ints or numpy integer arrays in place of the variables."""
+        out: Any = self.const
+        for mono, c in self.parts.items():
+            value: Any = c
+            for atom in mono:
+                value = value * _atom_eval(atom, env)
+            out = out + value
+        return out
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest value over the ranges of the variables; infinite where a size is symbolic."""
+        if self._bounds is None:
+            lo: float = self.const
+            hi: float = self.const
+            for mono, c in self.parts.items():
+                a, b = _mono_bounds(mono)
+                lo, hi = lo + min(c * a, c * b), hi + max(c * a, c * b)
+            self._bounds = lo, hi
+        return self._bounds
+
+
+ZERO, ONE = Term({}, 0), Term({}, 1)
+
+
+def as_term(value: Term | Var | int) -> Term:
+    """An int, a variable or a term, as a term."""
+    if isinstance(value, Term):
+        return value
+    if isinstance(value, Var):
+        return Term({(value,): 1}, 0)
+    return Term({}, int(value))
+
+
+def _of_atom(atom: Atom) -> Term:
+    return Term({(atom,): 1}, 0)
+
+
+def _scale(t: Term, c: int) -> Term:
+    if c == 1:
+        return t
+    return Term({m: k * c for m, k in t.parts.items()}, t.const * c) if c else ZERO
+
+
+def _recombine(t: Term) -> Term:
+    """``k*(x % c) + k*c*(x // c)`` is ``k*x``."""
+    for mono, k in t.parts.items():
+        if len(mono) == 1 and type(mono[0]) is Mod and mono[0].den.is_const:
+            m = mono[0]
+            other = (Div(m.num, m.den),)
+            if t.parts.get(other) == k * m.den.const:
+                rest = {p: c for p, c in t.parts.items() if p not in (mono, other)}
+                return Term(rest, t.const) + _scale(m.num, k)
+    return t
+
+
+def floordiv(a: Term, b: Term) -> Term:
+    """``a // b`` for positive ``b``, simplified."""
+    if not b.is_const:
+        return _floordiv_symbolic(a, b)
+    c = b.const
+    if c <= 0:
+        raise ZeroDivisionError(f"({a}) // {c}: the divisor of an index must be positive")
+    if c == 1:
+        return a
+    whole, rest = _split_multiple(a, c)
+    if not rest.parts:
+        return whole + rest.const // c
+    lo, hi = rest.bounds
+    if lo > -INF and hi < INF and lo // c == hi // c:
+        return whole + int(lo // c)
+    shift, rest = rest.const // c, Term(rest.parts, rest.const % c)
+    g = math.gcd(c, *rest.parts.values())
+    if g > 1:
+        return whole + shift + floordiv(Term({m: k // g for m, k in rest.parts.items()}, rest.const // g), as_term(c // g))
+    inner = _single(rest)
+    if type(inner) is Div and inner.den.is_const:
+        return whole + shift + floordiv(inner.num, inner.den * c)
+    return whole + shift + _of_atom(Div(rest, b))
+
+
+def mod(a: Term, b: Term) -> Term:
+    """``a % b`` for positive ``b``, simplified."""
+    if not b.is_const:
+        q = floordiv(a, b)
+        return _of_atom(Mod(a, b)) if any(type(x) is Div and x.den == b for m in q.parts for x in m) else a - b * q
+    c = b.const
+    if c <= 0:
+        raise ZeroDivisionError(f"({a}) % {c}: the divisor of an index must be positive")
+    rest = _split_multiple(a, c)[1]
+    rest = Term(rest.parts, rest.const % c) if rest.const // c else rest
+    lo, hi = rest.bounds
+    if lo > -INF and hi < INF and lo // c == hi // c:
+        return rest - int(lo // c) * c
+    inner = _single(rest)
+    if type(inner) is Mod and inner.den.is_const and inner.den.const % c == 0:
+        return mod(inner.num, b)
+    g = math.gcd(c, rest.const, *rest.parts.values())
+    if g > 1:
+        return _scale(mod(Term({m: k // g for m, k in rest.parts.items()}, rest.const // g), as_term(c // g)), g)
+    return _of_atom(Mod(rest, b))
+
+
+def _single(t: Term) -> Atom | None:
+    if t.const == 0 and len(t.parts) == 1:
+        (mono, c), = t.parts.items()
+        if c == 1 and len(mono) == 1:
+            return mono[0]
+    return None
+
+
+def _split_multiple(a: Term, c: int) -> tuple[Term, Term]:
+    """``a == c*whole + rest`` with every coefficient that ``c`` divides in ``whole``."""
+    whole = {m: k // c for m, k in a.parts.items() if k % c == 0}
+    if not whole:
+        return ZERO, a
+    return Term(whole, 0), Term({m: k for m, k in a.parts.items() if k % c}, a.const)
+
+
+def _floordiv_symbolic(a: Term, b: Term) -> Term:
+    """Divide by a symbolic size: pull out the products that contain it, keep the rest when it is provably smaller."""
+    if a == b:
+        return ONE
+    if len(b.parts) == 1 and b.const == 0:
+        (mono, c), = b.parts.items()
+        whole: dict[Mono, int] = {}
+        rest: dict[Mono, int] = {}
+        for m, k in a.parts.items():
+            left = _remove(m, mono)
+            if left is not None and k % c == 0:
+                whole[left] = k // c
+            else:
+                rest[m] = k
+        if whole:
+            const = whole.pop((), 0)
+            return Term(whole, const) + floordiv(Term(rest, a.const), b)
+    if nonneg(a) and nonneg(b - 1 - a):
+        return ZERO
+    return _of_atom(Div(a, b))
+
+
+def _remove(mono: Mono, factor: Mono) -> Mono | None:
+    left = list(mono)
+    for atom in factor:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left)
+
+
+def tmin(a: Term | int, b: Term | int) -> Term:
+    """The lesser of two terms."""
+    return _minmax("min", as_term(a), as_term(b))
+
+
+def tmax(a: Term | int, b: Term | int) -> Term:
+    """The greater of two terms."""
+    return _minmax("max", as_term(a), as_term(b))
+
+
+def _minmax(which: str, a: Term, b: Term) -> Term:
+    if nonneg(b - a):
+        return a if which == "min" else b
+    if nonneg(a - b):
+        return b if which == "min" else a
+    return _of_atom(MinMax(which, a, b))
+
+
+def cdiv(a: Term | int, b: Term | int) -> Term:
+    """``a / b`` rounded up."""
+    return (as_term(a) + (as_term(b) - 1)) // b
+
+
+def product(terms: Iterable[Term | int]) -> Term:
+    """The product of terms; one when there are none."""
+    out: Term = ONE
+    for t in terms:
+        out = out * t
+    return out
+
+
+# -- atoms ---------------------------------------------------------------------------------------------------------
+def _atom_vars(atom: Atom) -> frozenset[Var]:
+    if isinstance(atom, Var):
+        return frozenset((atom,))
+    if isinstance(atom, MinMax):
+        return atom.a.vars | atom.b.vars
+    return atom.num.vars | atom.den.vars
+
+
+def _atom_subs(atom: Atom, env: Mapping[Var, Term | int]) -> Term:
+    if isinstance(atom, Var):
+        return as_term(env[atom]) if atom in env else _of_atom(atom)
+    if isinstance(atom, MinMax):
+        return _minmax(atom.which, atom.a.subs(env), atom.b.subs(env))
+    return (mod if type(atom) is Mod else floordiv)(atom.num.subs(env), atom.den.subs(env))
+
+
+def _atom_eval(atom: Atom, env: Mapping[Var, Any]) -> Any:
+    if isinstance(atom, Var):
+        return env[atom]
+    if isinstance(atom, MinMax):
+        a, b = atom.a.eval(env), atom.b.eval(env)
+        lesser: Callable[[Any, Any], Any] = _np_min if atom.which == "min" else _np_max
+        return lesser(a, b)
+    num, den = atom.num.eval(env), atom.den.eval(env)
+    return num % den if type(atom) is Mod else num // den
+
+
+def _np_min(a: Any, b: Any) -> Any:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else a + (b - a) * (b < a)
+
+
+def _np_max(a: Any, b: Any) -> Any:
+    return -_np_min(-a, -b)
+
+
+def _atom_bounds(atom: Atom) -> tuple[float, float]:
+    if isinstance(atom, Var):
+        if atom.kind == "dim" or atom.extent is None:
+            return 1 if atom.kind == "dim" else -INF, INF
+        return 0, max(atom.extent.bounds[1] - 1, 0)
+    if isinstance(atom, MinMax):
+        (a, b), (c, d) = atom.a.bounds, atom.b.bounds
+        pick = min if atom.which == "min" else max
+        return pick(a, c), pick(b, d)
+    lo, hi = atom.num.bounds
+    d0, d1 = atom.den.bounds
+    if type(atom) is Mod:
+        return 0, min(d1 - 1, hi) if lo >= 0 else d1 - 1
+    corners = [_fdiv(n, d) for n in (lo, hi) for d in (max(d0, 1), max(d1, 1))]
+    return min(corners), max(corners)
+
+
+def _fdiv(n: float, d: float) -> float:
+    if abs(n) == INF:
+        return n
+    return (0 if n >= 0 else -1) if d == INF else n // d
+
+
+def _mono_bounds(mono: Mono) -> tuple[float, float]:
+    lo, hi = _atom_bounds(mono[0])
+    for atom in mono[1:]:
+        a, b = _atom_bounds(atom)
+        corners = [_mul(x, y) for x in (lo, hi) for y in (a, b)]
+        lo, hi = min(corners), max(corners)
+    return lo, hi
+
+
+def _mul(a: float, b: float) -> float:
+    return 0 if a == 0 or b == 0 else a * b
+
+
+# -- proofs --------------------------------------------------------------------------------------------------------
+def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
+    """Whether ``t >= 0`` is proved for all values of its variables, given that every term in ``facts`` is ``>= 0``.
+
+    Sound and incomplete. Ranges first; then axes are replaced by the end of their range that makes ``t`` least
+    (symbolic extents included), until only sizes remain; then one or two facts may be subtracted.
+    """
+    if t.bounds[0] >= 0 or _least(t):
+        return True
+    given = [f for f in facts if f.vars & t.vars or f.is_const]
+    if any((t - f).bounds[0] >= 0 or _least(t - f) for f in given):
+        return True
+    return any((t - f - g).bounds[0] >= 0 for n, f in enumerate(given) for g in given[n:]) or any(_scaled(t, f) for f in given)
+
+
+def _scaled(t: Term, fact: Term) -> bool:
+    """Whether ``t - k*fact >= 0`` for the multiple ``k`` that cancels one of the variables."""
+    ratios = {t.parts[m] // c for m, c in fact.parts.items() if m in t.parts and t.parts[m] % c == 0 and t.parts[m] // c > 1}
+    return any((t - _scale(fact, k)).bounds[0] >= 0 for k in ratios)
+
+
+def _least(t: Term, depth: int = 8) -> bool:
+    """Eliminate axes one by one at their worst end and test what remains with every size at least 1."""
+    for _ in range(depth):
+        axis = next((v for v in t.vars if v.kind == "axis" and v.extent is not None), None)
+        if axis is None:
+            break
+        coef = t.coef_term(axis)
+        if coef is None:
+            return False
+        assert axis.extent is not None
+        if coef.bounds[0] >= 0:
+            t = t.subs({axis: 0})
+        elif coef.bounds[1] <= 0:
+            t = t.subs({axis: axis.extent - 1})
+        else:
+            return False
+    return _sizes_nonneg(t)
+
+
+def _sizes_nonneg(t: Term) -> bool:
+    """``t >= 0`` for all sizes >= 1: shift each size by one and look at the signs; bound what is not a polynomial."""
+    if t.bounds[0] >= 0:
+        return True
+    atoms = {a for m in t.parts for a in m}
+    if any(not isinstance(a, Var) for a in atoms):
+        return _without_division(t)
+    sizes = {v: as_term(v) + 1 for v in t.vars if v.kind == "dim"}
+    shifted = t.subs(sizes)
+    return shifted.const >= 0 and all(c >= 0 for c in shifted.parts.values())
+
+
+def _without_division(t: Term) -> bool:
+    """Replace one ``k*(n // d)`` by its linear bound: ``n - d + 1 <= d*(n // d) <= n``."""
+    for mono, k in t.parts.items():
+        if len(mono) == 1 and type(mono[0]) is Div and mono[0].den.is_const:
+            n, d = mono[0].num, mono[0].den.const
+            rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
+            scaled = _scale(rest, d) + (_scale(n - (d - 1), k) if k > 0 else _scale(n, k))
+            return _sizes_nonneg(scaled + (d - 1))
+        if len(mono) == 1 and isinstance(mono[0], MinMax):
+            return all(_least(t.subs({}) - _scale(_of_atom(mono[0]), k) + _scale(side, k)) for side in (mono[0].a, mono[0].b))
+    return False
+
+
+def show(t: Term, name: Callable[[Var], str] = lambda v: v.name) -> str:
+    """Readable text: positive parts first, ``2*i + j - 1``."""
+    def atom_text(a: Atom) -> str:
+        if isinstance(a, Var):
+            return name(a)
+        if isinstance(a, MinMax):
+            return f"{a.which}({show(a.a, name)}, {show(a.b, name)})"
+        num, den = show(a.num, name), show(a.den, name)
+        return f"{_group(num)} {a.symbol} {_group(den)}"
+
+    out = ""
+    for mono, c in sorted(t.parts.items(), key=lambda p: (p[1] < 0, [_order(a) for a in p[0]])):
+        several = len(mono) > 1 or abs(c) != 1
+        factors = [_group(atom_text(a)) if several or out else atom_text(a) for a in mono]
+        text = "*".join(([str(abs(c))] if abs(c) != 1 else []) + factors)
+        out += (" - " if c < 0 else " + ") + text if out else ("-" if c < 0 else "") + text
+    if not out:
+        return str(t.const)
+    return out + (f" - {-t.const}" if t.const < 0 else f" + {t.const}" if t.const else "")
+
+
+def _group(text: str) -> str:
+    return f"({text})" if " " in text and not (text.startswith(("min(", "max(")) and text.endswith(")")) else text
+
+
+def _wrap(t: Term) -> str:
+    return _group(show(t))
