@@ -1,0 +1,59 @@
+"""Facts about the machine that measuring needs: cores, cache sizes, and where results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+_DEFAULT_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
+
+
+def cpus() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cache_bytes() -> dict[str, int]:
+    """Bytes of one L1 data cache, one L2 and one L3; a typical size where the system does not say."""
+    sizes = dict(_DEFAULT_CACHES)
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction" and f"L{level}" in sizes and size[:-1].isdigit():
+            sizes[f"L{level}"] = int(size[:-1]) << {"K": 10, "M": 20}.get(size[-1], 0)
+    return sizes
+
+
+@cache
+def fingerprint() -> str:
+    """A short name of this kind of machine: the same for two machines whose measurements may be compared."""
+    facts = (platform.machine(), _cpu_model(), str(cpus()), repr(sorted(cache_bytes().items())))
+    return f"{platform.machine()}-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:10]}"
+
+
+def description() -> str:
+    """The processor in words, with the cores this process has."""
+    return f"{_cpu_model() or platform.machine()}, {cpus()} cores"
+
+
+def cache_dir() -> Path:
+    """Where measured facts are kept between processes."""
+    home = os.environ.get("DLC_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlc"
+    return Path(home)
+
+
+def _cpu_model() -> str:
+    """The name and stepping of the processor as the system gives them, empty where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping")
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return " ".join(found[key] for key in wanted if key in found)
