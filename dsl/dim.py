@@ -306,6 +306,9 @@ def floordiv(a: Term, b: Term) -> Term:
     inner = _single(rest)
     if type(inner) is Div and inner.den.is_const:
         return whole + shift + floordiv(inner.num, inner.den * c)
+    big = _drop_small(rest, c)
+    if big is not None:
+        return whole + shift + floordiv(big[0], b)
     return whole + shift + _of_atom(Div(rest, b))
 
 
@@ -325,10 +328,26 @@ def mod(a: Term, b: Term) -> Term:
     inner = _single(rest)
     if type(inner) is Mod and inner.den.is_const and inner.den.const % c == 0:
         return mod(inner.num, b)
+    big = _drop_small(rest, c)
+    if big is not None:
+        return mod(big[0], b) + big[1]
     g = math.gcd(c, rest.const, *rest.parts.values())
     if g > 1:
         return _scale(mod(Term({m: k // g for m, k in rest.parts.items()}, rest.const // g), as_term(c // g)), g)
     return _of_atom(Mod(rest, b))
+
+
+def _drop_small(t: Term, c: int) -> tuple[Term, Term] | None:
+    """``t == big + small`` with every coefficient of ``big`` a multiple of some divisor ``g > 1`` of ``c`` and ``0 <= small < g``.
+
+    Then ``t // c == big // c`` and ``t % c == big % c + small``.
+    """
+    for g in sorted({math.gcd(c, k) for k in t.parts.values()} - {1}, reverse=True):
+        small = Term({m: k for m, k in t.parts.items() if k % g}, t.const % g)
+        lo, hi = small.bounds
+        if small.parts and lo >= 0 and hi < g:
+            return t - small, small
+    return None
 
 
 def _single(t: Term) -> Atom | None:
