@@ -1,0 +1,126 @@
+"""dlc.tune.limits: measured peaks are plausible against each other and kept on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlc.tune import limits as module
+from dlc.tune.host import cache_bytes, cpus, description, fingerprint
+from dlc.tune.limits import KINDS, LEVELS, Limits, machine_limits, measure_limits
+from dlc.tune.probes import PROBED_DTYPES, fma_probe, memory_probe
+
+KNOWN = Limits(2, {"f32": 200.0, "f64": 100.0}, {"L1": 400.0, "L2": 200.0, "L3": 100.0, "DRAM": 20.0}, {})
+
+
+@pytest.fixture(scope="module")
+def one() -> Limits:
+    return measure_limits(1)
+
+
+def test_every_figure_is_measured(one: Limits) -> None:
+    assert set(one.fma_gflops) == set(PROBED_DTYPES)
+    assert set(one.bandwidth_gbs) == set(LEVELS)
+    assert all(set(one.traffic_gbs[level]) == set(KINDS) for level in LEVELS)
+    assert min(one.fma_gflops.values()) > 0.5 and min(one.bandwidth_gbs.values()) > 0.5
+    assert one.instructions is not None and "fma" in one.instructions["f64"]
+
+
+def test_the_peak_exceeds_what_a_library_reaches(one: Limits) -> None:
+    import time
+
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a, times = torch.ones(384, 384), []
+        for _ in range(10):
+            started = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    reached = 2 * 384**3 / min(times) / 1e9
+    assert one.fma_gflops["f32"] > 0.5 * reached  # a generous margin: other work shares this machine
+
+
+def test_limits_are_measured_once_and_read_afterwards(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "measure_limits", lambda n: asked.append(n) or dataclasses.replace(KNOWN, threads=n))
+    assert machine_limits(2) == machine_limits(2) == KNOWN
+    assert machine_limits(1).threads == 1
+    assert machine_limits().threads == cpus()
+    assert asked == list(dict.fromkeys([2, 1, cpus()]))
+    machine_limits(2, refresh=True)
+    assert asked[-1] == 2
+    assert {p.name for p in (cache_dir / "limits").iterdir()} == {f"{fingerprint()}-t{n}.json" for n in asked}
+
+
+def test_a_damaged_file_is_measured_again(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure_limits", lambda n: KNOWN)
+    path = cache_dir / "limits" / f"{fingerprint()}-t2.json"
+    path.parent.mkdir()
+    for text in ("{", "[]", '{"version": 0}', '{"version": 1, "unknown": 2}'):
+        path.write_text(text)
+        assert machine_limits(2) == KNOWN
+        path.unlink()
+
+
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("DLC_CACHE_DIR", str(blocked))
+    monkeypatch.setattr(module, "measure_limits", lambda n: KNOWN)
+    assert machine_limits(2) == KNOWN
+
+
+def test_the_shortest_time_is_the_larger_of_work_and_traffic() -> None:
+    assert KNOWN.seconds(200e9, 1e9) == pytest.approx(1.0)
+    assert KNOWN.seconds(1e9, 20e9) == pytest.approx(1.0)
+    assert KNOWN.seconds(1e9, 20e9, level="L3") == pytest.approx(0.2)
+    assert KNOWN.gflops("f16") == 200.0 and KNOWN.gflops("f64") == 100.0
+
+
+def test_the_level_that_holds_a_working_set() -> None:
+    caches = cache_bytes()
+    assert KNOWN.level_of(1024) == "L1"
+    assert KNOWN.level_of(2 * caches["L2"]) == "L2"
+    assert KNOWN.level_of(caches["L3"] + 1) == "DRAM"
+
+
+def test_memory_probes_move_what_they_say() -> None:
+    source, target = (np.arange(1 << 12, dtype=np.uint8).repeat(4) for _ in range(2))
+    target[:] = 0
+    start = -source.ctypes.data % 64, -target.ctypes.data % 64
+    for streaming in (False, True):
+        probe = memory_probe("copy", streaming)
+        probe.run(source.ctypes.data + start[0], target.ctypes.data + start[1], 2 * probe.step, 1)
+        assert (target[start[1] :][: 2 * probe.step] == source[start[0] :][: 2 * probe.step]).all()
+        assert not target[start[1] + 2 * probe.step :].any()
+        target[:] = 0
+
+
+@pytest.mark.parametrize("dtype", PROBED_DTYPES)
+def test_fma_probes_take_time_in_proportion(dtype: str) -> None:
+    import time
+
+    probe = fma_probe(dtype)
+
+    def fastest(n: int) -> float:
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            probe.run(n)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert fastest(40_000) > 4 * fastest(4_000)
+
+
+def test_host_facts_have_values() -> None:
+    assert cpus() >= 1 and min(cache_bytes().values()) > 0
+    assert str(cpus()) in description()
