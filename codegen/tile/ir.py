@@ -199,6 +199,17 @@ class Dot(TileOp):
 
 
 @dataclass(eq=False)
+class Broadcast(TileOp):
+    """``value`` repeated along the axes that the result has and it lacks (the initial value of a carried tile, say)."""
+
+    value: Value
+
+    def operands(self) -> tuple[Value, ...]:
+        """The tile."""
+        return (self.value,)
+
+
+@dataclass(eq=False)
 class Rename(TileOp):
     """The same tile under other axis names (extents equal)."""
 
