@@ -64,6 +64,7 @@ class GpuBinary:
     num_warps: int
     warp_size: int
     scratch_bytes: int  # global scratch each program needs (tensor descriptors)
+    tensor_columns: int  # of tensor memory (sm_100)
     fp_fusion: bool
 
     @property
@@ -108,6 +109,7 @@ def compile_triton(kernel: TritonKernel, target: str) -> GpuBinary:
         num_warps=meta.num_warps,
         warp_size=gpu_target(target).warp_size,
         scratch_bytes=getattr(meta, "global_scratch_size", 0) or 0,
+        tensor_columns=getattr(meta, "tmem_size", 0) or 0,
         fp_fusion=kernel.fp_fusion,
     )
 
