@@ -254,12 +254,13 @@ ZERO, ONE = Term({}, 0), Term({}, 1)
 
 
 def as_term(value: Term | Var | int) -> Term:
-    """An int, a variable or a term, as a term."""
+    """An int, a variable, a term, or what carries one as ``.term`` (an index expression), as a term."""
     if isinstance(value, Term):
         return value
     if isinstance(value, Var):
         return Term({(value,): 1}, 0)
-    return Term({}, int(value))
+    carried = getattr(value, "term", None)
+    return carried if isinstance(carried, Term) else Term({}, int(value))
 
 
 def _of_atom(atom: Atom) -> Term:

@@ -283,6 +283,8 @@ def as_expr(value: Any, like: Expr | None = None) -> Expr:
     """A Python number or expression as an expression; a number takes the dtype of ``like`` as torch's scalars do."""
     if isinstance(value, Expr):
         return value
+    if isinstance(value, (Term, Var)):
+        return index(value)
     if hasattr(value, "item") and not isinstance(value, (bool, int, float)):
         value = value.item()
     if isinstance(value, (bool, int, float)):

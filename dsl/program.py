@@ -137,7 +137,8 @@ def axis_of(value: Any) -> Var:
     raise IndexError_(f"`{value}` is not a reduction axis", remedy="k = dlc.reduce_axis(K), then dlc.sum(x[i, k], k)")
 
 
-def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: Dtype | None = None) -> Any:
+def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: Dtype | None = None,
+            axes: Sequence[str] | None = None) -> Any:
     """The tensor whose element at ``(i, j, ...)`` is ``fn(i, j, ...)``.
 
     Args:
@@ -145,17 +146,18 @@ def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: 
         fn: takes one index per dimension; returns an expression or a tuple of them (several tensors of one shape).
         name: the tensor's name in printed code; taken from the function's name when it has one.
         dtype: the element dtype; the body is cast to it.
+        axes: names of the indices in printed code; the parameter names of ``fn`` when omitted.
 
     Raises:
         IndexError_: the body uses an axis that nothing binds.
     """
     sizes = tuple(as_size(s) for s in (shape if isinstance(shape, (tuple, list)) else (shape,)))
-    axes = tuple(Var(n, s) for n, s in zip(_axis_names(fn, len(sizes)), sizes))
+    bound = tuple(Var(n, s) for n, s in zip(axes or _axis_names(fn, len(sizes)), sizes))
     loc = here()
-    result = fn(*(index(a) for a in axes))
+    result = fn(*(index(a) for a in bound))
     bodies = result if isinstance(result, tuple) else (result,)
     label = name or (fn.__name__ if fn.__name__ != "<lambda>" else "t")
-    out = tuple(_close(label if len(bodies) == 1 else f"{label}{n}", axes, b, dtype, loc) for n, b in enumerate(bodies))
+    out = tuple(_close(label if len(bodies) == 1 else f"{label}{n}", bound, b, dtype, loc) for n, b in enumerate(bodies))
     return out if isinstance(result, tuple) else out[0]
 
 
