@@ -101,9 +101,7 @@ def _amx_probe() -> FmaProbe | None:
     """Products of 16x32 by 32x16 tiles into four accumulators; None when the system does not grant the tiles."""
     if not _request_amx():
         return None
-    products = "\n".join(
-        f"  call void @llvm.x86.tdpbf16ps(i8 {acc}, i8 {4 + acc // 2}, i8 {6 + acc % 2})" for acc in (0, 1, 2, 3) * 4
-    )
+    products = "\n".join(f"  call void @llvm.x86.tdpbf16ps(i8 {acc}, i8 {4 + acc // 2}, i8 {6 + acc % 2})" for acc in (0, 1, 2, 3) * 4)
     zeros = "\n".join(f"  call void @llvm.x86.tilezero(i8 {tile})" for tile in range(8))
     config = bytes([1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8])
     text = f"""

@@ -1,0 +1,1 @@
+"""Searching for fast schedules: measuring, the limits of the machine, and the search itself."""
