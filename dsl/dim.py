@@ -566,6 +566,22 @@ def _without_division(t: Term) -> bool:
     return False
 
 
+def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
+    """The greatest (``best``) or least value of ``t`` as the variables in ``free`` run over their ranges, as a term in the others.
+
+    A part that mixes free and other variables is bounded by its own range.
+    """
+    out: Term = Term({}, t.const)
+    for mono, c in t.parts.items():
+        part = Term({mono: c}, 0)
+        if not part.vars & free:
+            out = out + part
+            continue
+        lo, hi = part.bounds
+        out = out + int(hi if best else lo)
+    return out
+
+
 def show(t: Term, name: Callable[[Var], str] = lambda v: v.name) -> str:
     """Readable text: positive parts first, ``2*i + j - 1``."""
     def atom_text(a: Atom) -> str:

@@ -1,0 +1,63 @@
+"""Expression + schedule -> tile program."""
+
+from __future__ import annotations
+
+from codegen.lower.context import Context, InMemory, contiguous
+from codegen.lower.loops import emit_attached, emit_stage
+from codegen.tile.ir import Block, Buffer, Builder, Phase, TileProgram
+from dsl.dim import Term, Var
+from dsl.expr import Tensor
+from dsl.nest import GRID_ROLES, Nest, place
+
+__all__ = ["emit_attached", "lower"]
+
+
+def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, name: str = "") -> TileProgram:
+    """Lower a scheduled nest.
+
+    Args:
+        nest: the schedule; every stage is a root or attached.
+        strides: elements between neighbours of each input and output; row-major when missing.
+        name: the kernel's name; the program's when empty.
+    """
+    strides = strides or {}
+    program = nest.program
+    names: set[str] = set()
+    buffers: list[Buffer] = []
+    bindings: dict[Tensor, InMemory] = {}
+
+    def declare(t: Tensor, scope: str, label: str) -> None:
+        unique, n = label, 1
+        while unique in names:
+            unique, n = f"{label}_{n}", n + 1
+        names.add(unique)
+        b = Buffer(unique, t.dtype, t.shape, strides.get(t, contiguous(t.shape)), scope)
+        buffers.append(b)
+        bindings[t] = InMemory(b)
+
+    for t in program.inputs:
+        declare(t, "input", t.name)
+    for t in program.outputs:
+        declare(t, "output", t.name)
+    for s in nest.stages:
+        if s.attach is None:
+            for t in s.tensors:
+                if t not in program.outputs:
+                    declare(t, "workspace", t.name)
+    sizes = tuple(v for v in program.dims)
+    placed = place(nest)
+    phases: list[Phase] = []
+    checks: list[str] = []
+    lanes: set[Var] = set()
+    tile: set[Var] = set()
+    for s in nest.stages:
+        if s.attach is None:
+            p = placed[s.name]
+            grid = tuple((x.var, x.extent) for x in p.loops if x.role in GRID_ROLES)
+            body = Block()
+            cx = Context(nest, placed, Builder(body, tile), bindings=dict(bindings), checks=checks, lanes=lanes, names=names)
+            emit_stage(cx, s)
+            n = s.notes
+            phases.append(Phase(s.name, grid, body, tuple(cx.scratch), bool(n.get("serial")), int(n.get("warps", 4)), int(n.get("stages", 2)),
+                                int(n.get("group", 0)), s.tensors[0].loc))
+    return TileProgram(name or program.name, tuple(buffers), sizes, tuple(phases), frozenset(lanes), tuple(checks))

@@ -1,0 +1,227 @@
+"""Stages to loops: placement of producers, peeling, carried reduction states, stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from codegen.lower.context import Context, InMemory, InRegisters, contiguous, storage_index, storage_shape
+from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
+from codegen.lower.values import lower_value, match_tile
+from codegen.tile.ir import Block, Buffer, For, Store, Value
+from dsl.algebra import reads
+from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
+from dsl.errors import ScheduleError
+from dsl.expr import Compute, Reduce, Scan
+from dsl.nest import GRID_ROLES, Placed, PlacedLoop, Stage
+
+Body = Callable[[], None]
+
+
+def emit_stage(cx: Context, stage: Stage) -> None:
+    """Emit one stage's loops at the current point (inside its grid when it is a root)."""
+    p = cx.placed[stage.name]
+    for x in p.loops:
+        if x.tile:
+            cx.tile.add(x.var)
+            if x.role == "vectorize":
+                cx.lanes.add(x.var)
+    loops = [x for x in p.loops if not x.tile and x.role not in GRID_ROLES]
+    _declare(cx, stage, p)
+    emit_attached(cx, stage, "")
+    if stage.kind == "reduce":
+        emit_reduce(cx, stage, p, loops)
+    elif stage.kind == "scan":
+        from codegen.lower.scan import emit_scan  # noqa: PLC0415  (scan.py builds on this module)
+        emit_scan(cx, stage, p, loops)
+    else:
+        emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
+
+
+def emit_attached(cx: Context, stage: Stage, loop: str) -> None:
+    """Emit the producers attached at a loop of ``stage``, in dependence order."""
+    for s in cx.nest.stages:
+        if s.attach == (stage.name, loop):
+            emit_stage(cx, s)
+
+
+def _declare(cx: Context, stage: Stage, p: Placed) -> None:
+    """Decide where a private stage lives: a tile in registers when every consumer reads exactly its tile, else a scratch buffer."""
+    if stage.attach is None or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
+        return
+    for t in stage.tensors:
+        if t not in cx.nest.program.outputs:
+            shape = storage_shape(p)
+            if not all(s.is_const for s in shape):
+                raise ScheduleError(f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
+                                    "the size depends on a dimension that is not known", "compute it as a root instead")
+            buffer = Buffer(cx.unique(t.name), t.dtype, shape, contiguous(shape), "scratch")
+            cx.scratch.append(buffer)
+            cx.bindings[t] = InMemory(buffer, p)
+
+
+def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:
+    """Whether the stage's region is one tile that all its consumers read whole."""
+    if stage.kind == "scan" or stage.layout is not None or any(not x.reduce and not x.tile and not _single(x) for x in p.loops):
+        return False
+    for consumer in cx.nest.consumers(stage):
+        q = cx.placed[consumer.name]
+        for t in consumer.tensors:
+            for r in reads(t.body):
+                if r.tensor in stage.tensors and match_tile(r, q, p, {}) is None:
+                    return False
+    return True
+
+
+def _single(x: PlacedLoop) -> bool:
+    return x.extent.is_const and x.extent.const == 1
+
+
+# -- loops ---------------------------------------------------------------------------------------------------------
+def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], body: Body) -> None:
+    """Nest the loops around ``body``; producers attached at a loop come first inside it."""
+    if not loops:
+        body()
+        return
+    x, rest = loops[0], loops[1:]
+
+    def inner() -> None:
+        emit_attached(cx, stage, x.name)
+        emit_loops(cx, stage, p, rest, body)
+
+    if _single(x):
+        inner()
+        return
+    for var, lo, hi, facts in pieces(cx, p, x):
+        block = Block()
+        cx.builder.add(For(var, lo, hi, (), block, unroll=int(stage.notes.get("unroll_by", {}).get(x.name, 1))))
+        with cx.block(block, {x.var: as_term(var)}, facts):
+            inner()
+
+
+def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term, list[Term]]]:
+    """The loop as (variable, from, to, facts): one piece, or a full part and a ragged part when its tail is peeled.
+
+    The full part ends where one of the stage's guards could first fail for some point of the tile; inside it the guards
+    are facts, so no mask is left. Iterations in which no point is real are not run at all.
+    """
+    guards = [g for g in (t.subs(cx.env) for t in (*p.spatial, *p.bound)) if not cx.holds(g) and (g.coef(x.var) or 0) < 0]
+    end = x.extent.subs(cx.env)
+    for g in guards:
+        end = tmin(end, _last(g, x.var, cx, best=True))
+    var = Var(x.name, x.extent)
+    if x.tail != "peel" or not guards:
+        return [(var, ZERO, end, [as_term(end) - 1 - var] if not end.is_const else [])]
+    full = end
+    for g in guards:
+        full = tmin(full, _last(g, x.var, cx, best=False))
+    full = tmax(full, ZERO)
+    head = Var(x.name, full if full.is_const else x.extent)
+    known = [g.subs({x.var: as_term(head)}) for g in guards]
+    out = [(head, ZERO, full, known)] if full != 0 else []
+    return out if full == end else [*out, (var, full, end, [])]
+
+
+def _last(g: Term, var: Var, cx: Context, best: bool) -> Term:
+    """One past the last value of ``var`` for which ``g >= 0`` at the best (or worst) point of the tile axes and inner loops."""
+    coef = g.coef(var)
+    assert coef is not None and coef < 0
+    rest = tile_bound(g.subs({var: ZERO}), cx.tile | _inner_vars(cx), best)
+    return rest // (-coef) + 1
+
+
+def _inner_vars(cx: Context) -> set[Var]:
+    """Loop variables that are not open at this point: those of no enclosing For, so their range is still free."""
+    open_vars = {v for t in cx.env.values() for v in t.vars}
+    return {x.var for p in cx.placed.values() for x in p.loops if x.var not in cx.env and x.var not in open_vars and x.role not in GRID_ROLES}
+
+
+# -- map stages ----------------------------------------------------------------------------------------------------
+def _emit_map(cx: Context, stage: Stage, p: Placed) -> None:
+    values = [lower_value(cx, t.body, p) for t in stage.tensors]
+    for t, v in zip(stage.tensors, values):
+        bind_result(cx, stage, p, t, v)
+
+
+def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> None:
+    """Keep a stage's tile in registers, and store it where the tensor lives in memory."""
+    binding = cx.bindings.get(t)
+    cx.builder.loc = t.loc
+    if isinstance(binding, InMemory):
+        if binding.placed is None:
+            slots = tuple(cx.term(as_term(a), p) for a in stage.axes)
+            mask = cx.unproved(p.spatial)
+        else:
+            slots = tuple(s.subs(cx.env) for s in storage_index(binding, tuple(p.value[a] for a in stage.axes)))
+            need = [u for s, n in zip(slots, binding.buffer.shape) for u in (s, n - 1 - s)]
+            mask = cx.unproved(need)
+        if v.dtype != binding.buffer.dtype:
+            v = cx.builder.map("cast", (v,), binding.buffer.dtype)
+        cx.builder.add(Store(binding.buffer, slots, v, mask, streaming=bool(stage.notes.get("streaming"))))
+    if stage.attach is not None and (binding is None or (isinstance(binding, InMemory) and binding.placed is None and in_registers(cx, stage, p))):
+        cx.bindings[t] = InRegisters(v, p)
+
+
+# -- reducing stages -----------------------------------------------------------------------------------------------
+def emit_reduce(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
+    """Spatial loops, then reduction loops with the state carried in registers; through memory where spatial loops lie inside."""
+    loops = [x for x in loops if not _single(x) or _has_attached(cx, stage, x.name)]
+    first = next((n for n, x in enumerate(loops) if x.reduce), len(loops))
+    last_spatial = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)
+    if last_spatial < first:
+        emit_loops(cx, stage, p, loops[:first], lambda: _reduce_in_registers(cx, stage, p, loops[first:]))
+        return
+    emit_loops(cx, stage, p, loops[:first], lambda: _reduce_through_memory(cx, stage, p, loops[first:last_spatial + 1], loops[last_spatial + 1:]))
+
+
+def _has_attached(cx: Context, stage: Stage, loop: str) -> bool:
+    return any(s.attach == (stage.name, loop) for s in cx.nest.stages)
+
+
+def _reduce_in_registers(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
+    u = Update.of(cx, stage, p)
+    states = _carry(cx, stage, p, loops, u, None)
+    results = finalize(cx, u, merge_tile(cx, u, states))
+    for t in stage.tensors:
+        assert isinstance(t.body, (Reduce, Scan))
+        bind_result(cx, stage, p, t, results[t.body.data[2]])
+
+
+def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Update, states: tuple[Value, ...] | None) -> tuple[Value, ...]:
+    """Reduction loops around the update; returns the final states."""
+    if not loops:
+        return update(cx, u, states) if states is not None else lift_masked(cx, u)
+    if states is None:
+        states = identity_states(cx, u)
+    x = loops[0]
+    if _single(x):
+        emit_attached(cx, stage, x.name)
+        return _carry(cx, stage, p, loops[1:], u, states)
+    for var, lo, hi, facts in pieces(cx, p, x):
+        block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
+        notes = stage.notes
+        loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)), int(notes.get("unroll_by", {}).get(x.name, 1)))
+        with cx.block(block, {x.var: as_term(var)}, facts):
+            emit_attached(cx, stage, x.name)
+            block.yields = _carry(cx, stage, p, loops[1:], u, block.params)
+        results = tuple(Value(s.dtype, s.axes, s.hint) for s in states)
+        cx.builder.add(loop, *results)
+        states = results
+    return states
+
+
+def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[PlacedLoop], inner: list[PlacedLoop]) -> None:
+    """States live in the stage's own buffer between iterations of the outer reduction loops; the first iteration starts from the identity."""
+    u = Update.of(cx, stage, p)
+    t = stage.tensors[0]
+    binding = cx.bindings.get(t)
+    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or t.dtype != u.dtypes[0] or not u.plain:
+        raise ScheduleError(f"{stage.name}: a spatial loop inside a reduction loop needs a state that is one value of the result's dtype",
+                            f"the state of `{u.carrier}` is {', '.join(map(str, u.dtypes))}", "move the spatial loops outside the reduction loops")
+
+    def body() -> None:
+        start = [x for x in outer if x.reduce]
+        began = sum((cx.env.get(x.var, ZERO) for x in start), ZERO) - 1
+        states = _carry(cx, stage, p, inner, u, (u.reload(cx, binding, began),))
+        bind_result(cx, stage, p, t, merge_tile(cx, u, states)[0])
+
+    emit_loops(cx, stage, p, outer, body)

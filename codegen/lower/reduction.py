@@ -1,0 +1,182 @@
+"""The innermost step of a reduction: lift, mask, combine; and what happens before and after its loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codegen.lower.context import Context, InMemory, storage_index
+from codegen.lower.values import TileAlgebra, lower_value, predicate
+from codegen.tile.ir import Broadcast, Dot, Load, Reduce, Value, tile_axes_of
+from dsl.carrier import Carrier
+from dsl.dim import Term, Var
+from dsl.dtype import Dtype
+from dsl.errors import ScheduleError
+from dsl.expr import Cast, Expr, Op
+from dsl.expr import Reduce as ReduceExpr
+from dsl.nest import Placed, Stage
+
+
+@dataclass
+class Update:
+    """A reducing stage's step.
+
+    Attributes:
+        args: the carrier's inputs.
+        dtypes: dtypes of the state tuple.
+        spatial, inner: the stage's spatial and reduction tile axes.
+        dot: whether the reduction tile axes are contracted by a dot.
+    """
+
+    carrier: Carrier
+    args: tuple[Expr, ...]
+    p: Placed
+    dtypes: tuple[Dtype, ...]
+    spatial: tuple[Var, ...]
+    inner: tuple[Var, ...]
+    dot: bool
+    each: bool
+
+    @staticmethod
+    def of(cx: Context, stage: Stage, p: Placed) -> Update:
+        """The step of a stage."""
+        body = stage.body
+        carrier: Carrier = body.data[0]
+        args = body.args
+        tile = [x for x in p.loops if x.tile]
+        spatial = tuple(x.var for x in tile if not x.reduce)
+        inner = tuple(x.var for x in tile if x.reduce)
+        dot = any(x.role == "dot" for x in tile if x.reduce)
+        return Update(carrier, args, p, carrier.state(tuple(a.dtype for a in args)), spatial, inner, dot, bool(stage.notes.get("reduce_each")))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the result is the state itself."""
+        return self.carrier.name in ("sum", "prod", "max", "min", "any", "all")
+
+    @property
+    def axes(self) -> tuple[Var, ...]:
+        """Axes of the carried state: the reduction tile's too unless each step reduces them."""
+        return self.spatial if self.dot or self.each else tuple(sorted((*self.spatial, *self.inner), key=lambda v: v.uid))
+
+    def reload(self, cx: Context, binding: InMemory, began: Term) -> Value:
+        """The state left by the previous outer iteration; the identity in the first."""
+        point = tuple(self.p.value[a] for a in self.p.stage.axes)
+        slots = tuple(s.subs(cx.env) for s in (storage_index(binding, point) if binding.placed else point))
+        need = [t for s, n in zip(slots, binding.buffer.shape) for t in (s, n - 1 - s)]
+        axes = tuple(sorted({a for s in slots for a in tile_axes_of(s, cx.tile)}, key=lambda v: v.uid))
+        value = cx.builder.add(Load(binding.buffer, slots, tuple(dict.fromkeys((began, *cx.unproved(need))))), Value(self.dtypes[0], axes, "acc"))
+        if self.carrier.name == "sum":
+            return widen(cx, value, self.axes)
+        first = identity_states(cx, self)[0]
+        return widen(cx, cx.builder.map("where", (predicate(cx, (began,)), value, first), self.dtypes[0]), self.axes)
+
+
+def widen(cx: Context, v: Value, axes: tuple[Var, ...]) -> Value:
+    """The value over all of ``axes``."""
+    if set(v.axes) == set(axes):
+        return v
+    return cx.builder.add(Broadcast(v), Value(v.dtype, axes, v.hint))  # type: ignore[no-any-return]
+
+
+def identity_states(cx: Context, u: Update) -> tuple[Value, ...]:
+    """The carrier's identity as tiles of the carried axes."""
+    return tuple(widen(cx, v, u.axes) for v in u.carrier.identity(TileAlgebra(cx), u.dtypes))
+
+
+def lift_masked(cx: Context, u: Update) -> tuple[Value, ...]:
+    """The states of the tile's elements; the identity where the element lies past the end of a reduction axis."""
+    algebra = TileAlgebra(cx)
+    lifted = u.carrier.lift(algebra, tuple(lower_value(cx, a, u.p) for a in u.args), u.dtypes)
+    left = cx.unproved(u.p.bound)
+    if left and not _zero_outside(cx, u, left):
+        inside = predicate(cx, left)
+        neutral = u.carrier.identity(algebra, u.dtypes)
+        lifted = tuple(algebra.where(inside, v, n) for v, n in zip(lifted, neutral))
+    lifted = tuple(widen(cx, v, tuple(sorted({*v.axes, *(u.inner if not u.dot else ())} | set(u.axes), key=lambda a: a.uid))) for v in lifted)
+    return _reduced(cx, u, lifted) if u.each and u.inner else lifted
+
+
+def _zero_outside(cx: Context, u: Update, left: tuple[Term, ...]) -> bool:
+    """A sum of products of two loads that are both zero past the end needs no selection."""
+    if u.carrier.name != "sum":
+        return False
+    factors = product_factors(u.args[0])
+    return factors is not None and all(_masked_by(lower_value(cx, f, u.p), left) for f in factors)
+
+
+def _masked_by(v: Value, left: tuple[Term, ...]) -> bool:
+    op = v.op
+    while op is not None and type(op).__name__ == "Map" and op.name == "cast":  # type: ignore[attr-defined]
+        op = op.operands()[0].op
+    return isinstance(op, Load) and set(left) <= set(op.mask)
+
+
+def product_factors(e: Expr) -> tuple[Expr, Expr] | None:
+    """The factors of a product of two, seen through conversions of the product."""
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e.args if isinstance(e, Op) and e.name == "mul" else None  # type: ignore[return-value]
+
+
+def update(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
+    """One step: combine the carried states with the lifted elements, or one dot."""
+    if u.dot:
+        return (_dot(cx, u, states[0]),)
+    fused = _fused_multiply_add(cx, u, states)
+    if fused is not None:
+        return fused
+    lifted = lift_masked(cx, u)
+    return tuple(widen(cx, v, u.axes) for v in u.carrier.combine(TileAlgebra(cx), states, lifted))
+
+
+def _fused_multiply_add(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    """A sum of products in floating point accumulates with fma: one rounding for product and sum."""
+    if u.carrier.name != "sum" or not u.dtypes[0].is_float or u.each:
+        return None
+    factors = product_factors(u.args[0])
+    left = cx.unproved(u.p.bound)
+    if factors is None or (left and not _zero_outside(cx, u, left)):
+        return None
+    a, b = (TileAlgebra(cx).cast(lower_value(cx, f, u.p), u.dtypes[0]) for f in factors)
+    return (widen(cx, cx.builder.map("fma", (a, b, states[0]), u.dtypes[0]), u.axes),)
+
+
+def _dot(cx: Context, u: Update, acc: Value) -> Value:
+    factors = product_factors(u.args[0])
+    if factors is None or u.carrier.name != "sum":
+        raise ScheduleError(f"{u.p.stage.name} is not a sum of products", f"its element is `{u.args[0]}`", "use vectorize on the reduction axis instead of dot")
+    left = cx.unproved(u.p.bound)
+    a, b = (_narrow(lower_value(cx, f, u.p)) for f in factors)
+    if left:
+        a, b = (v if _masked_by(v, left) else _masked(cx, v, left) for v in (a, b))
+    return cx.builder.add(Dot(a, b, acc, u.inner), Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
+
+
+def _masked(cx: Context, v: Value, left: tuple[Term, ...]) -> Value:
+    return cx.builder.map("where", (predicate(cx, left), v, cx.builder.const(0.0 if v.dtype.is_float else 0, v.dtype)), v.dtype)
+
+
+def _narrow(v: Value) -> Value:
+    """A dot takes its operands in the dtype they have in memory: products of low-precision values are exact in f32."""
+    op = v.op
+    if type(op).__name__ == "Map" and op.name == "cast" and op.operands()[0].dtype.is_low and v.dtype.bits == 32:  # type: ignore[union-attr]
+        return op.operands()[0]  # type: ignore[union-attr]
+    return v
+
+
+def _reduced(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
+    axes = tuple(a for a in u.inner if any(a in s.axes for s in states))
+    if not axes:
+        return states
+    out = cx.builder.add(Reduce(u.carrier, states, axes), *(Value(s.dtype, tuple(a for a in s.axes if a not in axes), s.hint) for s in states))
+    return out if isinstance(out, tuple) else (out,)
+
+
+def merge_tile(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Combine the partial states of the reduction tile axes."""
+    return states if u.dot or u.each else _reduced(cx, u, states)
+
+
+def finalize(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The results of the finished states."""
+    return u.carrier.finalize(TileAlgebra(cx), states)

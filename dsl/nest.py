@@ -1,0 +1,325 @@
+"""The loop nest: what a schedule rearranges.
+
+A :class:`Nest` is a list of stages, producers first. A :class:`Stage` computes one or several tensors over a common box of
+axes; its loops are the leaves of a tree of splits and fusions of those axes, in an order, each with a role. A stage is a
+*root* with a nest of its own, or *attached* at a loop of a consumer, where it computes just the region that the consumer
+needs there. Nothing here is mutable: a primitive makes a new Nest.
+
+Loop extents are never stored; :func:`place` infers them from the outputs inwards, so a later split of a consumer moves
+the regions of everything attached to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
+
+from dsl.algebra import reads, substitute
+from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg, tmin
+from dsl.errors import InternalError
+from dsl.expr import Compute, Expr, Reduce, Scan, Tensor
+from dsl.program import Program
+
+TILE_ROLES = frozenset({"unroll", "vectorize", "dot"})
+GRID_ROLES = frozenset({"parallel", "grid"})
+
+
+@dataclass(frozen=True)
+class Split:
+    """``axis`` becomes ``outer * factor + inner``; ``tail`` says what happens where the factor does not divide."""
+
+    axis: str
+    outer: str
+    inner: str
+    factor: int
+    tail: str = "mask"
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """``fused`` runs over ``outer x inner``."""
+
+    outer: str
+    inner: str
+    fused: str
+
+
+Relation = Union[Split, Fuse]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One or several definitions over a common box, with their loops.
+
+    Attributes:
+        name: unique; the first tensor's name.
+        tensors: definitions whose bodies are over ``axes``. A reducing stage holds the components of one carrier.
+        axes: spatial axes.
+        bound: the axes its reduction or scan binds.
+        relations: splits and fusions, in the order they were made.
+        order: loop names, outermost first.
+        roles: loop name to role; ``serial`` when absent.
+        attach: (stage, loop) of the consumer it is computed at; None for a root. The loop ``""`` means inside the
+            consumer's parallel loops but before any other.
+        layout: storage dimensions of its buffer as terms over ``axes`` counted from the start of the region; None for row-major.
+        notes: loop name to an annotation for the emitters (``unroll_by``, ``pipeline``), and stage-wide ones under ``""``.
+    """
+
+    name: str
+    tensors: tuple[Compute, ...]
+    axes: tuple[Var, ...]
+    bound: tuple[Var, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    order: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    attach: tuple[str, str] | None = None
+    layout: tuple[Term, ...] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def body(self) -> Expr:
+        """The first tensor's definition."""
+        return self.tensors[0].body
+
+    @property
+    def kind(self) -> str:
+        """``"reduce"``, ``"scan"`` or ``"map"``."""
+        return "reduce" if isinstance(self.body, Reduce) else "scan" if isinstance(self.body, Scan) else "map"
+
+    def role(self, loop: str) -> str:
+        """The role of a loop."""
+        return self.roles.get(loop, "serial")
+
+    def sources(self) -> set[Tensor]:
+        """Every tensor its bodies read."""
+        return {r.tensor for t in self.tensors for r in reads(t.body)}
+
+    def axis_names(self) -> dict[Var, str]:
+        """Loop name of each axis before any split."""
+        names: dict[Var, str] = {}
+        for v in (*self.axes, *self.bound):
+            name, n = v.name, 0
+            while name in names.values():
+                n += 1
+                name = f"{v.name}{n}"
+            names[v] = name
+        return names
+
+    def reducing(self) -> set[str]:
+        """The names of loops that run over a bound axis."""
+        names = self.axis_names()
+        out = {names[v] for v in self.bound}
+        for r in self.relations:
+            if isinstance(r, Split) and r.axis in out:
+                out |= {r.outer, r.inner}
+            elif isinstance(r, Fuse) and r.outer in out:
+                out.add(r.fused)
+        return out
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Stages, producers first, of one program; ``trace`` is the list of primitives that made it (name, arguments)."""
+
+    program: Program
+    stages: tuple[Stage, ...]
+    trace: tuple[Any, ...] = ()
+
+    def __getitem__(self, name: str) -> Stage:
+        for s in self.stages:
+            if s.name == name:
+                return s
+        raise KeyError(name)
+
+    def with_stage(self, stage: Stage) -> Nest:
+        """The nest with the stage of that name replaced."""
+        return replace(self, stages=tuple(stage if s.name == stage.name else s for s in self.stages))
+
+    def producer(self, tensor: Tensor) -> Stage | None:
+        """The stage that defines a tensor; None for an input."""
+        return next((s for s in self.stages if tensor in s.tensors), None)
+
+    def consumers(self, stage: Stage) -> list[Stage]:
+        """The stages that read any of a stage's tensors."""
+        return [s for s in self.stages if any(t in s.sources() for t in stage.tensors)]
+
+    def is_output(self, stage: Stage) -> bool:
+        """Whether the program returns one of the stage's tensors."""
+        return any(t in self.program.outputs for t in stage.tensors)
+
+
+# -- placement: from names to extents and terms --------------------------------------------------------------------
+@dataclass(frozen=True)
+class PlacedLoop:
+    """A loop with its variable; ``reduce`` when it runs over a bound axis, ``tail`` from the split that made it."""
+
+    name: str
+    var: Var
+    extent: Term
+    role: str
+    reduce: bool
+    tail: str = "mask"
+
+    @property
+    def tile(self) -> bool:
+        """Whether the loop is an axis of the tile instead of a loop of the program."""
+        return self.role in TILE_ROLES
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A stage where it stands.
+
+    Attributes:
+        loops: outermost first.
+        value: each axis as a term over loop variables (its own and those of the loops it is attached in).
+        start: for each spatial axis, the first point of the region computed.
+        extent: for each axis, the number of points of the region.
+        guards: terms that are ``>= 0`` on real points; those always true are left out. ``spatial`` ones and ``bound`` ones apart.
+    """
+
+    stage: Stage
+    loops: tuple[PlacedLoop, ...]
+    value: Mapping[Var, Term]
+    start: Mapping[Var, Term]
+    extent: Mapping[Var, Term]
+    spatial: tuple[Term, ...]
+    bound: tuple[Term, ...]
+
+    def loop(self, name: str) -> PlacedLoop:
+        """The loop called ``name``."""
+        return next(x for x in self.loops if x.name == name)
+
+
+def place(nest: Nest) -> dict[str, Placed]:
+    """Loop variables, extents and regions of every stage, consumers first."""
+    out: dict[str, Placed] = {}
+    for stage in reversed(nest.stages):
+        region = _region(nest, stage, out) if stage.attach else {a: (ZERO, a.extent) for a in stage.axes}
+        out[stage.name] = _place_stage(stage, region)  # type: ignore[arg-type]
+    return out
+
+
+def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Placed:
+    names = stage.axis_names()
+    extent: dict[str, Term] = {names[a]: region[a][1] for a in stage.axes}
+    extent |= {names[a]: a.extent for a in stage.bound if a.extent is not None}
+    tails: dict[str, str] = {}
+    for r in stage.relations:
+        if isinstance(r, Split):
+            extent[r.outer], extent[r.inner] = cdiv(extent[r.axis], r.factor), as_term(r.factor)
+            tails[r.outer] = r.tail
+        else:
+            extent[r.fused] = extent[r.outer] * extent[r.inner]
+    reducing = stage.reducing()
+    loops = tuple(PlacedLoop(n, Var(n, extent[n]), extent[n], stage.role(n), n in reducing, tails.get(n, "mask")) for n in stage.order)
+    value = {x.name: as_term(x.var) if not (x.extent.is_const and x.extent.const == 1) else ZERO for x in loops}
+    checks: list[tuple[str, Term]] = []
+    for r in reversed(stage.relations):
+        if isinstance(r, Split):
+            value[r.axis] = value[r.outer] * r.factor + value[r.inner]
+            if not nonneg(extent[r.axis] - 1 - value[r.axis]):
+                checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
+        else:
+            value[r.outer], value[r.inner] = value[r.fused] // extent[r.inner], value[r.fused] % extent[r.inner]
+    return _placed(stage, loops, value, region, names, checks, reducing)
+
+
+def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
+            names: Mapping[Var, str], checks: list[tuple[str, Term]], reducing: set[str]) -> Placed:
+    terms = {a: region[a][0] + value[names[a]] for a in stage.axes} | {a: value[names[a]] for a in stage.bound}
+    spatial = [t for n, t in checks if n not in reducing]
+    for a in stage.axes:
+        assert a.extent is not None
+        spatial += [t for t in (terms[a], a.extent - 1 - terms[a]) if not nonneg(t, spatial)]
+    extents = {a: region[a][1] for a in stage.axes} | {a: a.extent for a in stage.bound if a.extent is not None}
+    return Placed(stage, loops, terms, {a: region[a][0] for a in stage.axes}, extents,
+                  tuple(dict.fromkeys(spatial)), tuple(t for n, t in checks if n in reducing))
+
+
+def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
+    """The box of a stage's axes that its consumers read inside the loop it is attached at."""
+    assert stage.attach is not None
+    outer = _outer_vars(nest, stage.attach, placed)
+    boxes: dict[Var, tuple[Term, Term] | None] = {}
+    for consumer in nest.consumers(stage):
+        p = placed.get(consumer.name)
+        if p is None:
+            raise InternalError(f"{consumer.name} reads {stage.name} but comes before it")
+        for t in consumer.tensors:
+            for r in reads(t.body):
+                if r.tensor in stage.tensors:
+                    for axis, i in zip(stage.axes, r.indices):
+                        box = _span(i.subs(p.value), outer) if isinstance(i, Term) else None
+                        boxes[axis] = box if axis not in boxes else _union(boxes[axis], box)
+    full = {a: (ZERO, a.extent) for a in stage.axes}
+    return {a: _clip(boxes.get(a), a) or full[a] for a in stage.axes}  # type: ignore[misc]
+
+
+def _clip(box: tuple[Term, Term] | None, axis: Var) -> tuple[Term, Term] | None:
+    """A region as large as the whole axis is the whole axis."""
+    if box is None or axis.extent is None:
+        return None
+    if box[0] == 0 and nonneg(box[1] - axis.extent) and not box[1].is_const:
+        return None
+    return box
+
+
+def _outer_vars(nest: Nest, attach: tuple[str, str], placed: Mapping[str, Placed]) -> set[Var]:
+    """Variables of the loops that enclose the attachment point."""
+    stage, loop = attach
+    p = placed[stage]
+    out: set[Var] = set()
+    for x in p.loops:
+        if loop == "" and x.role not in GRID_ROLES:
+            break
+        out.add(x.var)
+        if x.name == loop:
+            break
+    above = nest[stage].attach
+    return out | (_outer_vars(nest, above, placed) if above else set())
+
+
+def _span(t: Term, outer: set[Var]) -> tuple[Term, Term] | None:
+    """(first, extent) of the values of ``t`` as the variables not in ``outer`` run over their ranges."""
+    inner = {v: 0 for v in t.vars if v.kind == "axis" and v not in outer}
+    base = t.subs(inner)  # type: ignore[arg-type]
+    delta = t - base
+    if any(v in outer for v in delta.vars):
+        return None
+    lo, hi = delta.bounds
+    if abs(lo) == INF or abs(hi) == INF:
+        return None
+    return base + int(lo), as_term(int(hi - lo) + 1)
+
+
+def _union(a: tuple[Term, Term] | None, b: tuple[Term, Term] | None) -> tuple[Term, Term] | None:
+    if a is None or b is None or not (b[0] - a[0]).is_const:
+        return None
+    shift = (b[0] - a[0]).const
+    lo, hi = min(0, shift), max(a[1].const, shift + b[1].const)
+    return a[0] + lo, as_term(hi - lo)
+
+
+def local(p: Placed, axis: Var) -> Term:
+    """An axis counted from the start of its region."""
+    return p.value[axis] - p.start[axis] if axis in p.start else p.value[axis]
+
+
+def total_extent(loops: Iterable[PlacedLoop]) -> Term:
+    """The number of iterations of some loops."""
+    out = ONE
+    for x in loops:
+        out = out * x.extent
+    return out
+
+
+def rebody(stage: Stage, tensors: Mapping[Tensor, Tensor], env: Mapping[Var, Term] | None = None) -> Stage:
+    """The stage with tensors (and index variables) replaced in its bodies; its own definitions keep their identity by position."""
+    new = tuple(Compute(t.name, t.axes, substitute(t.body, env or {}, tensors), t.loc, t.dtype) for t in stage.tensors)
+    return replace(stage, tensors=new)
+
+
+__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "local", "place", "rebody", "tmin",
+           "total_extent"]

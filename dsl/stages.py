@@ -1,0 +1,139 @@
+"""From a program to its unscheduled nest: every reduction and scan becomes a stage of its own, everything else a map stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dsl.algebra import fresh_axes, reads, substitute, substitute_values, transform, walk
+from dsl.dim import Term, Var, as_term
+from dsl.dtype import i64
+from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op
+from dsl.nest import Nest, Stage
+from dsl.program import Program
+from dsl.widen import widen
+
+
+def build_nest(program: Program) -> Nest:
+    """The nest with one stage per definition and per reduction, all of them roots, in the order written."""
+    wide = widen(program)
+    stages: list[Stage] = []
+    moved: dict[Tensor, Tensor] = {}
+    for c in wide.computes:
+        body = substitute(c.body, {}, moved)
+        body = _hoist(c, body, stages)
+        new = Compute(c.name, c.axes, body, c.loc, c.dtype)
+        moved[c] = new
+        stages.append(_stage(new, _unique(c.name, stages)))
+    outputs = tuple(moved[t] for t in wide.outputs)
+    done = Program(wide.name, wide.inputs, outputs, wide.single, wide.loc)  # type: ignore[arg-type]
+    return Nest(done, tuple(stages))
+
+
+def _unique(name: str, stages: list[Stage]) -> str:
+    taken = {s.name for s in stages}
+    n, out = 1, name
+    while out in taken:
+        out, n = f"{name}_{n}", n + 1
+    return out
+
+
+def _stage(c: Compute, name: str) -> Stage:
+    bound = c.body.axes if isinstance(c.body, Reduce) else (c.body.data[1],) if isinstance(c.body, Scan) else ()
+    s = Stage(name, (c,), c.axes, bound)
+    return Stage(name, (c,), c.axes, bound, order=tuple(s.axis_names().values()))
+
+
+def _hoist(c: Compute, body: Expr, stages: list[Stage]) -> Expr:
+    """Replace every reduction and scan strictly inside ``body`` by a read of a new stage over the axes it depends on."""
+    memo: dict[Expr, Expr] = {}
+    for node in walk(body):
+        new = transform(node, lambda e: None, memo)
+        if isinstance(new, (Reduce, Scan)) and node is not body:
+            memo[node] = _hoisted(c, new, stages)
+    return memo[body]
+
+
+def _hoisted(c: Compute, node: Reduce | Scan, stages: list[Stage]) -> Expr:
+    order = {v: n for n, v in enumerate(c.axes)}
+    axes = tuple(sorted((v for v in node.free if v.kind == "axis"), key=lambda v: (order.get(v, len(order)), v.uid)))
+    own = tuple(Var(v.name, v.extent) for v in axes)
+    env: dict[Var, Term] = {v: as_term(o) for v, o in zip(axes, own)}
+    label = f"{c.name}_{node.data[0].name}"
+    name = _unique(label, stages)
+    tensor = Compute(name, own, substitute(fresh_axes(node), env), node.loc or c.loc)
+    sibling = _same_reduction(stages, node, axes) if isinstance(node, Reduce) else None
+    if sibling is not None:
+        return sibling
+    stages.append(_stage(tensor, name))
+    return tensor.read(*(index(v) for v in axes))
+
+
+def _same_reduction(stages: list[Stage], node: Reduce, axes: tuple[Var, ...]) -> Expr | None:
+    """A read of another finalised component when the same reduction already has a stage."""
+    for n, s in enumerate(stages):
+        b = s.body
+        if isinstance(b, Reduce) and b.carrier == node.carrier and len(s.axes) == len(axes) and len(b.axes) == len(node.axes):
+            env = {o: as_term(v) for o, v in zip((*s.axes, *b.axes), (*axes, *node.axes))}
+            if all(substitute(x, env) is y for x, y in zip(b.args, node.args)):
+                for t in s.tensors:
+                    if t.body.data[2] == node.out:
+                        return t.read(*(index(v) for v in axes))
+                extra = Compute(f"{s.name}{node.out}", s.axes, Reduce(b.args, (b.carrier, b.axes, node.out), node.dtype, node.loc), node.loc)
+                stages[n] = Stage(s.name, (*s.tensors, extra), s.axes, s.bound, order=s.order)
+                return extra.read(*(index(v) for v in axes))
+    return None
+
+
+# -- inlining ------------------------------------------------------------------------------------------------------
+def inline_reads(body: Expr, producers: Mapping[Tensor, Compute]) -> Expr:
+    """Replace reads of map definitions by their bodies at the index read; data-dependent indices are substituted as values."""
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Read) and e.tensor in producers:
+            c = producers[e.tensor]
+            return inline_reads(at(c, e.indices), producers)
+        return None
+
+    return transform(body, one)
+
+
+def at(c: Compute, indices: tuple[Term | Expr, ...]) -> Expr:
+    """The body of a definition at a point."""
+    terms = {v: i for v, i in zip(c.axes, indices) if isinstance(i, Term)}
+    values = {v: i for v, i in zip(c.axes, indices) if isinstance(i, Expr)}
+    body = substitute(c.body, terms)
+    return _with_values(body, values) if values else body
+
+
+def _with_values(body: Expr, values: Mapping[Var, Expr]) -> Expr:
+    """Replace index variables by integer expressions: terms that mention them become arithmetic."""
+    def as_value(t: Term) -> Expr:
+        out: Expr = const(t.const, i64)
+        for mono, k in t.parts.items():
+            prod: Expr = const(k, i64)
+            for atom in mono:
+                prod = op("mul", prod, _atom_value(atom, values, as_value))
+            out = op("add", out, prod)
+        return out
+
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Index) and e.term.vars & set(values):
+            return as_value(e.term)
+        if isinstance(e, Read) and any(s is not None and s.vars & set(values) for s in e.data[1]):
+            return e.tensor.read(*(as_value(i) if isinstance(i, Term) and i.vars & set(values) else i for i in e.indices))
+        return None
+
+    return transform(body, one)
+
+
+def _atom_value(atom: object, values: Mapping[Var, Expr], as_value: object) -> Expr:
+    from dsl.dim import Div, MinMax, Mod  # noqa: PLC0415
+
+    if isinstance(atom, Var):
+        return values[atom] if atom in values else index(atom)
+    if isinstance(atom, MinMax):
+        return op(atom.which, as_value(atom.a), as_value(atom.b))  # type: ignore[operator]
+    assert isinstance(atom, Div)
+    return op("mod" if type(atom) is Mod else "floordiv", as_value(atom.num), as_value(atom.den))  # type: ignore[operator]
+
+
+__all__ = ["Input", "Op", "at", "build_nest", "inline_reads", "reads", "substitute_values"]
