@@ -1,0 +1,104 @@
+"""The functions of codegen.micro.maths compiled for this machine as loops over arrays, to be checked and timed."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm  # noqa: TID251 (a benchmark, not the compiler: it runs what it measures)
+import numpy as np
+from llvmlite import ir
+
+from codegen.emit.llvm_math import emit
+from codegen.micro.maths import arity
+
+_ELEMENT = {"f32": ir.FloatType(), "f64": ir.DoubleType()}
+_NUMPY = {"f32": np.float32, "f64": np.float64}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One compiled loop; `step` elements are done per iteration, and lengths must be its multiples."""
+
+    name: str
+    dtype: str
+    step: int
+    assembly: str
+    function: Callable[..., None]
+    engine: Any
+
+    def into(self, out: np.ndarray, *inputs: np.ndarray) -> None:
+        """Apply to contiguous arrays whose length is a multiple of step."""
+        self.function(*(array.ctypes.data for array in inputs), out.ctypes.data, out.size)
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """Apply to arrays of any equal length."""
+        size = inputs[0].size
+        padded = [np.resize(x.astype(_NUMPY[self.dtype], copy=False), -(-size // self.step) * self.step) for x in inputs]
+        out = np.empty_like(padded[0])
+        self.into(out, *padded)
+        return out[:size]
+
+
+@cache
+def compile_loop(name: str, dtype: str, lanes: int = 16, unroll: int = 2) -> Loop:
+    """Compile one function; f64 has half the lanes of f32 for the same vector width."""
+    module = ir.Module(name)
+    _write_loop(module, name, dtype, lanes, unroll)
+    machine = _machine()
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    passes = llvm.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(parsed, passes)
+    assembly = machine.emit_assembly(parsed)
+    engine = llvm.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity(name) + 1), ctypes.c_int64)
+    return Loop(name, dtype, lanes * unroll, assembly, prototype(engine.get_function_address("loop")), engine)
+
+
+@cache
+def _start_llvm() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def _machine() -> Any:
+    """A fresh one each time: an engine takes ownership of the machine it is given."""
+    _start_llvm()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3)
+
+
+def _write_loop(module: ir.Module, name: str, dtype: str, lanes: int, unroll: int) -> None:
+    element, index = _ELEMENT[dtype], ir.IntType(64)
+    vector = ir.VectorType(element, lanes)
+    inputs = arity(name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [element.as_pointer()] * (inputs + 1) + [index]), "loop")
+    for argument in function.args[:-1]:
+        argument.add_attribute("noalias")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    body, done = function.append_basic_block("body"), function.append_basic_block("done")
+    start, size = builder.block, function.args[-1]
+    builder.cbranch(builder.icmp_signed(">", size, index(0)), body, done)
+    builder.position_at_end(body)
+    at = builder.phi(index)
+    at.add_incoming(index(0), start)
+    places = [builder.add(at, index(lanes * k)) for k in range(unroll)]
+    loaded = [[builder.load(_vector_pointer(builder, p, place, vector), align=4) for p in function.args[:inputs]] for place in places]
+    results = [emit(builder, name, values) for values in loaded]
+    for place, result in zip(places, results):
+        builder.store(result, _vector_pointer(builder, function.args[inputs], place, vector), align=4)
+    following = builder.add(at, index(lanes * unroll))
+    at.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, size), body, done)
+    builder.position_at_end(done)
+    builder.ret_void()
+
+
+def _vector_pointer(builder: ir.IRBuilder, base: ir.Value, place: ir.Value, vector: ir.Type) -> ir.Value:
+    return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())

@@ -1,0 +1,47 @@
+"""Vectorised mathematical functions as straight-line expansions into primitive operations, for f32 and f64.
+
+A function takes a `MathBuilder` and opaque values, `exp(b, x)`, and knows no hardware.  `FUNCTIONS` names them all;
+`MAX_ULP` says how far each is from the exact value, measured by `python -m benchmarks.maths_accuracy`.
+
+- builder.py         the primitive operations a builder supplies
+- exponential.py     exp, exp2, expm1, sigmoid, tanh, sinh, cosh
+- logarithm.py       log, log2, log10, log1p, softplus, asinh, acosh, atanh, pow
+- trigonometric.py   sin, cos, tan and inverses; quarter_turns.py reduces their angle
+- error.py           erf, erfc
+- core.py, tables.py formats, shared pieces, coefficients (fitted by benchmarks/maths_fit.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from codegen.micro.maths.builder import MathBuilder, Value
+from codegen.micro.maths.error import erf, erfc
+from codegen.micro.maths.exponential import cosh, exp, exp2, expm1, sigmoid, sinh, tanh
+from codegen.micro.maths.logarithm import acosh, asinh, atanh, log, log1p, log2, log10, pow, softplus
+from codegen.micro.maths.trigonometric import acos, asin, atan, atan2, cos, sin, tan
+
+__all__ = ["FUNCTIONS", "MAX_ULP", "MathBuilder", "Value", "arity", "rsqrt"]
+
+
+def rsqrt(b: MathBuilder, x: Value) -> Value:
+    """1 / sqrt(x), from the two correctly rounded operations."""
+    return b.div(b.const(1.0, x), b.sqrt(x))
+
+
+FUNCTIONS: dict[str, Callable[..., Value]] = {
+    function.__name__: function
+    for function in (
+        exp, exp2, expm1, sigmoid, tanh, sinh, cosh,
+        log, log2, log10, log1p, softplus, asinh, acosh, atanh, pow,
+        sin, cos, tan, asin, acos, atan, atan2,
+        erf, erfc, rsqrt,
+    )
+}  # fmt: skip
+
+MAX_ULP: dict[str, dict[str, float]] = {}
+
+
+def arity(name: str) -> int:
+    """How many values the named function takes."""
+    return 2 if name in ("pow", "atan2") else 1
