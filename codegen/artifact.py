@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dsl.dtype import Dtype
 from dsl.errors import InternalError
 
 Formula = str | int
-_CALLS = {"cdiv": lambda a, b: -(-a // b), "min": min, "max": max}
-_OPS = {
+_CALLS: dict[str, Callable[..., int]] = {"cdiv": lambda a, b: -(-a // b), "min": min, "max": max}
+_OPS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,

@@ -17,7 +17,12 @@ from typing import Any
 
 from dsl.errors import DlcError, InternalError, LaunchError
 
-_BOOT = "import importlib,sys; from dlc.runtime.child import serve; m,f=sys.argv[1].split(':'); serve(getattr(importlib.import_module(m),f),int(sys.argv[2]))"
+_BOOT = """
+import importlib, sys
+from dlc.runtime.child import serve
+module, name = sys.argv[1].split(":")
+serve(getattr(importlib.import_module(module), name), int(sys.argv[2]))
+"""
 
 
 class Child:

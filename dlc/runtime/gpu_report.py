@@ -108,7 +108,10 @@ class ResourceReport:
             ("launch", "fits" if self.launchable else f"REFUSED: {self.refusal}"),
             ("block", per_block),
             ("registers", _registers(self)),
-            ("spills", f"{self.spill_stores} B stored, {self.spill_loads} B loaded, stack {self.stack} B" if self.spills or self.stack else "none"),
+            (
+                "spills",
+                f"{self.spill_stores} B stored, {self.spill_loads} B loaded, stack {self.stack} B" if self.spills or self.stack else "none",
+            ),
             ("occupancy", f"{self.occupancy:.0%}: {self.blocks_per_sm} blocks a multiprocessor, limited by {self.limited_by}"),
             ("whole code", f"{self.instructions} instructions: {_listing(self.mix)}"),
         ]

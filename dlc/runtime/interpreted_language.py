@@ -55,7 +55,9 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """Load the lanes that are in bounds; the rest, and masked lanes without ``other``, hold garbage."""
         dtype = ptrs.get_element_ty()
         kind = interpreter._get_np_dtype(dtype)
-        filler = np.full(ptrs.data.shape, _garbage(kind), kind) if other is None else np.broadcast_to(other.data, ptrs.data.shape).astype(kind)
+        filler = (
+            np.full(ptrs.data.shape, _garbage(kind), kind) if other is None else np.broadcast_to(other.data, ptrs.data.shape).astype(kind)
+        )
         active = np.broadcast_to(mask.data, ptrs.data.shape)
         good = self.memory.access(ptrs.data, kind.itemsize, active, "load")
         return TensorHandle(native.load(ptrs.data, good, np.ascontiguousarray(filler), kind), dtype)
@@ -117,7 +119,7 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         return narrow(op(widen(lhs), widen(rhs), widen(other)), other.dtype.scalar)
 
     def create_fma(self, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
-        """x * y + z rounded once."""
+        """The value of x * y + z, rounded once."""
         wide = [widen(v).astype(np.float64) for v in (x, y, z)]
         return narrow((wide[0] * wide[1] + wide[2]).astype(widen(z).dtype), z.dtype.scalar)
 
@@ -125,8 +127,10 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """1 / sqrt(x)."""
         return self.unary_op(arg, lambda v: (1 / np.sqrt(v)).astype(v.dtype))
 
-    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any, max_num_imprecise_acc: Any) -> TensorHandle:
-        """a @ b + d accumulated in the type of d; tf32 drops the bits the tensor core drops."""
+    def create_dot(
+        self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any, max_num_imprecise_acc: Any
+    ) -> TensorHandle:
+        """The product a @ b + d accumulated in the type of d; tf32 drops the bits the tensor core drops."""
         left, right = widen(a), widen(b)
         if input_precision == ir.INPUT_PRECISION.TF32 and left.dtype == np.float32 and a.dtype.scalar not in LOW:
             left, right = _tf32(left), _tf32(right)
@@ -135,7 +139,7 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
 
 def _garbage(kind: np.dtype[Any]) -> Any:
     """What an undefined lane holds: not a number, or a number nobody would expect."""
-    return np.nan if kind.kind == "f" else True if kind == bool else kind.type(-1 if kind.kind == "i" else ~kind.type(0))
+    return np.nan if kind.kind == "f" else True if kind.kind == "b" else kind.type(-1 if kind.kind == "i" else ~kind.type(0))
 
 
 def _tf32(values: Array) -> Array:
@@ -198,7 +202,10 @@ def _in_float32(apply: Callable[..., Any]) -> Callable[..., Any]:
         if not any(narrowed):
             return got
         results = got if isinstance(got, (list, tuple)) else [got]
-        return [self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r for r, t, low in zip(results, inputs, narrowed, strict=False)]
+        return [
+            self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r
+            for r, t, low in zip(results, inputs, narrowed, strict=False)
+        ]
 
     return run
 
@@ -208,7 +215,10 @@ def install(memory: Memory) -> CheckedBuilder:
     builder = interpreter.interpreter_builder
     if not isinstance(builder, CheckedBuilder):
         builder.__class__ = CheckedBuilder
-        for family, generic, vectorised in ((interpreter.ReduceOps, "generic_reduce", _tree_reduce), (interpreter.ScanOps, "generic_scan", _doubling_scan)):
+        for family, generic, vectorised in (
+            (interpreter.ReduceOps, "generic_reduce", _tree_reduce),
+            (interpreter.ScanOps, "generic_scan", _doubling_scan),
+        ):
             setattr(family, generic, vectorised)
             family.apply_impl = _in_float32(family.apply_impl)
     builder.memory = memory

@@ -117,7 +117,9 @@ def compile_triton(kernel: TritonKernel, target: str) -> GpuBinary:
 def compile_handle(kernel: TritonKernel, target: str) -> CompiledKernel:
     """Triton's own compiled object, which can launch itself where the GPU is present."""
     function = jit_function(kernel)
-    source = ASTSource(fn=function, signature=_signature(kernel, function), constexprs=kernel.constexprs, attrs=_attributes(kernel, function))
+    source = ASTSource(
+        fn=function, signature=_signature(kernel, function), constexprs=kernel.constexprs, attrs=_attributes(kernel, function)
+    )
     _QUIET.on = True
     try:
         return triton.compile(source, target=gpu_target(target), options=_options(kernel))
@@ -175,7 +177,9 @@ def _signature(kernel: TritonKernel, function: JITFunction[Any]) -> dict[str, st
     types_of = {a.name: ("*" if a.is_pointer else "") + triton_type(a.dtype) for a in kernel.args}
     types_of |= dict.fromkeys(kernel.constexprs, "constexpr")
     if set(types_of) != set(function.arg_names):
-        raise InternalError(f"kernel {kernel.name!r} declares other arguments than its source", f"{sorted(types_of)}\n{sorted(function.arg_names)}")
+        raise InternalError(
+            f"kernel {kernel.name!r} declares other arguments than its source", f"{sorted(types_of)}\n{sorted(function.arg_names)}"
+        )
     return {name: types_of[name] for name in function.arg_names}
 
 
@@ -200,7 +204,13 @@ def _options(kernel: TritonKernel) -> dict[str, Any]:
 def _diagnose(error: Exception, kernel: TritonKernel, target: str) -> DlcError:
     """Whose fault a failed compilation is: the target's limits, or ours."""
     text = str(error)
-    limits = ("uses too much shared data", "out of resource", "not supported on", "requires NVIDIA SM", "not supported in this architecture")
+    limits = (
+        "uses too much shared data",
+        "out of resource",
+        "not supported on",
+        "requires NVIDIA SM",
+        "not supported in this architecture",
+    )
     if any(words in text for words in limits):
         return TargetError(f"kernel {kernel.name!r} does not fit {target}", text, "smaller tiles or fewer stages")
     return InternalError(f"Triton cannot compile kernel {kernel.name!r} for {target}", f"{type(error).__name__}: {text}")
@@ -212,7 +222,7 @@ _QUIET = threading.local()
 def _print(*args: Any, **kwargs: Any) -> None:
     # Triton prints the whole PTX when ptxas refuses it. The error we raise carries ptxas' own words.
     if not getattr(_QUIET, "on", False):
-        builtins.print(*args, **kwargs)
+        builtins.print(*args, **kwargs)  # noqa: T201  # it was Triton's call, we stand in between
 
 
 nvidia_compiler.print = _print
@@ -231,7 +241,9 @@ def nvidia_tool(name: str, *args: str, code: bytes, merge: bool = False) -> str:
     return done.stdout + (done.stderr if merge else "")
 
 
-def compile_many(kernels: Sequence[TritonKernel], target: str, workers: int | None = None, timeout: float = 60.0) -> list[GpuBinary | DlcError]:
+def compile_many(
+    kernels: Sequence[TritonKernel], target: str, workers: int | None = None, timeout: float = 60.0
+) -> list[GpuBinary | DlcError]:
     """Compile each kernel in a child process; the result of one that fails, crashes or hangs is the error, not raised."""
     with CompilePool(target, workers or min(len(kernels), os.cpu_count() or 1) or 1, timeout) as pool:
         return list(pool.map(kernels))

@@ -172,7 +172,9 @@ def _interpret_request(request: _Request) -> dict[str, Any]:
     }
 
 
-def _interpret_kernel(kernel: TritonKernel, grid: tuple[int, int, int], memory: Memory, builder: Any, scalars: Mapping[str, int | float]) -> None:
+def _interpret_kernel(
+    kernel: TritonKernel, grid: tuple[int, int, int], memory: Memory, builder: Any, scalars: Mapping[str, int | float]
+) -> None:
     import triton.runtime.interpreter as interpreter  # noqa: PLC0415  # costs a quarter second that launch() need not pay
 
     jitted = getattr(load_module(kernel.source), kernel.name)

@@ -30,7 +30,10 @@ def test_every_target_compiles(target: str) -> None:
         assert binary.threads == 4 * binary.warp_size
 
 
-@pytest.mark.parametrize("kernel", [kernels.vadd(), kernels.softmax(bf16), kernels.layernorm(), kernels.matmul(f32), kernels.attention(f16)], ids=lambda k: k.name)
+SAMPLES = [kernels.vadd(), kernels.softmax(bf16), kernels.layernorm(), kernels.matmul(f32), kernels.attention(f16)]
+
+
+@pytest.mark.parametrize("kernel", SAMPLES, ids=lambda k: k.name)
 def test_kernels_compile_and_travel(kernel: TritonKernel) -> None:
     binary = compile_triton(kernel, "sm_90")
     again: GpuBinary = pickle.loads(pickle.dumps(binary))
@@ -41,11 +44,15 @@ def test_promised_alignment_widens_loads() -> None:
     aligned = kernels.vadd(block=512)
     loose = dataclasses.replace(aligned, args=tuple(dataclasses.replace(a, multiple=4) for a in aligned.args))
     assert "ld.global.v4" not in compile_triton(loose, "sm_80").ptx
-    assert compile_triton(dataclasses.replace(aligned, args=(*aligned.args[:3], Arg.scalar("n", i32, 16))), "sm_80").ptx.count("ld.global.v4") == 2
+    promised = dataclasses.replace(aligned, args=(*aligned.args[:3], Arg.scalar("n", i32, 16)))
+    assert compile_triton(promised, "sm_80").ptx.count("ld.global.v4") == 2
 
 
 def test_fused_multiply_add_is_a_choice() -> None:
-    body = "def axpy(x, y, o, B: tl.constexpr):\n    i = tl.arange(0, B)\n    tl.store(o + i, tl.load(x + i) * 2.5 + tl.load(y + i))\n"
+    body = """def axpy(x, y, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    tl.store(o + i, tl.load(x + i) * 2.5 + tl.load(y + i))
+"""
     args = (Arg.pointer("x", f32), Arg.pointer("y", f32), Arg.pointer("o", f32, "w"))
     fused, apart = (compile_triton(kernels.custom(body, args, constexprs={"B": 128}, fp_fusion=f), "sm_80") for f in (True, False))
     assert "FFMA" in fused.sass and "FFMA" not in apart.sass
