@@ -48,7 +48,7 @@ def _lgamma(x: float) -> float:
 def _floordiv(a: Any, b: Any) -> Any:
     if np.issubdtype(np.result_type(a, b), np.integer):
         safe = np.where(b == 0, 1, b)
-        return np.where(b == 0, np.asarray(-1, np.result_type(a)), np.floor_divide(a, safe))
+        return np.where(b == 0, np.asarray(-1).astype(np.result_type(a)), np.floor_divide(a, safe))
     return np.floor(np.divide(a, b))
 
 
@@ -56,6 +56,11 @@ def _mod(a: Any, b: Any) -> Any:
     if np.issubdtype(np.result_type(a, b), np.integer):
         return np.where(b == 0, a, np.remainder(a, np.where(b == 0, 1, b)))
     return np.remainder(a, b)
+
+
+def _sign(x: Any) -> Any:
+    """1, 0 or -1; NaN gives 0, as in torch."""
+    return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
 def _xlogical(bitwise: Any) -> Callable[..., Any]:
@@ -79,7 +84,7 @@ _OTHERS = [
     OpInfo("div", 2, "float", np.divide, "/", 4), OpInfo("floordiv", 2, "num", _floordiv, "//", 5), OpInfo("mod", 2, "num", _mod, "%", 5),
     OpInfo("pow", 2, "num", np.power, "**", 30), OpInfo("atan2", 2, "float", np.arctan2, "", 20),
     OpInfo("min", 2, "same", np.minimum), OpInfo("max", 2, "same", np.maximum), OpInfo("fma", 3, "same", lambda a, b, c: a * b + c, "", 2),
-    OpInfo("neg", 1, "num", np.negative, "-"), OpInfo("abs", 1, "num", np.abs), OpInfo("sign", 1, "num", np.sign),
+    OpInfo("neg", 1, "num", np.negative, "-"), OpInfo("abs", 1, "num", np.abs), OpInfo("sign", 1, "num", _sign),
     OpInfo("floor", 1, "num", np.floor), OpInfo("ceil", 1, "num", np.ceil), OpInfo("round", 1, "num", np.rint), OpInfo("trunc", 1, "num", np.trunc),
     OpInfo("eq", 2, "bool", np.equal, "=="), OpInfo("ne", 2, "bool", np.not_equal, "!="), OpInfo("lt", 2, "bool", np.less, "<"),
     OpInfo("le", 2, "bool", np.less_equal, "<="), OpInfo("gt", 2, "bool", np.greater, ">"), OpInfo("ge", 2, "bool", np.greater_equal, ">="),
