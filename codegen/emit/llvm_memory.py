@@ -1,0 +1,321 @@
+"""Addresses, masks, loads and stores: index terms to pointers, one register at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from codegen.emit.llvm_regs import Coord, Shape, Tile, make
+from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector
+from codegen.tile.ir import Buffer, Load, Store, Value
+from dsl.dim import Div, MinMax, Mod, Term, Var, as_term
+from dsl.dtype import bool_, i64
+from dsl.errors import InternalError
+
+
+class Terms:
+    """Emits index terms. A term over scalars gives an i64; over the lane axis, a vector of i64."""
+
+    def __init__(self, b: ir.IRBuilder, scalars: dict[Var, ir.Value]) -> None:
+        self.b, self.scalars = b, scalars
+        self.memo: dict[Any, tuple[ir.Value, ir.Block]] = {}
+
+    def scalar(self, t: Term) -> ir.Value:
+        """A term without tile axes."""
+        if t.is_const:
+            return I64(t.const)
+        hit = self.memo.get(t)
+        if hit is not None and hit[1] is self.b.block:
+            return hit[0]
+        value = self._sum(t, {}, 0)
+        self.memo[t] = (value, self.b.block)
+        return value
+
+    def lanes(self, t: Term, lane: Var, first: int, width: int) -> ir.Value:
+        """A term over the lane axis, for lanes ``first .. first + width - 1``."""
+        if lane not in t.vars:
+            return splat(self.b, self.scalar(t), width)
+        iota = ir.Constant(ir.VectorType(I64, width), [I64(first + n) for n in range(width)])
+        return self._sum(t, {lane: iota}, width)
+
+    def _sum(self, t: Term, env: dict[Var, ir.Value], width: int) -> ir.Value:
+        b = self.b
+        out: ir.Value | None = None
+        for mono, c in t.parts.items():
+            part: ir.Value | None = None
+            for atom in mono:
+                v = self._atom(atom, env, width)
+                part = v if part is None else b.mul(*self._same(part, v))
+            assert part is not None
+            if c != 1:
+                part = b.mul(part, int_const(part.type, c))
+            out = part if out is None else b.add(*self._same(out, part))
+        if out is None:
+            return splat(b, I64(t.const), width)
+        out = b.add(out, int_const(out.type, t.const)) if t.const else out
+        return splat(b, out, width)
+
+    def _same(self, a: ir.Value, c: ir.Value) -> tuple[ir.Value, ir.Value]:
+        n = max(a.type.count if isinstance(a.type, ir.VectorType) else 0, c.type.count if isinstance(c.type, ir.VectorType) else 0)
+        return splat(self.b, a, n), splat(self.b, c, n)
+
+    def _atom(self, atom: Any, env: dict[Var, ir.Value], width: int) -> ir.Value:
+        b = self.b
+        if isinstance(atom, Var):
+            if atom in env:
+                return env[atom]
+            if atom not in self.scalars:
+                raise InternalError(f"index variable `{atom.name}` has no value here")
+            return self.scalars[atom]
+        if isinstance(atom, MinMax):
+            x, y = self._same(self._sub(atom.a, env, width), self._sub(atom.b, env, width))
+            return b.select(b.icmp_signed("<" if atom.which == "min" else ">", x, y), x, y)
+        num, den = self._same(self._sub(atom.num, env, width), self._sub(atom.den, env, width))
+        if atom.num.bounds[0] >= 0:
+            return b.urem(num, den) if type(atom) is Mod else b.udiv(num, den)
+        return self._floor(num, den, type(atom) is Mod)
+
+    def _sub(self, t: Term, env: dict[Var, ir.Value], width: int) -> ir.Value:
+        return self._sum(t, env, width if any(v in env for v in t.vars) else 0)
+
+    def _floor(self, num: ir.Value, den: ir.Value, mod: bool) -> ir.Value:
+        b = self.b
+        r = b.srem(num, den)
+        negative = b.icmp_signed("<", r, int_const(r.type, 0))
+        if mod:
+            return b.select(negative, b.add(r, den), r)
+        return b.sub(b.sdiv(num, den), b.zext(negative, r.type))
+
+
+def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
+    """A term with the unrolled tile axes at one coordinate."""
+    env = {v: as_term(c) for v, c in zip(shape.unrolled, coord) if v in t.vars}
+    return t.subs(env) if env else t
+
+
+class Memory:
+    """Loads and stores of one function; ``pointers`` are the buffers' base addresses, ``zero`` a readable line of zeros."""
+
+    def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value) -> None:
+        self.b, self.terms, self.pointers, self.zero = b, terms, pointers, zero
+        self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
+
+    # -- addresses ---------------------------------------------------------------------------------------------
+    def _offset(self, buffer: Buffer, slots: tuple[Any, ...]) -> Term | None:
+        if any(isinstance(s, Value) for s in slots):
+            return None
+        out: Term = as_term(0)
+        for s, stride in zip(slots, buffer.strides):
+            out = out + s * stride
+        return out
+
+    def pointer(self, buffer: Buffer, offset: Term, lane_first: int = 0) -> ir.Value:
+        """Address of the element at a scalar offset: a shared base plus a constant, which addressing modes absorb."""
+        base = Term(offset.parts, 0)
+        key = (buffer, base)
+        hit = self.bases.get(key)
+        if hit is None or hit[1] is not self.b.block:
+            start = self.pointers[buffer]
+            p = start if not base.parts else self.b.gep(start, [self.terms.scalar(base)], inbounds=True, source_etype=memory_type(buffer.dtype))
+            hit = self.bases[key] = (p, self.b.block)
+        const = offset.const + lane_first
+        return hit[0] if not const else self.b.gep(hit[0], [I64(const)], inbounds=True, source_etype=memory_type(buffer.dtype))
+
+    # -- masks -------------------------------------------------------------------------------------------------
+    def mask(self, terms: tuple[Term, ...], conds: list[Tile], shape: Shape, coord: Coord) -> ir.Value | None:
+        """The condition of one register: i1, or a vector of i1 when it varies by lane; None when always true."""
+        out: ir.Value | None = None
+        for t in terms:
+            c = at_coord(t, shape, coord)
+            if c.bounds[0] >= 0:
+                continue
+            out = self._and(out, self._nonneg(c, shape, coord))
+        for tile in conds:
+            out = self._and(out, tile.at(self.b, shape if tile.shape.lane is not None else Shape(shape.unrolled, None, 0, 1), coord))
+        return out
+
+    def _nonneg(self, t: Term, shape: Shape, coord: Coord) -> ir.Value:
+        b = self.b
+        if shape.lane is None or shape.lane not in t.vars:
+            return b.icmp_signed(">=", self.terms.scalar(t), I64(0))
+        coef, w = t.coef(shape.lane), shape.width
+        first = coord[-1] * w
+        if coef in (1, -1):
+            rest = self.terms.scalar(t.subs({shape.lane: as_term(first)}))
+            iota = ir.Constant(ir.VectorType(I32, w), [I32(n) for n in range(w)])
+            low = intrinsic(b, "llvm.smax.i64", I64, [rest, I64(-w - 1)])
+            edge = b.trunc(intrinsic(b, "llvm.smin.i64", I64, [low, I64(w + 1)]), I32)
+            sign = splat(b, edge if coef == -1 else b.neg(edge), w)
+            return b.icmp_signed("<=" if coef == -1 else ">=", iota, sign)
+        v = self.terms.lanes(t, shape.lane, first, w)
+        return b.icmp_signed(">=", v, int_const(v.type, 0))
+
+    def _and(self, a: ir.Value | None, c: ir.Value) -> ir.Value:
+        if a is None:
+            return c
+        n = max(x.type.count if isinstance(x.type, ir.VectorType) else 0 for x in (a, c))
+        return self.b.and_(splat(self.b, a, n), splat(self.b, c, n))
+
+    # -- loads -------------------------------------------------------------------------------------------------
+    def load(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> Tile:
+        """The tile of a load."""
+        conds = [tiles[c] for c in op.conds]
+        offset = self._offset(op.buffer, op.indices)
+        dtype = op.buffer.dtype
+
+        def one(coord: Coord) -> ir.Value:
+            mask = self.mask(op.mask, conds, shape, coord)
+            if offset is None:
+                raw = self._gather(op.buffer, self._dynamic(op.buffer, op.indices, shape, coord, tiles), mask, shape)
+            else:
+                raw = self._load_at(op.buffer, at_coord(offset, shape, coord), mask, shape, coord)
+            return self._from_memory(raw, dtype)
+
+        return make(shape, dtype, one)
+
+    def _load_at(self, buffer: Buffer, t: Term, mask: ir.Value | None, shape: Shape, coord: Coord) -> ir.Value:
+        if shape.lane is None:
+            return self._load_scalar(buffer, self.pointer(buffer, t), mask)
+        w, lane = shape.width, shape.lane
+        if lane not in t.vars:
+            return self._load_splat(buffer, t, mask, w)
+        first = t.subs({lane: as_term(coord[-1] * w)})
+        coef = t.coef(lane)
+        if coef == 1:
+            return self._load_vector(buffer, self.pointer(buffer, first), mask, w)
+        if coef == -1:
+            back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self._reverse(splat(self.b, mask, w)), w)
+            return self._reverse(back)
+        return self._gather(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), mask, shape)
+
+    def _load_splat(self, buffer: Buffer, t: Term, mask: ir.Value | None, w: int) -> ir.Value:
+        """One element in every lane; where only the mask varies by lane, select zero."""
+        if mask is None or not isinstance(mask.type, ir.VectorType):
+            return splat(self.b, self._load_scalar(buffer, self.pointer(buffer, t), mask), w)
+        some = intrinsic(self.b, f"llvm.vector.reduce.or.v{w}i1", I1, [mask])
+        value = splat(self.b, self._load_scalar(buffer, self.pointer(buffer, t), some), w)
+        zero = ir.Constant(value.type, None)
+        return self.b.select(mask, value, zero)
+
+    def _load_scalar(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None) -> ir.Value:
+        if mask is not None:
+            p = self.b.select(mask, p, self.zero)
+        v = self.b.load(p, typ=memory_type(buffer.dtype))
+        v.align = buffer.dtype.itemsize
+        return v
+
+    def _load_vector(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None, w: int) -> ir.Value:
+        t = vector(memory_type(buffer.dtype), w)
+        if mask is None:
+            v = self.b.load(p, typ=t)
+            v.align = buffer.dtype.itemsize
+            return v
+        name = f"llvm.masked.load.{mangle(t)}.p0"
+        return self._masked(name, t, [p, splat(self.b, mask, w), ir.Constant(t, None)], buffer)
+
+    def _masked(self, name: str, result: ir.Type, args: list[ir.Value], buffer: Buffer, at: int = 0) -> ir.Value:
+        """A masked memory intrinsic; its alignment is an attribute of the pointer operand."""
+        call = intrinsic(self.b, name, result, args)
+        attributes = ir.values.ArgumentAttributes()
+        attributes.align = buffer.dtype.itemsize
+        call.arg_attributes[at] = attributes
+        return call
+
+    def _gather(self, buffer: Buffer, offsets: ir.Value, mask: ir.Value | None, shape: Shape) -> ir.Value:
+        w = shape.width
+        p = self.b.gep(self.pointers[buffer], [offsets], inbounds=True, source_etype=memory_type(buffer.dtype))
+        if not w:
+            return self._load_scalar(buffer, p, mask)
+        t = vector(memory_type(buffer.dtype), w)
+        full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
+        pointers = ir.VectorType(PTR, w)
+        p.type = pointers
+        return self._masked(f"llvm.masked.gather.{mangle(t)}.v{w}p0", t, [p, full, ir.Constant(t, None)], buffer)
+
+    def _dynamic(self, buffer: Buffer, slots: tuple[Any, ...], shape: Shape, coord: Coord, tiles: dict[Value, Tile]) -> ir.Value:
+        """Element offset with data-dependent indices: i64, or a vector of them."""
+        b, w = self.b, shape.width
+        out: ir.Value | None = None
+        for s, stride in zip(slots, buffer.strides):
+            if isinstance(s, Value):
+                v = tiles[s].at(b, shape, coord)
+                part = b.mul(v, splat(b, self.terms.scalar(stride), w)) if stride != 1 else v
+            else:
+                t = at_coord(s * stride, shape, coord)
+                part = self.terms.lanes(t, shape.lane, coord[-1] * w, w) if shape.lane is not None else self.terms.scalar(t)
+            out = part if out is None else b.add(out, part)
+        assert out is not None
+        return out
+
+    def _reverse(self, v: ir.Value) -> ir.Value:
+        w = v.type.count
+        return self.b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, w), [I32(w - 1 - n) for n in range(w)]))
+
+    def _from_memory(self, raw: ir.Value, dtype: Any) -> ir.Value:
+        return self.b.icmp_unsigned("!=", raw, int_const(raw.type, 0)) if dtype == bool_ else raw
+
+    # -- stores ------------------------------------------------------------------------------------------------
+    def store(self, op: Store, shape: Shape, tiles: dict[Value, Tile]) -> None:
+        """Write a tile."""
+        conds = [tiles[c] for c in op.conds]
+        offset = self._offset(op.buffer, op.indices)
+        value = tiles[op.value]
+        for coord in shape.coords():
+            mask = self.mask(op.mask, conds, shape, coord)
+            v = value.at(self.b, shape, coord)
+            v = self.b.zext(v, vector(memory_type(bool_), shape.width)) if op.buffer.dtype == bool_ else v
+            if offset is None:
+                self._scatter(op.buffer, self._dynamic(op.buffer, op.indices, shape, coord, tiles), v, mask, shape.width)
+            else:
+                self._store_at(op, at_coord(offset, shape, coord), v, mask, shape, coord)
+
+    def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
+        buffer, lane, w = op.buffer, shape.lane, shape.width
+        if lane is None or lane not in t.vars:
+            self._store_scalar(buffer, self.pointer(buffer, t), v if lane is None else self.b.extract_element(v, I32(0)), mask)
+            return
+        if t.coef(lane) == 1:
+            self._store_vector(op, self.pointer(buffer, t.subs({lane: as_term(coord[-1] * w)})), v, mask, w)
+        elif t.coef(lane) == -1:
+            p = self.pointer(buffer, t.subs({lane: as_term(coord[-1] * w)}) - (w - 1))
+            self._store_vector(op, p, self._reverse(v), None if mask is None else self._reverse(splat(self.b, mask, w)), w)
+        else:
+            self._scatter(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), v, mask, w)
+
+    def _store_vector(self, op: Store, p: ir.Value, v: ir.Value, mask: ir.Value | None, w: int) -> None:
+        if mask is not None:
+            self._masked(f"llvm.masked.store.{mangle(v.type)}.p0", ir.VoidType(), [v, p, splat(self.b, mask, w)], op.buffer, at=1)
+            return
+        s = self.b.store(v, p)
+        s.align = op.buffer.dtype.itemsize
+
+    def _store_scalar(self, buffer: Buffer, p: ir.Value, v: ir.Value, mask: ir.Value | None) -> None:
+        if mask is None:
+            self.b.store(v, p).align = buffer.dtype.itemsize
+            return
+        if isinstance(mask.type, ir.VectorType):
+            mask = intrinsic(self.b, f"llvm.vector.reduce.or.v{mask.type.count}i1", I1, [mask])
+        with self.b.if_then(mask):
+            self.b.store(v, p).align = buffer.dtype.itemsize
+
+    def _scatter(self, buffer: Buffer, offsets: ir.Value, v: ir.Value, mask: ir.Value | None, w: int) -> None:
+        p = self.b.gep(self.pointers[buffer], [offsets], inbounds=True, source_etype=memory_type(buffer.dtype))
+        if not w:
+            self._store_scalar(buffer, p, v, mask)
+            return
+        p.type = ir.VectorType(PTR, w)
+        full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
+        self._masked(f"llvm.masked.scatter.{mangle(v.type)}.v{w}p0", ir.VoidType(), [v, p, full], buffer, at=1)
+
+
+def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:
+    """The values of an index term."""
+    def one(coord: Coord) -> ir.Value:
+        c = at_coord(t, shape, coord)
+        return terms.scalar(c) if shape.lane is None else terms.lanes(c, shape.lane, coord[-1] * shape.width, shape.width)
+
+    return make(shape, i64, one)
+
+
+__all__ = ["Div", "Memory", "Terms", "at_coord", "constant", "convert", "iota_tile", "scalar_type"]

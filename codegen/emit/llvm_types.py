@@ -1,0 +1,199 @@
+"""LLVM types of our dtypes, constants, and the conversions between dtypes.
+
+Low-precision floats travel as integers of their width (f16 as ``half``): nothing is computed in them, they are only
+loaded, converted and stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from llvmlite import ir
+
+from dsl.dtype import Dtype, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i32
+from dsl.errors import InternalError
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+PTR = ir.PointerType()
+_FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType(), "f16": ir.HalfType()}
+
+
+def scalar_type(d: Dtype) -> ir.Type:
+    """The LLVM type of one value in registers."""
+    if d is bool_ or d == bool_:
+        return I1
+    return _FLOATS.get(d.name) or ir.IntType(d.bits)
+
+
+def memory_type(d: Dtype) -> ir.Type:
+    """The LLVM type of one element in memory: a bool is a byte."""
+    return I8 if d == bool_ else scalar_type(d)
+
+
+def vector(t: ir.Type, lanes: int) -> ir.Type:
+    """``<lanes x t>``, or ``t`` itself for zero lanes."""
+    return ir.VectorType(t, lanes) if lanes else t
+
+
+def lanes_of(v: ir.Value) -> int:
+    """Lane count of a vector value, zero for a scalar."""
+    return v.type.count if isinstance(v.type, ir.VectorType) else 0
+
+
+def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
+    """A literal of ``d``, splatted over ``lanes``."""
+    t = scalar_type(d)
+    if d == f16:
+        c = ir.Constant(t, float(value))
+    elif d == bf16:
+        c = ir.Constant(t, _bf16_bits(float(value)))
+    elif d.is_float and not d.is_low:
+        c = ir.Constant(t, float(value))
+    elif d.is_float:
+        raise InternalError(f"no literal of dtype {d}")
+    else:
+        c = ir.Constant(t, int(value))
+    return ir.Constant(vector(t, lanes), [c] * lanes) if lanes else c
+
+
+def _bf16_bits(x: float) -> int:
+    bits: int = struct.unpack("<I", struct.pack("<f", x))[0]
+    return 0x7FC0 if x != x else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
+def alloca(b: ir.IRBuilder, t: ir.Type, align: int = 8, name: str = "") -> ir.Value:
+    """Room on the stack, as an untyped pointer."""
+    room = b.alloca(t, name=name)
+    room.align = align
+    room.type = PTR
+    return room
+
+
+def int_const(like: ir.Type, value: int) -> ir.Constant:
+    """An integer literal of a scalar or vector integer type."""
+    if isinstance(like, ir.VectorType):
+        return ir.Constant(like, [ir.Constant(like.element, value)] * like.count)
+    return ir.Constant(like, value)
+
+
+def splat(b: ir.IRBuilder, v: ir.Value, lanes: int) -> ir.Value:
+    """A scalar in every lane."""
+    if not lanes or isinstance(v.type, ir.VectorType):
+        return v
+    if isinstance(v, ir.Constant):
+        return ir.Constant(ir.VectorType(v.type, lanes), [v] * lanes)
+    t = ir.VectorType(v.type, lanes)
+    one = b.insert_element(ir.Constant(t, ir.Undefined), v, I32(0))
+    return b.shuffle_vector(one, ir.Constant(t, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes), [I32(0)] * lanes))
+
+
+def intrinsic(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
+    """Call an LLVM intrinsic by its full name, declaring it once."""
+    module = b.module
+    fn = module.globals.get(name)
+    if fn is None:
+        fn = ir.Function(module, ir.FunctionType(result, [a.type for a in args]), name)
+    return b.call(fn, args)
+
+
+def mangle(t: ir.Type) -> str:
+    """The suffix of an overloaded intrinsic: ``v16f32``, ``i64``."""
+    if isinstance(t, ir.VectorType):
+        return f"v{t.count}{mangle(t.element)}"
+    if isinstance(t, ir.IntType):
+        return f"i{t.width}"
+    return {"float": "f32", "double": "f64", "half": "f16", "ptr": "p0"}[str(t)]
+
+
+def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
+    """``v`` of ``src`` as ``dst``: to nearest even between floats, truncating and saturating to integers, ``!= 0`` to bool."""
+    if src == dst:
+        return v
+    n = lanes_of(v)
+    if src.is_low:
+        return convert(b, _raise(b, v, src, n), f32, dst)
+    if dst.is_low:
+        return _lower(b, convert(b, v, src, f32), dst, n)
+    t = vector(scalar_type(dst), n)
+    if dst == bool_:
+        zero = constant(0, src, n)
+        return b.fcmp_unordered("!=", v, zero) if src.is_float else b.icmp_unsigned("!=", v, zero)
+    if src.is_float and dst.is_float:
+        return b.fpext(v, t) if dst.bits > src.bits else b.fptrunc(v, t)
+    if src.is_float:
+        name = f"llvm.fpto{'s' if dst.signed else 'u'}i.sat.{mangle(t)}.{mangle(v.type)}"
+        return intrinsic(b, name, t, [v])
+    if dst.is_float:
+        return b.sitofp(v, t) if src.signed and src != bool_ else b.uitofp(v, t)
+    if dst.bits < src.bits and src != bool_:
+        return b.trunc(v, t)
+    if src == bool_:
+        return b.zext(v, t)
+    return v if dst.bits == src.bits else b.sext(v, t) if src.signed else b.zext(v, t)
+
+
+def _raise(b: ir.IRBuilder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
+    """A low-precision float as f32; exact."""
+    f = vector(_FLOATS["f32"], n)
+    if src == f16:
+        return b.fpext(v, f)
+    wide = vector(I32, n)
+    if src == bf16:
+        return b.bitcast(b.shl(b.zext(v, wide), int_const(wide, 16)), f)
+    if src == f8e5m2:
+        half = vector(I16, n)
+        return b.fpext(b.bitcast(b.shl(b.zext(v, half), int_const(half, 8)), vector(_FLOATS["f16"], n)), f)
+    return _raise_e4m3(b, b.zext(v, wide), wide, f)
+
+
+def _raise_e4m3(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
+    """Four exponent bits (bias 7), three mantissa bits, no infinity: place the fields at f32's and rescale by 2**120."""
+    c = lambda x: int_const(wide, x)  # noqa: E731
+    magnitude = b.bitcast(b.shl(b.and_(u, c(0x7F)), c(20)), f)
+    scale = constant(2.0 ** 120, f32, lanes_of(u))
+    scaled = b.bitcast(b.fmul(magnitude, scale), wide)
+    nan = b.icmp_unsigned("==", b.and_(u, c(0x7F)), c(0x7F))
+    value = b.select(nan, c(0x7FC00000), scaled)
+    return b.bitcast(b.or_(value, b.shl(b.and_(u, c(0x80)), c(24))), f)
+
+
+def _lower(b: ir.IRBuilder, v: ir.Value, dst: Dtype, n: int) -> ir.Value:
+    """An f32 rounded to nearest even to a low-precision float."""
+    if dst == f16:
+        return b.fptrunc(v, vector(_FLOATS["f16"], n))
+    wide = vector(I32, n)
+    u = b.bitcast(v, wide)
+    c = lambda x: int_const(wide, x)  # noqa: E731
+    if dst == bf16:
+        odd = b.and_(b.lshr(u, c(16)), c(1))
+        rounded = b.lshr(b.add(u, b.add(odd, c(0x7FFF))), c(16))
+        quiet = b.select(b.fcmp_unordered("uno", v, v), c(0x7FC0), rounded)
+        return b.trunc(quiet, vector(I16, n))
+    bits, bias, top = (3, 7, 0x7E) if dst == f8e4m3 else (2, 15, 0x7B)
+    return b.trunc(_round_fp8(b, v, u, wide, bits, bias, top, 0x7F if dst == f8e4m3 else 0x7C), vector(I8, n))
+
+
+def _round_fp8(b: ir.IRBuilder, v: ir.Value, u: ir.Value, wide: ir.Type, bits: int, bias: int, top: int, over: int) -> ir.Value:
+    """Round the magnitude to ``bits`` mantissa bits; denormals by adding a power of two whose ulp is the format's least step.
+
+    ``top`` is the largest finite pattern; above it (after rounding) the result is ``over``: NaN for e4m3, infinity for e5m2.
+    """
+    n = lanes_of(u)
+    c = lambda x: int_const(wide, x)  # noqa: E731
+    mag = b.and_(u, c(0x7FFFFFFF))
+    shift = 23 - bits
+    odd = b.and_(b.lshr(mag, c(shift)), c(1))
+    normal = b.sub(b.lshr(b.add(mag, b.add(odd, c((1 << (shift - 1)) - 1))), c(shift)), c((127 - bias) << bits))
+    magic = 2.0 ** (1 - bias - bits + 23)
+    small = b.fadd(b.bitcast(mag, vector(_FLOATS["f32"], n)), constant(magic, f32, n))
+    denormal = b.sub(b.bitcast(small, wide), c(struct.unpack("<I", struct.pack("<f", magic))[0]))
+    is_small = b.icmp_unsigned("<", mag, c((127 - bias + 1) << 23))
+    value = b.select(is_small, denormal, normal)
+    value = b.select(b.icmp_signed(">", value, c(top)), c(over), value)
+    value = b.select(b.icmp_unsigned(">", mag, c(0x7F800000)), c(0x7F), value)
+    return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(24)))
+
+
+__all__ = ["I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle", "memory_type",
+           "scalar_type", "splat", "vector"]
