@@ -22,7 +22,7 @@ from dlc.tune.measure import Measurement
 
 LIMITS = Limits(1, {"f32": 100.0}, {"L1": 300.0, "L2": 200.0, "L3": 100.0, "DRAM": 10.0}, {})
 
-FAMILY = '''
+FAMILY = """
 import torch
 from benchmarks.harness import Case, case
 
@@ -34,7 +34,7 @@ def cases():
         )
     yield Case("broken", lambda: {"dlc": lambda: 1 / 0, "torch": lambda: None})
     yield Case("no setup", lambda: 1 / 0)
-'''
+"""
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dlc.tune import limits as module
-from dlc.tune.host import cache_bytes, cpus, description, fingerprint
+from dlc.tune.host import cache_bytes, cpus, fingerprint
 from dlc.tune.limits import KINDS, LEVELS, Limits, machine_limits, measure_limits
-from dlc.tune.probes import PROBED_DTYPES, fma_probe, memory_probe
+from dlc.tune.probes import PROBED_DTYPES
 
 KNOWN = Limits(2, {"f32": 200.0, "f64": 100.0}, {"L1": 400.0, "L2": 200.0, "L3": 100.0, "DRAM": 20.0}, {})
 
@@ -90,37 +89,3 @@ def test_the_level_that_holds_a_working_set() -> None:
     assert KNOWN.level_of(1024) == "L1"
     assert KNOWN.level_of(2 * caches["L2"]) == "L2"
     assert KNOWN.level_of(caches["L3"] + 1) == "DRAM"
-
-
-def test_memory_probes_move_what_they_say() -> None:
-    source, target = (np.arange(1 << 12, dtype=np.uint8).repeat(4) for _ in range(2))
-    target[:] = 0
-    start = -source.ctypes.data % 64, -target.ctypes.data % 64
-    for streaming in (False, True):
-        probe = memory_probe("copy", streaming)
-        probe.run(source.ctypes.data + start[0], target.ctypes.data + start[1], 2 * probe.step, 1)
-        assert (target[start[1] :][: 2 * probe.step] == source[start[0] :][: 2 * probe.step]).all()
-        assert not target[start[1] + 2 * probe.step :].any()
-        target[:] = 0
-
-
-@pytest.mark.parametrize("dtype", PROBED_DTYPES)
-def test_fma_probes_take_time_in_proportion(dtype: str) -> None:
-    import time
-
-    probe = fma_probe(dtype)
-
-    def fastest(n: int) -> float:
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            probe.run(n)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    assert fastest(40_000) > 4 * fastest(4_000)
-
-
-def test_host_facts_have_values() -> None:
-    assert cpus() >= 1 and min(cache_bytes().values()) > 0
-    assert str(cpus()) in description()
