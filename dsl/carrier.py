@@ -174,3 +174,13 @@ MOMENTS = Carrier(
     lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (d[0], d[0]))
 
 CARRIERS: dict[str, Carrier] = {c.name: c for c in (SUM, PROD, MAX, MIN, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS)}
+
+
+def partial(c: Carrier) -> Carrier:
+    """The carrier that stops before finalize: its results are the state."""
+    return Carrier(f"{c.name}.partial", c.arity, c.state, c.identity, c.lift, c.combine, lambda a, s: s, c.state, c.exact, c.commutative)
+
+
+def merging(c: Carrier) -> Carrier:
+    """The carrier that combines states left by :func:`partial`: its inputs are states."""
+    return Carrier(f"{c.name}.merge", 0, lambda d: d, c.identity, _cast_lift, c.combine, c.finalize, lambda d: c.result(d[:c.arity]), c.exact, c.commutative)

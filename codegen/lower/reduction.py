@@ -51,7 +51,7 @@ class Update:
     @property
     def plain(self) -> bool:
         """Whether the result is the state itself."""
-        return self.carrier.name in ("sum", "prod", "max", "min", "any", "all")
+        return self.carrier.name.split(".")[0] in ("sum", "prod", "max", "min", "any", "all")
 
     @property
     def axes(self) -> tuple[Var, ...]:
@@ -65,7 +65,7 @@ class Update:
         need = [t for s, n in zip(slots, binding.buffer.shape) for t in (s, n - 1 - s)]
         axes = tuple(sorted({a for s in slots for a in tile_axes_of(s, cx.tile)}, key=lambda v: v.uid))
         value = cx.builder.add(Load(binding.buffer, slots, tuple(dict.fromkeys((began, *cx.unproved(need))))), Value(self.dtypes[0], axes, "acc"))
-        if self.carrier.name == "sum":
+        if self.carrier.name.startswith("sum"):
             return widen(cx, value, self.axes)
         first = identity_states(cx, self)[0]
         return widen(cx, cx.builder.map("where", (predicate(cx, (began,)), value, first), self.dtypes[0]), self.axes)
@@ -98,7 +98,7 @@ def lift_masked(cx: Context, u: Update) -> tuple[Value, ...]:
 
 def _zero_outside(cx: Context, u: Update, left: tuple[Term, ...]) -> bool:
     """A sum of products of two loads that are both zero past the end needs no selection."""
-    if u.carrier.name != "sum":
+    if not u.carrier.name.startswith("sum"):
         return False
     factors = product_factors(u.args[0])
     return factors is not None and all(_masked_by(lower_value(cx, f, u.p), left) for f in factors)
@@ -131,7 +131,7 @@ def update(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ..
 
 def _fused_multiply_add(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...] | None:
     """A sum of products in floating point accumulates with fma: one rounding for product and sum."""
-    if u.carrier.name != "sum" or not u.dtypes[0].is_float or u.each:
+    if not u.carrier.name.startswith("sum") or not u.dtypes[0].is_float or u.each:
         return None
     factors = product_factors(u.args[0])
     left = cx.unproved(u.p.bound)
@@ -143,7 +143,7 @@ def _fused_multiply_add(cx: Context, u: Update, states: tuple[Value, ...]) -> tu
 
 def _dot(cx: Context, u: Update, acc: Value) -> Value:
     factors = product_factors(u.args[0])
-    if factors is None or u.carrier.name != "sum":
+    if factors is None or not u.carrier.name.startswith("sum"):
         raise ScheduleError(f"{u.p.stage.name} is not a sum of products", f"its element is `{u.args[0]}`", "use vectorize on the reduction axis instead of dot")
     left = cx.unproved(u.p.bound)
     a, b = (_narrow(lower_value(cx, f, u.p)) for f in factors)
