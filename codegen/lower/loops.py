@@ -27,7 +27,8 @@ def emit_stage(cx: Context, stage: Stage) -> None:
                 cx.lanes.add(x.var)
     loops = [x for x in p.loops if not x.tile and x.role not in GRID_ROLES]
     _declare(cx, stage, p)
-    emit_attached(cx, stage, "")
+    for name in ("", *(x.name for x in p.loops if x.role in GRID_ROLES)):
+        emit_attached(cx, stage, name)
     if stage.kind == "reduce":
         emit_reduce(cx, stage, p, loops)
     elif stage.kind == "scan":

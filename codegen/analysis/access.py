@@ -1,0 +1,84 @@
+"""How a stage walks through memory: the address of every access as a function of its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from codegen.lower.context import contiguous
+from dsl.algebra import reads, walk
+from dsl.dim import Term, Var, as_term
+from dsl.dtype import Dtype
+from dsl.expr import Cast, Expr, Op, Read, Tensor
+from dsl.nest import Stage
+from dsl.opset import OPS
+
+Strides = Mapping[Tensor, tuple[Term, ...]]
+
+
+@dataclass(frozen=True)
+class Access:
+    """One access: the flat element offset as a term, or None when an index is data."""
+
+    tensor: Tensor
+    offset: Term | None
+    dtype: Dtype
+    write: bool = False
+
+    def stride(self, axis: Var) -> int | None:
+        """Elements between neighbours along ``axis``; None when it is not a constant."""
+        return None if self.offset is None else self.offset.coef(axis)
+
+    def uses(self, axis: Var) -> bool:
+        """Whether the address depends on ``axis``."""
+        return self.offset is None or axis in self.offset.vars
+
+
+def accesses(stage: Stage, strides: Strides) -> list[Access]:
+    """Every distinct read of a stage, and its writes."""
+    out: list[Access] = []
+    for t in stage.tensors:
+        point = tuple(as_term(a) for a in t.axes)
+        out.append(Access(t, _offset(t, point, strides), t.dtype, True))
+        out += [read_access(r, strides) for r in reads(t.body)]
+    return list(dict.fromkeys(out))
+
+
+def read_access(r: Read, strides: Strides) -> Access:
+    """The access of a read."""
+    return Access(r.tensor, _offset(r.tensor, r.indices, strides), r.dtype)
+
+
+def _offset(t: Tensor, point: tuple[Term | Expr, ...], strides: Strides) -> Term | None:
+    out: Term = as_term(0)
+    for i, s in zip(point, strides.get(t) or contiguous(t.shape)):
+        if not isinstance(i, Term):
+            return None
+        out = out + i * s
+    return out
+
+
+def cost(body: Expr) -> int:
+    """Arithmetic cost of one evaluation, in units of a simple operation."""
+    return sum(OPS[e.name].flops for e in walk(body) if isinstance(e, Op)) + sum(1 for e in walk(body) if isinstance(e, Cast))
+
+
+def product_reads(body: Expr) -> tuple[Read, Read] | None:
+    """The two reads of a plain product, conversions aside."""
+    while isinstance(body, Cast):
+        body = body.args[0]
+    if not (isinstance(body, Op) and body.name == "mul"):
+        return None
+    sides = tuple(_plain(a) for a in body.args)
+    return sides if all(isinstance(s, Read) for s in sides) else None  # type: ignore[return-value]
+
+
+def _plain(e: Expr) -> Expr:
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e
+
+
+def size(t: Term | None, default: int = 1 << 20) -> int:
+    """A term's value, or a stand-in for an unknown size."""
+    return t.const if t is not None and t.is_const else default

@@ -1,0 +1,159 @@
+"""Register and cache tiles for contractions: matrix products, convolutions, anything that sums products with reuse."""
+
+from __future__ import annotations
+
+from codegen.analysis.access import Access, Strides, product_reads, read_access, size
+from codegen.target.model import Target
+from dsl.dim import Var
+from dsl.expr import Read
+from dsl.nest import Nest, Stage
+from dsl.primitives.loops import annotate, reorder, set_role, split
+from dsl.primitives.storage import cache_read, compute_at
+
+
+def schedule_contraction(nest: Nest, anchor: str, heavy: str, target: Target, strides: Strides) -> Nest:
+    """Lanes along one factor's axis, unrolled rows along the other's; the accumulators stay in registers over the whole sum."""
+    s = nest[heavy]
+    sides = product_reads(s.body.args[0])
+    assert sides is not None
+    lane, row = _choose_axes(nest, s, sides, strides)
+    nr, mr = _register_tile(target, size(lane.extent), size(row.extent) if row is not None else 1, _conflicts(s, sides, lane, row, strides))
+    names = s.axis_names()
+    up = _anchor_axes(nest, anchor, heavy)
+    a = nest[anchor]
+    axes = a.axis_names()
+    lane_loop, row_loop = axes[up[lane]], axes[up[row]] if row is not None else ""
+    nest = split(nest, anchor, lane_loop, nr)
+    nest = set_role(nest, anchor, f"{lane_loop}.i", "vectorize")
+    tile = [f"{lane_loop}.i"]
+    inner: list[str] = []
+    if row is not None:
+        nest = split(nest, anchor, row_loop, mr)
+        nest = set_role(nest, anchor, f"{row_loop}.i", "unroll")
+        tile.insert(0, f"{row_loop}.i")
+        inner = [f"{row_loop}.o"]
+    batch = [axes[v] for v in a.axes if v is not up[lane] and (row is None or v is not up[row])]
+    bound = [names[v] for v in s.bound]
+    if anchor == heavy:
+        nest = reorder(nest, anchor, [*batch, f"{lane_loop}.o", *inner, *bound, *tile])
+        at = ""
+    else:
+        nest = reorder(nest, anchor, [*batch, f"{lane_loop}.o", *inner, *tile])
+        at = inner[-1] if inner else f"{lane_loop}.o"
+        nest = compute_at(nest, heavy, anchor, at)
+        rest = [names[v] for v in s.axes if v is not lane and v is not row]
+        spatial = [*rest, *([names[row]] if row is not None else []), names[lane]]
+        nest = reorder(nest, heavy, [*rest, *bound, *spatial[len(rest):]])
+        nest = set_role(nest, heavy, names[lane], "vectorize")
+        if row is not None:
+            nest = set_role(nest, heavy, names[row], "unroll")
+    for x in batch:
+        nest = set_role(nest, anchor, x, "parallel")
+    nest = set_role(nest, anchor, f"{lane_loop}.o", "parallel")
+    nest = _spread(nest, anchor, batch, f"{lane_loop}.o", inner, target)
+    nest = _pack(nest, anchor, heavy, sides, lane, row, f"{lane_loop}.o", strides)
+    flops = 2
+    for v in (*s.axes, *s.bound):
+        flops *= size(v.extent)
+    return annotate(nest, anchor, "serial", True) if flops < 200_000 else nest
+
+
+def _anchor_axes(nest: Nest, anchor: str, heavy: str) -> dict[Var, Var]:
+    """Axis of the contraction -> axis of its anchor."""
+    from codegen.heuristics.fusion import identity_axes  # noqa: PLC0415
+    s = nest[heavy]
+    return {v: v for v in s.axes} if anchor == heavy else identity_axes(nest[anchor], s) or {}
+
+
+def _choose_axes(nest: Nest, s: Stage, sides: tuple[Read, Read], strides: Strides) -> tuple[Var, Var | None]:
+    """(lane axis, row axis): lanes where the result is contiguous; rows along an axis only the other factor has."""
+    spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
+    written = _result_strides(nest, s, strides)
+
+    def fitness(v: Var) -> tuple[int, int, int]:
+        others = [r for r in sides if v not in r.free]
+        loads = [read_access(r, strides).stride(v) for r in sides if v in r.free]
+        return (1 if others else 0, (2 if written.get(v) == 1 else 0) + (1 if 1 in loads else 0), min(size(v.extent), 64))
+
+    lane = max(spatial, key=fitness)
+    rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
+    shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
+    row = max(shared or rows, key=lambda v: size(v.extent), default=None)
+    return lane, row
+
+
+def _result_strides(nest: Nest, s: Stage, strides: Strides) -> dict[Var, int]:
+    t = s.tensors[0]
+    x = read_access(t.read(*t.axes), strides)  # type: ignore[arg-type]
+    return {v: n for v in s.axes if (n := x.stride(v)) is not None}
+
+
+def _register_tile(target: Target, lanes: int, rows: int, conflict: bool) -> tuple[int, int]:
+    """(lane extent, row extent) of the accumulator tile."""
+    w = target.vector_bits // 32
+    while w > 4 and w // 2 >= lanes:
+        w //= 2
+    many = target.vector_registers >= 32
+    shapes = ((6, 4), (8, 3), (12, 2)) if many and conflict else ((14, 2), (12, 2)) if many else ((6, 2), (4, 3))
+    mr, nv = shapes[0]
+    while nv > 1 and (nv - 1) * w >= lanes:
+        nv -= 1
+        mr = 14 if many and nv > 1 else 24 if many else 12
+    if rows < mr:
+        mr = rows
+        room = (28 if many else 12) // max(mr, 1)
+        nv = max(1, min(max(nv, room), 8, -(-lanes // w)))
+    elif rows % mr:
+        blocks = -(-rows // mr)
+        mr = -(-rows // blocks)
+    return nv * w, max(mr, 1)
+
+
+def _conflicts(s: Stage, sides: tuple[Read, Read], lane: Var, row: Var | None, strides: Strides) -> bool:
+    """Whether the rows of the broadcast factor fall into the same cache sets."""
+    if row is None:
+        return False
+    other = next((r for r in sides if lane not in r.free), None)
+    if other is None:
+        return False
+    n = read_access(other, strides).stride(row)
+    return n is not None and n != 0 and (n * other.dtype.itemsize) % 2048 == 0
+
+
+def _spread(nest: Nest, anchor: str, batch: list[str], lane_loop: str, inner: list[str], target: Target) -> Nest:
+    """Give every thread work: where the lane blocks are few, blocks of rows become parallel too; long rows are cut for the cache."""
+    if not inner:
+        return nest
+    from dsl.nest import place  # noqa: PLC0415
+    loops = {x.name: size(x.extent) for x in place(nest)[anchor].loops}
+    points = loops[lane_loop]
+    for x in batch:
+        points *= loops[x]
+    rows = loops[inner[0]]
+    want = 4 * target.threads
+    pieces = min(rows, -(-want // points)) if points < want else 1
+    pieces = max(pieces, -(-rows // 64))
+    if pieces <= 1:
+        return nest
+    x = inner[0]
+    nest = split(nest, anchor, x, -(-rows // pieces), f"{x}.p", f"{x}.s")
+    order = list(nest[anchor].order)
+    order.remove(f"{x}.p")
+    order.insert(order.index(lane_loop), f"{x}.p")
+    nest = reorder(nest, anchor, order)
+    nest = set_role(nest, anchor, f"{x}.p", "parallel")
+    for s in nest.stages:
+        if s.attach == (anchor, x):
+            nest = compute_at(nest, s.name, anchor, f"{x}.s")
+    return nest
+
+
+def _pack(nest: Nest, anchor: str, heavy: str, sides: tuple[Read, Read], lane: Var, row: Var | None, at: str, strides: Strides) -> Nest:
+    """Copy the lane factor's panel so that the inner loop reads it contiguously, when it is not, and rows reuse it enough."""
+    factor = next((r for r in sides if lane in r.free and (row is None or row not in r.free)), None)
+    if factor is None or row is None or size(row.extent) < 16:
+        return nest
+    x: Access = read_access(factor, strides)
+    if x.offset is None or x.stride(lane) == 1:
+        return nest
+    return nest

@@ -1,0 +1,353 @@
+"""Default CPU schedules: which loops are parallel, which axis lies along the lanes, how many registers a tile takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from codegen.analysis.access import Access, Strides, accesses, cost, size
+from codegen.heuristics.contraction import schedule_contraction
+from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
+from codegen.target.model import Target
+from dsl.dim import Var
+from dsl.nest import Nest, Stage
+from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
+from dsl.primitives.storage import compute_at, rfactor
+
+_SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
+
+
+@dataclass
+class Group:
+    """A root stage with what is computed inside its loops.
+
+    Attributes:
+        anchor: the root's name.
+        rows: the anchor's axes outside of which nothing is shared: everything attached is computed once per row.
+        members: attached stage -> (its row axis -> the anchor's axis).
+    """
+
+    anchor: str
+    rows: tuple[Var, ...] = ()
+    members: dict[str, dict[Var, Var]] = field(default_factory=dict)
+
+
+def schedule_cpu(nest: Nest, target: Target, strides: Strides) -> Nest:
+    """The default schedule: fuse, group by rows, then tile every group."""
+    nest = fuse_stages(nest)
+    nest = _factor_reductions(nest, target, strides)
+    for group in group_stages(nest, target).values():
+        nest = _schedule_group(nest, group, target, strides)
+    return nest
+
+
+# -- grouping ------------------------------------------------------------------------------------------------------
+def group_stages(nest: Nest, target: Target) -> dict[str, Group]:
+    """Roots and what is attached to each, consumers first."""
+    groups: dict[str, Group] = {}
+    home: dict[str, str] = {}
+    for s in reversed(nest.stages):
+        anchor = _joins(nest, s, groups, home, target)
+        if anchor is None:
+            groups[s.name] = Group(s.name)
+            anchor = s.name
+        home[s.name] = anchor
+    return groups
+
+
+def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], target: Target) -> str | None:
+    """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root."""
+    consumers = nest.consumers(s)
+    anchors = {home[c.name] for c in consumers}
+    if nest.is_output(s) or s.kind == "scan" or len(anchors) != 1 or any(c.kind == "scan" for c in consumers):
+        return None
+    group = groups[anchors.pop()]
+    anchor = nest[group.anchor]
+    rows = _row_map(nest, s, consumers, group)
+    if not rows:
+        return None
+    kept = tuple(a for a in anchor.axes if a in rows.values())
+    whole = len(kept) == len(anchor.axes) and len(rows) == len(s.axes)
+    if is_contraction(s) and not (whole and anchor.kind == "map" and not group.members):
+        return None
+    if anchor.kind == "reduce" or (group.rows and group.rows != kept) or any(is_contraction(nest[m]) for m in group.members):
+        return None
+    inner = [size(a.extent) for a in s.axes if a not in rows]
+    room = 1
+    for n in inner:
+        room *= n
+    if room * s.tensors[0].dtype.itemsize > target.caches[1] // 4 or not _enough_rows(kept, s, target):
+        return None
+    group.rows = kept
+    group.members[s.name] = rows
+    return group.anchor
+
+
+def _enough_rows(rows: tuple[Var, ...], s: Stage, target: Target) -> bool:
+    """Rows must keep every thread busy, unless the whole stage is small."""
+    n = 1
+    for a in rows:
+        n *= size(a.extent)
+    return n >= 2 * target.threads or iterations(s) <= _SERIAL_WORK
+
+
+def _row_map(nest: Nest, s: Stage, consumers: list[Stage], group: Group) -> dict[Var, Var]:
+    """Axes of ``s`` that every consumer reads at its own point along the same axis of the anchor."""
+    out: dict[Var, Var | None] = {}
+    for c in consumers:
+        direct = identity_axes(c, s)
+        if direct is None:
+            return {}
+        up = {a: a for a in c.axes} if c.name == group.anchor else group.members[c.name]
+        for axis in s.axes:
+            here = up.get(direct[axis])
+            out[axis] = here if out.get(axis, here) is here else None
+    return {a: v for a, v in out.items() if v is not None}
+
+
+# -- long reductions over few rows ---------------------------------------------------------------------------------
+def _factor_reductions(nest: Nest, target: Target, strides: Strides) -> Nest:
+    """Split reductions that have too few rows to occupy the threads into partial results over chunks."""
+    for s in nest.stages:
+        rows = 1
+        for a in s.axes:
+            rows *= size(a.extent)
+        lanes = target.vector_bits // 32
+        wide = _lane_axis(nest[s.name], strides, nest[s.name].axes) is not None
+        parallel = rows // lanes if wide else rows
+        if s.kind == "reduce" and parallel < 2 * target.threads and iterations(s) > 8 * _SERIAL_WORK and s.body.data[0].name != "moments":
+            axis = max(s.bound, key=lambda a: size(a.extent))
+            if size(axis.extent) >= 64:
+                nest = _factor(nest, s.name, axis, target, rows)
+    return nest
+
+
+def _factor(nest: Nest, name: str, axis: Var, target: Target, rows: int) -> Nest:
+    total = size(axis.extent)
+    chunks = 4 * target.threads
+    step = -(-total // chunks)
+    step = -(-step // 256) * 256 if total >= 256 * chunks else step
+    loop = nest[name].axis_names()[axis]
+    nest = split(nest, name, loop, step)
+    return rfactor(nest, name, f"{loop}.o")[0]
+
+
+# -- tiling one group ----------------------------------------------------------------------------------------------
+def _schedule_group(nest: Nest, group: Group, target: Target, strides: Strides) -> Nest:
+    anchor = nest[group.anchor]
+    heavy = next((m for m in (group.anchor, *group.members) if is_contraction(nest[m])), None)
+    if heavy is not None:
+        return schedule_contraction(nest, group.anchor, heavy, target, strides)
+    if anchor.kind == "scan":
+        return _schedule_scan(nest, anchor, target, strides)
+    if anchor.kind == "map" and not group.members:
+        return _schedule_map(nest, anchor, target, strides)
+    rows = anchor.axes if anchor.kind == "reduce" else group.rows
+    return _schedule_rows(nest, group, rows, target, strides)
+
+
+def _lane_axis(stage: Stage, strides: Strides, among: tuple[Var, ...]) -> Var | None:
+    """The axis with unit stride in the most bytes of a stage's accesses."""
+    votes = {a: 0 for a in among}
+    for x in accesses(stage, strides):
+        for a in among:
+            if x.stride(a) == 1:
+                votes[a] += x.dtype.itemsize * _span(x, stage)
+    best = max(among, key=lambda a: (votes[a], size(a.extent)), default=None)
+    return best if best is not None and votes[best] else None
+
+
+def _span(x: Access, stage: Stage) -> int:
+    """Elements an access touches in all."""
+    n = 1
+    for a in (*stage.axes, *stage.bound):
+        if x.uses(a):
+            n *= size(a.extent)
+    return n
+
+
+def _width(target: Target, stage: Stage) -> int:
+    """Lanes of one vector of the widest dtype a stage computes in, at least those of f32."""
+    return target.vector_bits // 32
+
+
+def _tile_lane(nest: Nest, name: str, loop: str, extent: int, target: Target, work: int) -> tuple[Nest, list[str]]:
+    """Split a loop into a peeled serial loop and a tile of several vectors; returns the new inner loops."""
+    width = _width(target, nest[name])
+    while width > 1 and width // 2 >= extent:
+        width //= 2
+    unroll = 4 if work <= 8 else 2 if work <= 40 else 1
+    while unroll > 1 and width * unroll > extent:
+        unroll //= 2
+    nest = split(nest, name, loop, width * unroll, f"{loop}.o", f"{loop}.w", tail="peel")
+    if unroll > 1:
+        nest = split(nest, name, f"{loop}.w", width, f"{loop}.u", f"{loop}.v")
+        nest = set_role(set_role(nest, name, f"{loop}.u", "unroll"), name, f"{loop}.v", "vectorize")
+        return nest, [f"{loop}.o", f"{loop}.u", f"{loop}.v"]
+    return set_role(nest, name, f"{loop}.w", "vectorize"), [f"{loop}.o", f"{loop}.w"]
+
+
+def _schedule_map(nest: Nest, stage: Stage, target: Target, strides: Strides) -> Nest:
+    """Pointwise: collapse axes that memory does not tell apart, lanes along the contiguous axis, the rest in parallel."""
+    name = stage.name
+    nest, loops = collapse(nest, stage, strides)
+    if not loops:
+        return annotate(nest, name, "serial", True)
+    work = max(cost(t.body) for t in stage.tensors)
+    lane = _map_lane(nest[name], loops, strides)
+    extent = loops.pop(lane)
+    outer = list(loops)
+    points = 1
+    for n in loops.values():
+        points *= n
+    small = points * extent * max(work, 1) <= _SERIAL_WORK
+    if points < 4 * target.threads and not small and extent > 4096:
+        nest = split(nest, name, lane, 4096, f"{lane}.p", f"{lane}.c")
+        outer.append(f"{lane}.p")
+        lane, extent = f"{lane}.c", 4096
+    nest, inner = _tile_lane(nest, name, lane, extent, target, work)
+    nest = reorder(nest, name, [*outer, *inner])
+    nest = gridify(nest, name, outer)
+    return annotate(nest, name, "serial", True) if small else nest
+
+
+def _map_lane(stage: Stage, loops: dict[str, int], strides: Strides) -> str:
+    """The loop whose axis is contiguous where the stage writes: the last one, unless it is very short."""
+    return list(loops)[-1]
+
+
+def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int]]:
+    """Fuse neighbouring axes across which every access runs on with one stride; returns the loops and their extents."""
+    touched = accesses(stage, strides)
+    names = stage.axis_names()
+    axes = [a for a in stage.axes if size(a.extent) != 1 or a is stage.axes[-1]]
+    loops: dict[str, int] = {}
+    last: Var | None = None
+    for a in axes:
+        if last is not None and all(_runs_on(x, last, a) for x in touched):
+            previous = next(reversed(loops))
+            fused = f"{previous}{names[a]}"
+            nest = reorder(nest, stage.name, _bring(nest[stage.name].order, previous, names[a]))
+            nest = fuse(nest, stage.name, previous, names[a], fused)
+            loops[fused] = loops.pop(previous) * size(a.extent)
+        else:
+            loops[names[a]] = size(a.extent)
+        last = a
+    return nest, loops
+
+
+def _bring(order: tuple[str, ...], outer: str, inner: str) -> list[str]:
+    rest = [x for x in order if x != inner]
+    at = rest.index(outer) + 1
+    return [*rest[:at], inner, *rest[at:]]
+
+
+def _runs_on(x: Access, outer: Var, inner: Var) -> bool:
+    a, b = x.stride(outer), x.stride(inner)
+    return x.offset is not None and a is not None and b is not None and inner.extent is not None and inner.extent.is_const and a == b * inner.extent.const
+
+
+def gridify(nest: Nest, name: str, outer: list[str], points: int = 4096) -> Nest:
+    """Make the outer loops parallel; where they have very many iterations, keep runs of the innermost serial."""
+    s = nest[name]
+    grid: list[str] = []
+    for x in outer:
+        nest = set_role(nest, name, x, "parallel")
+        grid.append(x)
+    return nest if s else nest
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], target: Target, strides: Strides) -> Nest:
+    """Row by row: everything attached is computed per row (or per vector of rows), then the anchor's own axes."""
+    stages = [group.anchor, *group.members]
+    lane = _row_lane(nest, group, rows, strides)
+    name = group.anchor
+    names = nest[name].axis_names()
+    loops = [names[a] for a in rows]
+    rest = [x for x in nest[name].order if x not in loops]
+    nest = reorder(nest, name, [*loops, *rest])
+    row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
+    width = 0
+    if lane is not None:
+        width = _row_width(target, size(lane.extent))
+        nest = split(nest, name, row_loop, width, tail="mask")
+        nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
+        nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
+        loops = [x if x != row_loop else f"{row_loop}.o" for x in loops]
+    total = sum(iterations(nest[m]) * max(1, cost(nest[m].body)) for m in stages)
+    for member, rows_of in group.members.items():
+        nest = compute_at(nest, member, name, loops[-1])
+        nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, target, strides)
+    nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, target, strides)
+    for x in loops:
+        nest = set_role(nest, name, x, "parallel")
+    return annotate(nest, name, "serial", True) if total <= _SERIAL_WORK else nest
+
+
+def _row_width(target: Target, extent: int) -> int:
+    width = target.vector_bits // 32
+    while width > 1 and width // 2 >= extent:
+        width //= 2
+    return 2 * width if extent >= 8 * width else width
+
+
+def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides) -> Var | None:
+    """The row axis to put along the lanes, when memory is contiguous along it; None when lanes run inside a row."""
+    votes: dict[Var | None, int] = {None: 0}
+    for m in (group.anchor, *group.members):
+        s = nest[m]
+        up = {a: a for a in rows} if m == group.anchor else group.members[m]
+        for x in accesses(s, strides):
+            if nest.producer(x.tensor) is not None and not (x.write and nest.is_output(s)) and nest.producer(x.tensor).name in group.members:  # type: ignore[union-attr]
+                continue
+            for a in (*s.axes, *s.bound):
+                if x.stride(a) == 1 and size(a.extent) > 1:
+                    key = up.get(a)
+                    votes[key] = votes.get(key, 0) + _span(x, s) * x.dtype.itemsize
+    return max(votes, key=lambda k: votes[k])
+
+
+def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, target: Target, strides: Strides) -> Nest:
+    """Order and tile a stage's loops inside its row: spatial loops, reduction loops, the tile."""
+    s = nest[name]
+    names = s.axis_names()
+    mine = [a for a in (*s.axes, *s.bound) if a not in rows]
+    row_loops = [x for x in s.order if x.split(".")[0] in {names[a] for a in rows}]
+    work = max(cost(t.body) for t in s.tensors)
+    if lane is not None:
+        tile = [x for x in row_loops if s.role(x) == "vectorize"]
+        if name != "" and not tile:
+            mapped = next((names[a] for a, v in up.items() if v is lane), None)
+            if mapped is not None and s.attach is not None:
+                nest = set_role(nest, name, mapped, "vectorize")
+                tile = [mapped]
+        ordered = [names[a] for a in mine if a in s.axes] + [names[a] for a in mine if a in s.bound]
+        return reorder(nest, name, [*(x for x in row_loops if x not in tile), *ordered, *tile])
+    inner = _lane_axis(s, strides, tuple(mine)) or (mine[-1] if mine else None)
+    if inner is None:
+        return nest
+    others = [names[a] for a in mine if a is not inner and a in s.axes], [names[a] for a in mine if a is not inner and a in s.bound]
+    nest, loops = _tile_lane(nest, name, names[inner], size(inner.extent), target, work)
+    middle = [*others[0], loops[0], *others[1]] if inner in s.axes else [*others[0], *others[1], loops[0]]
+    return reorder(nest, name, [*row_loops, *middle, *loops[1:]])
+
+
+# -- scans ---------------------------------------------------------------------------------------------------------
+def _schedule_scan(nest: Nest, stage: Stage, target: Target, strides: Strides) -> Nest:
+    """Rows in parallel; along the scan one step at a time, with lanes over a contiguous row axis where there is one."""
+    names = stage.axis_names()
+    rows = tuple(a for a in stage.axes if names[a] in stage.order)
+    lane = _lane_axis(stage, strides, rows)
+    loops = [names[a] for a in rows]
+    name = stage.name
+    tile: list[str] = []
+    if lane is not None:
+        loop = names[lane]
+        nest = split(nest, name, loop, _row_width(target, size(lane.extent)))
+        loops = [x if x != loop else f"{loop}.o" for x in loops]
+        tile = [f"{loop}.i"]
+        nest = set_role(nest, name, tile[0], "vectorize")
+    nest = reorder(nest, name, [*loops, *(names[a] for a in stage.bound), *tile])
+    for x in loops:
+        nest = set_role(nest, name, x, "parallel")
+    return annotate(nest, name, "serial", True) if iterations(stage) * max(1, cost(stage.body)) <= _SERIAL_WORK else nest

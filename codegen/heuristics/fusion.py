@@ -1,0 +1,118 @@
+"""Which definitions share a loop nest: inlining, epilogues, row fusion, sibling outputs."""
+
+from __future__ import annotations
+
+from codegen.analysis.access import cost, product_reads, size
+from dsl.algebra import reads
+from dsl.dim import Term, Var
+from dsl.expr import Reduce
+from dsl.nest import Nest, Stage, total_extent
+from dsl.primitives.storage import compute_inline, merge
+
+_CHEAP = 4  # operations that are cheaper to repeat than to store and load again
+
+
+def fuse_stages(nest: Nest) -> Nest:
+    """Inline what is cheap to repeat, and merge pointwise outputs over one box."""
+    nest = _inline(nest)
+    return _merge_siblings(nest)
+
+
+def iterations(stage: Stage) -> int:
+    """Points of a stage's full iteration space."""
+    out = 1
+    for a in (*stage.axes, *stage.bound):
+        out *= size(a.extent, 1 << 12)
+    return out
+
+
+def _inline(nest: Nest) -> Nest:
+    for s in reversed(nest.stages):
+        if s.kind != "map" or nest.is_output(s):
+            continue
+        consumers = nest.consumers(nest[s.name])
+        points = iterations(s)
+        evaluations = sum(iterations(c) * _times_read(c, s) for c in consumers)
+        work = max(cost(t.body) for t in s.tensors)
+        once = evaluations <= points
+        if once or work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points):
+            nest = compute_inline(nest, s.name)
+    return nest
+
+
+def _times_read(consumer: Stage, s: Stage) -> int:
+    return sum(1 for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors)
+
+
+def _merge_siblings(nest: Nest) -> Nest:
+    roots = [s.name for s in nest.stages if s.kind == "map"]
+    for n, a in enumerate(roots):
+        for b in roots[n + 1:]:
+            names = {s.name for s in nest.stages}
+            if a in names and b in names and _mergeable(nest, nest[a], nest[b]):
+                nest = merge(nest, a, b)
+    return nest
+
+
+def _mergeable(nest: Nest, a: Stage, b: Stage) -> bool:
+    same = len(a.axes) == len(b.axes) and all(x.extent == y.extent for x, y in zip(a.axes, b.axes))
+    shared = {t for t in a.sources() if t in b.sources()}
+    return same and bool(shared) and not depends(nest, b, a) and not depends(nest, a, b) and _movable(nest, a, b)
+
+
+def _movable(nest: Nest, a: Stage, b: Stage) -> bool:
+    """Moving ``a`` down to ``b`` passes no reader of ``a``."""
+    names = [s.name for s in nest.stages]
+    between = nest.stages[names.index(a.name) + 1:names.index(b.name)]
+    return not any(depends(nest, s, a) for s in between)
+
+
+def depends(nest: Nest, s: Stage, on: Stage) -> bool:
+    """Whether ``s`` reads ``on``, directly or through others."""
+    todo, seen = [s], set()
+    while todo:
+        x = todo.pop()
+        if x.name == on.name:
+            return True
+        if x.name not in seen:
+            seen.add(x.name)
+            todo += [p for t in x.sources() if (p := nest.producer(t)) is not None]
+    return False
+
+
+def identity_axes(reader: Stage, s: Stage, given: dict[Var, Var] | None = None) -> dict[Var, Var] | None:
+    """Axis of ``s`` -> axis of ``reader`` when every read is at the reader's own point; None otherwise."""
+    out: dict[Var, Var] = {}
+    for t in reader.tensors:
+        for r in reads(t.body):
+            if r.tensor in s.tensors:
+                for axis, i in zip(s.axes, r.indices):
+                    v = _single_var(i) if isinstance(i, Term) else None
+                    if v is None or out.setdefault(axis, v) is not v:
+                        return None
+    return out
+
+
+def _single_var(t: Term) -> Var | None:
+    if t.const == 0 and len(t.parts) == 1:
+        (mono, c), = t.parts.items()
+        if c == 1 and len(mono) == 1 and isinstance(mono[0], Var):
+            return mono[0]
+    return None
+
+
+def is_contraction(s: Stage) -> bool:
+    """A sum of products in which each factor lacks a spatial axis of some length: its operands are reused."""
+    if s.kind != "reduce" or not isinstance(s.body, Reduce) or s.body.carrier.name not in ("sum", "sum.partial"):
+        return False
+    sides = product_reads(s.body.args[0])
+    if sides is None:
+        return False
+    return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (_vars(sides[0]), _vars(sides[1])))
+
+
+def _vars(r: object) -> frozenset[Var]:
+    return r.free  # type: ignore[attr-defined, no-any-return]
+
+
+__all__ = ["depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]

@@ -1,0 +1,157 @@
+"""Activation functions. Formulas are arranged so that no branch overflows: a derivative of the branch not taken stays finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dsl.dtype import f32
+from dsl.expr import Expr, as_expr, cast, op, where
+from dsl.ops.dispatch import axis_number, lift, operation, pointwise, require, static, tensor
+from dsl.ops.slicing import part
+
+
+def _float(x: Any) -> Expr:
+    e = as_expr(x)
+    return e if e.dtype.is_float else cast(e, f32)
+
+
+@pointwise
+def relu(x: Any) -> Any:
+    """``max(x, 0)``."""
+    return op("max", x, 0)
+
+
+@pointwise
+def relu6(x: Any) -> Any:
+    """``min(max(x, 0), 6)``."""
+    return op("min", op("max", x, 0), 6)
+
+
+@pointwise
+def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """``x`` limited to ``[min_val, max_val]``."""
+    return op("min", op("max", x, min_val), max_val)
+
+
+@pointwise
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+    """``x`` where positive, else ``negative_slope * x``."""
+    return where(op("gt", x, 0), x, op("mul", x, negative_slope))
+
+
+@pointwise
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
+    return where(op("gt", x, 0), x, op("mul", op("expm1", op("min", x, 0)), alpha))
+
+
+@pointwise
+def celu(x: Any, alpha: float = 1.0) -> Any:
+    """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``."""
+    return where(op("gt", x, 0), x, op("mul", op("expm1", op("div", op("min", x, 0), alpha)), alpha))
+
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+@pointwise
+def selu(x: Any) -> Any:
+    """Scaled elu with the constants of Klambauer et al., Self-Normalizing Neural Networks."""
+    return op("mul", elu(_float(x), _SELU_ALPHA), _SELU_SCALE)
+
+
+@pointwise
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """``x`` times the normal distribution function of ``x``; ``approximate="tanh"`` takes the tanh formula of Hendrycks and Gimpel."""
+    e = _float(x)
+    require(approximate in ("none", "tanh"), f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
+    if approximate == "none":
+        return e * 0.5 * (op("erf", e * math.sqrt(0.5)) + 1.0)
+    return e * 0.5 * (op("tanh", (e + e * e * e * 0.044715) * math.sqrt(2 / math.pi)) + 1.0)
+
+
+@pointwise
+def silu(x: Any) -> Any:
+    """``x * sigmoid(x)``, also called swish."""
+    e = _float(x)
+    return e * op("sigmoid", e)
+
+
+def softplus_element(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Expr:
+    """``log(1 + exp(beta * x)) / beta`` on an expression, and ``x`` itself where ``beta * x > threshold``."""
+    e = _float(x)
+    scaled = e if beta == 1 else e * beta
+    soft = op("log1p", op("exp", op("min", scaled, threshold)))
+    return where(scaled > threshold, e, soft if beta == 1 else soft / beta)
+
+
+@pointwise
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """``log(1 + exp(beta * x)) / beta``, and ``x`` itself where ``beta * x > threshold``."""
+    return softplus_element(x, beta, threshold)
+
+
+@pointwise
+def logsigmoid(x: Any) -> Any:
+    """``log(sigmoid(x))``."""
+    return -softplus_element(-_float(x), threshold=40.0)
+
+
+@pointwise
+def mish(x: Any) -> Any:
+    """``x * tanh(softplus(x))``."""
+    e = _float(x)
+    return e * op("tanh", softplus_element(e))
+
+
+@pointwise
+def softsign(x: Any) -> Any:
+    """``x / (1 + |x|)``."""
+    e = _float(x)
+    return e / (abs(e) + 1)
+
+
+@pointwise
+def hardsigmoid(x: Any) -> Any:
+    """``clip(x + 3, 0, 6) / 6``."""
+    return relu6(_float(x) + 3) / 6
+
+
+@pointwise
+def hardswish(x: Any) -> Any:
+    """``x * clip(x + 3, 0, 6) / 6``."""
+    e = _float(x)
+    return e * relu6(e + 3) / 6
+
+
+# -- gates ---------------------------------------------------------------------------------------------------------
+def _halves(x: Any, up: Any, axis: int, name: str) -> tuple[Any, Any]:
+    """The two operands of a gate: given, or the halves of ``x`` along ``axis``."""
+    if up is not None:
+        return x, up
+    t = tensor(x, name)
+    d = axis_number(axis, t.ndim, name)
+    size = t.shape[d]
+    half = size // 2
+    if size.is_const:
+        require(static(size, name) % 2 == 0, f"{name}: the axis has odd size {size}", remedy="its two halves are gated with each other")
+    return part(t, d, 0, half), part(t, d, half, half)
+
+
+@operation
+def glu(x: Any, gate: Any = None, axis: int = -1) -> Any:
+    """``a * sigmoid(b)`` for the halves ``a, b`` of ``x`` along ``axis``, or for ``a = x``, ``b = gate``."""
+    return lift(lambda a, b: a * op("sigmoid", b), "glu", _halves(x, gate, axis, "glu"))
+
+
+@operation
+def swiglu(gate: Any, up: Any = None, axis: int = -1) -> Any:
+    """``silu(gate) * up``; with one argument its halves along ``axis`` are gate and up."""
+    return lift(lambda a, b: silu(a) * b, "swiglu", _halves(gate, up, axis, "swiglu"))
+
+
+@operation
+def geglu(gate: Any, up: Any = None, axis: int = -1, approximate: str = "none") -> Any:
+    """``gelu(gate) * up``; with one argument its halves along ``axis`` are gate and up."""
+    return lift(lambda a, b: gelu(a, approximate) * b, "geglu", _halves(gate, up, axis, "geglu"))

@@ -1,0 +1,214 @@
+"""Pointwise mathematics: arithmetic, comparisons, logic, elementary functions, rounding, selection and conversion.
+
+Each acts on expressions and, element by element, on tensors. Promotion is torch's: a Python number takes the dtype of the
+other operand unless its kind is higher; integers become f32 where a float is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dsl.dtype import Dtype, bool_
+from dsl.errors import DtypeError
+from dsl.expr import Const, Expr, Tensor, as_expr, op
+from dsl.expr import cast as cast_element
+from dsl.expr import where as where_element
+from dsl.ops.dispatch import Function, build, element_at, names_of, operation, pointwise, scalar
+
+
+def _define(name: str, opcode: str, doc: str, operands: int = 1) -> Function:
+    """The public function of one operation of the opset."""
+    if operands == 1:
+        def fn(x: Any) -> Any:
+            return op(opcode, x)
+    else:
+        def fn(x: Any, y: Any) -> Any:  # type: ignore[misc]
+            return op(opcode, x, y)
+    fn.__name__ = fn.__qualname__ = name
+    fn.__doc__ = doc
+    return pointwise(fn)
+
+
+# -- elementary functions ------------------------------------------------------------------------------------------
+exp = _define("exp", "exp", "e to the power of ``x``.")
+exp2 = _define("exp2", "exp2", "2 to the power of ``x``.")
+expm1 = _define("expm1", "expm1", "``exp(x) - 1``, accurate near 0.")
+log = _define("log", "log", "Natural logarithm; -inf at 0, NaN below.")
+log2 = _define("log2", "log2", "Logarithm to base 2.")
+log10 = _define("log10", "log10", "Logarithm to base 10.")
+log1p = _define("log1p", "log1p", "``log(1 + x)``, accurate near 0.")
+sin = _define("sin", "sin", "Sine of radians.")
+cos = _define("cos", "cos", "Cosine of radians.")
+tan = _define("tan", "tan", "Tangent of radians.")
+asin = _define("asin", "asin", "Inverse sine; NaN outside [-1, 1].")
+acos = _define("acos", "acos", "Inverse cosine; NaN outside [-1, 1].")
+atan = _define("atan", "atan", "Inverse tangent.")
+atan2 = _define("atan2", "atan2", "The angle of the point (``y``, ``x``), from ``atan2(y, x)``.", 2)
+sinh = _define("sinh", "sinh", "Hyperbolic sine.")
+cosh = _define("cosh", "cosh", "Hyperbolic cosine.")
+tanh = _define("tanh", "tanh", "Hyperbolic tangent.")
+asinh = _define("asinh", "asinh", "Inverse hyperbolic sine.")
+acosh = _define("acosh", "acosh", "Inverse hyperbolic cosine; NaN below 1.")
+atanh = _define("atanh", "atanh", "Inverse hyperbolic tangent; NaN outside [-1, 1].")
+erf = _define("erf", "erf", "The error function.")
+erfc = _define("erfc", "erfc", "``1 - erf(x)``, accurate for large ``x``.")
+lgamma = _define("lgamma", "lgamma", "Logarithm of the absolute value of the gamma function.")
+sigmoid = _define("sigmoid", "sigmoid", "``1 / (1 + exp(-x))``, without overflow.")
+sqrt = _define("sqrt", "sqrt", "Square root; NaN below 0.")
+rsqrt = _define("rsqrt", "rsqrt", "``1 / sqrt(x)``.")
+
+# -- arithmetic ----------------------------------------------------------------------------------------------------
+add = _define("add", "add", "``x + y``; logical or on bools.", 2)
+sub = _define("sub", "sub", "``x - y``.", 2)
+mul = _define("mul", "mul", "``x * y``.", 2)
+div = _define("div", "div", "``x / y``; integers give f32.", 2)
+floordiv = _define("floordiv", "floordiv", "``x // y`` rounded towards minus infinity, as in Python.", 2)
+remainder = _define("remainder", "mod", "``x % y`` with the sign of ``y``, as in Python.", 2)
+minimum = _define("minimum", "min", "The lesser of ``x`` and ``y``; NaN if either is.", 2)
+maximum = _define("maximum", "max", "The greater of ``x`` and ``y``; NaN if either is.", 2)
+neg = _define("neg", "neg", "``-x``.")
+abs = _define("abs", "abs", "Absolute value.")
+sign = _define("sign", "sign", "-1, 0 or 1.")
+isnan = _define("isnan", "isnan", "Whether ``x`` is NaN.")
+isinf = _define("isinf", "isinf", "Whether ``x`` is infinite.")
+isfinite = _define("isfinite", "isfinite", "Whether ``x`` is neither infinite nor NaN.")
+
+# -- comparisons and bits ------------------------------------------------------------------------------------------
+equal = _define("equal", "eq", "``x == y``.", 2)
+not_equal = _define("not_equal", "ne", "``x != y``.", 2)
+less = _define("less", "lt", "``x < y``.", 2)
+less_equal = _define("less_equal", "le", "``x <= y``.", 2)
+greater = _define("greater", "gt", "``x > y``.", 2)
+greater_equal = _define("greater_equal", "ge", "``x >= y``.", 2)
+bitwise_and = _define("bitwise_and", "and", "``x & y`` on integers or bools.", 2)
+bitwise_or = _define("bitwise_or", "or", "``x | y`` on integers or bools.", 2)
+bitwise_xor = _define("bitwise_xor", "xor", "``x ^ y`` on integers or bools.", 2)
+bitwise_not = _define("bitwise_not", "not", "``~x`` on integers or bools.")
+left_shift = _define("left_shift", "shl", "``x << y``.", 2)
+right_shift = _define("right_shift", "shr", "``x >> y``; keeps the sign of signed integers.", 2)
+
+
+def _rounding(name: str, doc: str) -> Function:
+    def fn(x: Any) -> Any:
+        e = as_expr(x)
+        return op(name, e) if e.dtype.is_float else e
+    fn.__name__ = fn.__qualname__ = name
+    fn.__doc__ = doc + " Integers stay as they are."
+    return pointwise(fn)
+
+
+floor = _rounding("floor", "The greatest whole number not above ``x``.")
+ceil = _rounding("ceil", "The least whole number not below ``x``.")
+round = _rounding("round", "The nearest whole number, to even on ties.")
+trunc = _rounding("trunc", "The whole part, rounded towards 0.")
+
+
+@pointwise
+def square(x: Any) -> Any:
+    """``x * x``."""
+    return op("mul", x, x)
+
+
+@pointwise
+def reciprocal(x: Any) -> Any:
+    """``1 / x``."""
+    return op("div", 1, as_expr(x))
+
+
+_POWERS = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal, 2: square}
+
+
+@pointwise
+def pow(x: Any, y: Any) -> Any:
+    """``x ** y``. Small constant exponents become products, square roots and reciprocals, as in torch."""
+    n = y.value if isinstance(y, Const) else y
+    base = as_expr(x)
+    if isinstance(n, bool) or not isinstance(n, (int, float)):
+        return op("pow", x, y)
+    if n == 1:
+        return base if base.dtype.is_float or isinstance(n, int) else op("mul", x, 1.0)
+    if isinstance(n, int) and n < 0 and not base.dtype.is_float:
+        raise DtypeError(f"integers cannot be raised to the negative power {n}", remedy="cast the base to a float first")
+    if n == 3:
+        return op("mul", square(base), base) if base.dtype.is_float or isinstance(n, int) else op("pow", x, y)
+    if n in _POWERS and (base.dtype.is_float or n == 2 and isinstance(n, int)):
+        return _POWERS[n](base)
+    return op("pow", x, y)
+
+
+@pointwise
+def fmod(x: Any, y: Any) -> Any:
+    """The remainder of ``x / y`` with the sign of ``x``, as in C."""
+    rest = op("mod", op("abs", x), op("abs", y))
+    return where_element(op("lt", x, 0), op("neg", rest), rest)
+
+
+@pointwise
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """``x`` limited to ``[min, max]``; either may be None. NaN stays; where ``min > max`` the result is ``max``."""
+    e = as_expr(x) if min is None else op("max", x, min)
+    return e if max is None else op("min", e, max)
+
+
+clamp = clip
+
+
+@pointwise
+def lerp(a: Any, b: Any, weight: Any) -> Any:
+    """``a + weight * (b - a)``."""
+    return op("add", a, op("mul", weight, op("sub", b, a)))
+
+
+@pointwise
+def logaddexp(a: Any, b: Any) -> Any:
+    """``log(exp(a) + exp(b))`` without overflow; equal infinities give themselves."""
+    mean = op("mul", op("add", a, b), 0.5)
+    apart = op("add", op("max", a, b), op("log1p", op("exp", op("neg", op("abs", op("sub", a, b))))))
+    return where_element(op("eq", a, b), op("add", mean, math.log(2)), apart)
+
+
+# -- logic ---------------------------------------------------------------------------------------------------------
+def _truth(x: Any) -> Expr:
+    return cast_element(x, bool_)
+
+
+@pointwise
+def logical_and(x: Any, y: Any) -> Any:
+    """Whether both are true (not zero)."""
+    return op("and", _truth(x), _truth(y))
+
+
+@pointwise
+def logical_or(x: Any, y: Any) -> Any:
+    """Whether either is true (not zero)."""
+    return op("or", _truth(x), _truth(y))
+
+
+@pointwise
+def logical_xor(x: Any, y: Any) -> Any:
+    """Whether just one is true (not zero)."""
+    return op("xor", _truth(x), _truth(y))
+
+
+@pointwise
+def logical_not(x: Any) -> Any:
+    """Whether ``x`` is false (zero)."""
+    return op("not", _truth(x))
+
+
+# -- selection and conversion --------------------------------------------------------------------------------------
+@pointwise
+def where(cond: Any, a: Any, b: Any) -> Any:
+    """``a`` where ``cond`` else ``b``; in a body, the reads of a branch need only be in bounds where it is taken."""
+    return where_element(cond, a, b)
+
+
+@operation
+def cast(x: Any, dtype: Dtype) -> Any:
+    """``x`` converted to ``dtype``: floats round to nearest even, float to integer truncates, to bool tests ``!= 0``."""
+    if not isinstance(x, Tensor):
+        return cast_element(scalar(x, "cast"), dtype)
+    if x.dtype == dtype:
+        return x
+    return build(dtype.name, x.shape, lambda *at: cast_element(element_at(x, at), dtype), names_of(x))
