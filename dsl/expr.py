@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Union
 from weakref import WeakValueDictionary
 
-from dsl.carrier import Carrier
+from dsl.carrier import Carrier, highest, lowest
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype, bool_, i64, of_python, promote_scalar
 from dsl.errors import DtypeError, IndexError_, UserError
@@ -327,8 +327,8 @@ def cast(x: Any, dtype: Dtype) -> Expr:
     e = as_expr(x)
     if e.dtype == dtype:
         return e
-    if isinstance(e, Const) and not dtype.is_low:
-        return const(e.value, dtype) if not (dtype.is_int and e.dtype.is_float) else const(int(e.value), dtype)
+    if isinstance(e, Const) and not dtype.is_low and (not dtype.is_int or lowest(dtype) <= e.value <= highest(dtype)):
+        return const(int(e.value) if dtype.is_int else e.value, dtype)
     return Cast((e,), (), dtype)
 
 
