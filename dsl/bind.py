@@ -83,7 +83,9 @@ def _solve(t: Input, n: int, size: Term, got: int, env: dict[Var, int], origin: 
         return False
     value, left = divmod(got - rest.const, coef)
     if left or value < 0:
-        raise ShapeError(f"dimension {n} of `{t.name}` is {got}, which is not {size} for any {dim}", f"it is declared {t}", loc=t.loc)
+        given = _sources(size, env, origin)
+        raise ShapeError(f"dimension {n} of `{t.name}` is {got}, which is not {size} for any {dim}{'; ' if given else ''}{given}",
+                         f"it is declared {t}", loc=t.loc)
     env[dim], origin[dim] = value, f"dimension {n} of `{t.name}`"
     return True
 
@@ -100,9 +102,13 @@ def _check_entry(t: Input, n: int, size: Term, got: int, env: dict[Var, int], or
                          f"give one parameter a dimension that is just {unknown[0]}", loc=t.loc)
     want = int(size.eval(env))
     if want != got:
-        sources = "; ".join(f"{v} = {env[v]} from {origin[v]}" for v in sorted(size.vars, key=lambda v: v.uid))
+        sources = _sources(size, env, origin)
         reason = f"it is declared {size} = {want}" if not size.is_const else f"it is declared {t}"
         raise ShapeError(f"dimension {n} of `{t.name}` is {got}, not {want}", reason + (f", with {sources}" if sources else ""), loc=t.loc)
+
+
+def _sources(size: Term, env: dict[Var, int], origin: dict[Var, str]) -> str:
+    return "; ".join(f"{v} = {env[v]} from {origin[v]}" for v in sorted(size.vars, key=lambda v: v.uid) if v in env)
 
 
 def _check_complete(program: Program, env: dict[Var, int]) -> None:

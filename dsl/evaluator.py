@@ -218,7 +218,7 @@ class Evaluator:
         wanted[e] = None if mask is None or before is None else self.map(np.logical_or, [before, mask])
 
     def _raise(self, e: Read, bad: Named) -> None:
-        point = [int(i[0]) for i in np.nonzero(bad.data)]
+        point = np.argwhere(np.atleast_1d(bad.data))[0].tolist()
         at: Ranges = dict(self.ranges)
         for v, n in zip(bad.axes, point):
             at[v] = (self.range(v)[0] + n, self.range(v)[0] + n + 1)

@@ -136,7 +136,7 @@ class NumpyAlgebra:
         """A literal, as an array of rank 0."""
         if dtype.is_float:
             return cast_array(np.asarray(value, np.float64), dtype, self.float64)
-        return np.asarray(value, numpy_dtype(dtype))
+        return np.asarray(value).astype(numpy_dtype(dtype))
 
     def where(self, cond: Any, a: Any, b: Any) -> Array:
         """Selection."""

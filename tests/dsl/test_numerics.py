@@ -91,7 +91,8 @@ def test_float64_keeps_every_float_exact() -> None:
 _TORCH_OPS = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "floordiv": torch.floor_divide, "mod": torch.remainder,
     "pow": torch.pow, "atan2": torch.atan2, "min": torch.minimum, "max": torch.maximum, "neg": torch.neg, "abs": torch.abs,
-    "sign": torch.sign, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt,
+    "sign": torch.sign, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc,
+    "eq": torch.eq, "ne": torch.ne, "lt": torch.lt,
     "le": torch.le, "gt": torch.gt, "ge": torch.ge, "isnan": torch.isnan, "isinf": torch.isinf, "isfinite": torch.isfinite,
     "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype),
 } | {n: getattr(torch, n) for n, o in OPS.items() if o.rule == "float" and o.arity == 1}
