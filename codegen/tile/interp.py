@@ -16,6 +16,7 @@ import numpy as np
 
 from codegen.tile.ir import (
     Block,
+    Broadcast,
     Check,
     Const,
     Dot,
@@ -127,7 +128,7 @@ class _Point:
         axes = op.value.axes
         bad = self._mask(op, axes, env, values) & ((value < 0) | (value >= size))
         if bad.any():
-            what = self.program.checks[op.code] if op.code < len(self.program.checks) else f"check {op.code}"
+            what = self.program.checks[op.code - 1]
             raise BoundsError(str(what), f"the index is {value[bad].flat[0]} and must be in [0, {size})")
         return []
 
@@ -209,6 +210,10 @@ class _Point:
         new = dict(op.axes)
         return [align(values[op.value], tuple(new.get(a, a) for a in op.value.axes), op.results[0].axes)]
 
+    def broadcast(self, op: Broadcast, env: dict[Var, int], values: dict[Value, Array]) -> list[Array]:
+        """Repeated along new axes."""
+        return [_spread(values[op.value], op.value.axes, op.results[0].axes)]
+
     def prefetch(self, op: Prefetch, env: dict[Var, int], values: dict[Value, Array]) -> list[Array]:
         """No meaning."""
         return []
@@ -217,7 +222,7 @@ class _Point:
 _RUN: dict[type[TileOp], Callable[..., list[Array]]] = {
     Load: _Point.load, Store: _Point.store, Check: _Point.check, For: _Point.loop, If: _Point.branch, Const: _Point.const,
     Iota: _Point.iota, Predicate: _Point.predicate, Map: _Point.map, Reduce: _Point.reduce, Scan: _Point.scan, Dot: _Point.dot,
-    Rename: _Point.rename, Prefetch: _Point.prefetch,
+    Broadcast: _Point.broadcast, Rename: _Point.rename, Prefetch: _Point.prefetch,
 }
 
 
@@ -263,10 +268,10 @@ def pointwise(name: str, args: list[Array], dtype: Dtype) -> Array:
     """An operation of the opset, ``where`` or ``cast``, on arrays of its operand dtype; the result is of ``dtype``."""
     if name == "cast":
         return convert(args[0], dtype)
-    if any(_DTYPES[a.dtype].is_low for a in args):
-        raise InternalError(f"`{name}` computes in a low float", "cast to f32 first")
     if name == "where":
         return np.where(*args)
+    if any(_DTYPES[a.dtype].is_low for a in args):
+        raise InternalError(f"`{name}` computes in a low float", "cast to f32 first")
     return np.asarray(OPS[name].numpy(*args)).astype(NUMPY[dtype])
 
 

@@ -362,8 +362,11 @@ def gather(rng: np.random.Generator, m: int = 37, v: int = 11, d: int = 24) -> C
     row = as_term(g) * 16 + i
     rows, cols = as_term(M) - 1 - row, as_term(d - 1) - j
     at = w.load(idx, (row,), (rows,))
-    w.add_none(Check(at, as_term(V), 0, (rows,)))
-    w.store(o, (row, j), w.load(table, (at, j), (rows, cols)), (rows, cols))
+    w.add_none(Check(at, as_term(V), 1, (rows,)))
+    wide = w.map("cast", (at,), i64)
+    limit = w.add(Iota(as_term(V)), Value(i64, ()))
+    inside = w.map("and", (w.map("ge", (wide, w.const(0, i64)), bool_), w.map("lt", (wide, limit), bool_)), bool_)
+    w.store(o, (row, j), w.load(table, (wide, j), (rows, cols), (inside,)), (rows, cols))
     a, where = rng.standard_normal((v, d)).astype(np.float32), rng.integers(0, v, m).astype(np.int32)
     phase = Phase("embedding", ((g, cdiv(as_term(M), 16)),), w.block)
     built = program("embedding", (table, idx, o), (M, V), phase, checks=("`idx` is out of range",))
