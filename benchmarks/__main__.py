@@ -50,7 +50,7 @@ def run(
     counts = tuple(int(count) for count in threads.split(",") if count) or (cpus(),)
     protocol = Protocol(tuple(peers.split(",")), counts, _QUICK_BUDGET if quick else _BUDGET, not warm)
     chosen = _chosen(discover(folder), families or [], filter)
-    limits = {count: machine_limits(count) for count in counts}
+    limits = {count: machine_limits(count, refresh=not quick) for count in counts}
     results = _run_all(chosen, protocol, limits.__getitem__)
     _print(results)
     target = json or (None if quick else default_path())

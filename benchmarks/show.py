@@ -11,9 +11,8 @@ from rich.text import Text
 
 from benchmarks.harness import OURS, Result
 from benchmarks.results import Run
+from dlc.report.page import DASH
 from dlc.tune.measure import Measurement, Ratio
-
-_NONE = "–"
 
 
 def results_table(title: str, results: Iterable[Result]) -> Table:
@@ -29,7 +28,7 @@ def results_table(title: str, results: Iterable[Result]) -> Table:
         table.add_row(
             result.case,
             _time(ours),
-            *(_time(result.times[peer]) if peer in result.times else _NONE for peer in peers),
+            *(_time(result.times[peer]) if peer in result.times else DASH for peer in peers),
             _ratio(result.ratio()),
             number(result.gflops() if result.flops else math.nan),
             number(result.gbs() if result.bytes else math.nan),
@@ -101,7 +100,7 @@ def geometric_mean(values: Iterable[float]) -> float:
 def seconds(value: float) -> str:
     """A time with a fitting unit."""
     if math.isnan(value):
-        return _NONE
+        return DASH
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -110,27 +109,27 @@ def seconds(value: float) -> str:
 
 def number(value: float) -> str:
     """Three digits, a dash for NaN."""
-    return _NONE if math.isnan(value) else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return DASH if math.isnan(value) else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def percent(value: float) -> str:
     """A share in per cent."""
-    return _NONE if math.isnan(value) else f"{100 * value:.0f}%"
+    return DASH if math.isnan(value) else f"{100 * value:.0f}%"
 
 
 def error_text(result: Result, name: str | None) -> str:
     """The largest error of a library, in two digits."""
-    return f"{result.errors[name].largest:.1e}" if name in result.errors else _NONE
+    return f"{result.errors[name].largest:.1e}" if name in result.errors else DASH
 
 
 def _time(m: Measurement) -> str:
     if m.failure:
         return "failed"
-    return f"{seconds(m.median)} ±{100 * m.spread / 2:.0f}%" if m.samples else _NONE
+    return f"{seconds(m.median)} ±{100 * m.spread / 2:.0f}%" if m.samples else DASH
 
 
 def _ratio(found: Ratio | None) -> Text:
     if found is None:
-        return Text(_NONE)
+        return Text(DASH)
     colour = "green" if found.p25 > 1 else "red" if found.p75 < 1 else ""
     return Text(str(found), style=colour)

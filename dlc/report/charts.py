@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from dlc.report.theme import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, SERIES, chart_style
+from dlc.report.theme import BLUE, GRID, INK, MUTED, ORANGE, PAPER, SERIES, chart_style
 
 _WIDTH, _ROW = 8.6, 0.34
 _ONE_SIDED_LOG = 6.0  # above this largest ratio a linear axis hides the small ones
@@ -31,10 +30,11 @@ def ratio_chart(ratios: Mapping[str, Mapping[str, tuple[float, float, float]]], 
     """Bars of a peer's time over ours: right of 1 we are faster.
 
     Args:
-        ratios: case -> peer -> (median, 25th percentile, 75th percentile). Peers that failed are left out.
+        ratios: case -> peer -> (median, 25th percentile, 75th percentile). A case without peers is not drawn.
         ours: the name of the side below the fraction's line.
         title: above the chart.
     """
+    ratios = {case: row for case, row in ratios.items() if row}
     peers = list(dict.fromkeys(peer for row in ratios.values() for peer in row))
     height = len(ratios) * _ROW * max(1.0, 0.62 * len(peers)) + 1.2
     with chart_style():
@@ -163,15 +163,18 @@ def _roofline_points(axes: Axes, points: Sequence[RooflinePoint]) -> None:
     series = list(dict.fromkeys(p.series for p in points))
     for n, name in enumerate(series):
         mine = [p for p in points if p.series == name]
-        axes.scatter(
-            [p.intensity for p in mine], [p.gflops for p in mine], s=46, label=name, zorder=3, color=SERIES[n % len(SERIES)],
-            edgecolors=PAPER, linewidths=0.8, marker="osD^v"[n % 5],
-        )  # fmt: skip
+        _dots(axes, [p.intensity for p in mine], [p.gflops for p in mine], n, name)
     for p in points:
         if p.series == series[0]:
             axes.annotate(p.name, (p.intensity, p.gflops), xytext=(7, -3), textcoords="offset points", fontsize=8.5, color=INK)
     if len(series) > 1:
         axes.legend(loc="lower right")
+
+
+def _dots(axes: Axes, x: Sequence[float], y: Sequence[float], n: int, name: str) -> None:
+    """The n-th series, by colour and by shape; the first lies on top."""
+    colour, marker = SERIES[n % len(SERIES)], "osD^v"[n % 5]
+    axes.scatter(x, y, s=46, label=name, color=colour, marker=marker, edgecolors=PAPER, linewidths=0.8, zorder=4 - 0.1 * n)
 
 
 def error_chart(errors: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
@@ -193,8 +196,7 @@ def error_chart(errors: Mapping[str, Mapping[str, float]], title: str = "") -> F
             axes.plot([min(shown, default=floor), max(shown, default=floor)], [y, y], color=GRID, linewidth=3, zorder=1)
         for n, name in enumerate(libraries):
             found = [(max(row[name], floor), y) for y, row in enumerate(errors.values()) if name in row and math.isfinite(row[name])]
-            xs, ys = np.array(found).T if found else (np.array([]), np.array([]))
-            axes.scatter(xs, ys, s=44, marker="osD^v"[n % 5], color=(BLUE, ORANGE, GREEN, *SERIES[3:])[n % 6], label=name, zorder=3)
+            _dots(axes, [x for x, _ in found], [y for _, y in found], n, name)
         _rows(axes, list(errors))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("relative error against float64   (left is better)")

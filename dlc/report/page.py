@@ -20,6 +20,7 @@ from dlc.report.theme import PALETTE, chart_style, css_variables
 
 Row = Mapping[str, Any] | Sequence[Any]
 _POINTS_TO_PIXELS = 96 / 72
+DASH = "–"  # what a table shows where there is nothing
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Report:
         """
         names = list(columns) if columns is not None else _names(rows)
         values = [[row.get(name) if isinstance(row, Mapping) else row[n] for n, name in enumerate(names)] for row in rows]
-        numeric = [n > 0 and all(_is_number(line[n]) or line[n] is None for line in values) for n in range(len(names))]
+        numeric = [n > 0 and all(_is_number(line[n]) or line[n] in (None, DASH) for line in values) for n in range(len(names))]
         head = "".join(f'<th scope="col"{_number(flag)}>{html.escape(name)}</th>' for name, flag in zip(names, numeric))
         body = "".join("<tr>" + "".join(_table_cell(n, v, numeric[n]) for n, v in enumerate(line)) + "</tr>" for line in values)
         note = f"<caption>{html.escape(caption)}</caption>" if caption else ""
@@ -236,7 +237,7 @@ def _table_cell(column: int, value: object, numeric: bool) -> str:
 
 def _cell(value: object) -> str:
     if value is None:
-        return "–"
+        return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -247,5 +248,5 @@ def _cell(value: object) -> str:
 def shorten(value: float) -> str:
     """A float to three significant digits, whole numbers kept whole."""
     if value != value:
-        return "–"
+        return DASH
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

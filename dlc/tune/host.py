@@ -33,13 +33,14 @@ def cache_bytes() -> dict[str, int]:
 @cache
 def fingerprint() -> str:
     """A short name of this kind of machine: the same for two machines whose measurements may be compared."""
-    facts = (platform.machine(), _cpu_model(), str(cpus()), repr(sorted(cache_bytes().items())))
+    model = " ".join(_cpu_facts().get(key, "") for key in ("vendor_id", "cpu family", "model", "model name", "stepping"))
+    facts = (platform.machine(), model, str(cpus()), repr(sorted(cache_bytes().items())))
     return f"{platform.machine()}-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:10]}"
 
 
 def description() -> str:
     """The processor in words, with the cores this process has."""
-    return f"{_cpu_model() or platform.machine()}, {cpus()} cores"
+    return f"{_cpu_facts().get('model name') or platform.machine()}, {cpus()} cores"
 
 
 def cache_dir() -> Path:
@@ -48,12 +49,11 @@ def cache_dir() -> Path:
     return Path(home)
 
 
-def _cpu_model() -> str:
-    """The name and stepping of the processor as the system gives them, empty where it does not."""
+@cache
+def _cpu_facts() -> dict[str, str]:
+    """What the system says of its last processor: name, family, stepping; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping")
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return " ".join(found[key] for key in wanted if key in found)
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

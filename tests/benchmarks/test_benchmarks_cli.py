@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (path / "adding.py").write_text(FAMILY)
     (path / "empty.py").write_text("def cases():\n    return []\n")
     (path / "__init__.py").write_text("")
-    monkeypatch.setattr(cli, "machine_limits", lambda threads: LIMITS)
+    monkeypatch.setattr(cli, "machine_limits", lambda threads, refresh: LIMITS)
     monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(cli, "_BUDGET", 0.02)
     monkeypatch.setattr(cli, "_QUICK_BUDGET", 0.01)

@@ -20,7 +20,7 @@ def test_facts_have_plausible_values() -> None:
 def test_the_fingerprint_is_short_stable_and_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     first = fingerprint()
     assert first == fingerprint.__wrapped__() and len(first) < 32 and "/" not in first
-    monkeypatch.setattr(host, "_cpu_model", lambda: "another processor")
+    monkeypatch.setattr(host, "_cpu_facts", lambda: {"model name": "another"})
     assert fingerprint.__wrapped__() != first
 
 

@@ -59,6 +59,17 @@ def test_limits_are_measured_once_and_read_afterwards(cache_dir: Path, monkeypat
     assert {p.name for p in (cache_dir / "limits").iterdir()} == {f"{fingerprint()}-t{n}.json" for n in asked}
 
 
+def test_measuring_again_keeps_the_better_figures(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = dataclasses.replace(KNOWN, fma_gflops={"f32": 50.0, "f64": 120.0}, traffic_gbs={"L1": {"read": 3.0}})
+    found = iter([dataclasses.replace(KNOWN, traffic_gbs={"L1": {"read": 2.0, "copy": 9.0}}), busy])
+    monkeypatch.setattr(module, "measure_limits", lambda n: next(found))
+    machine_limits(2)
+    again = machine_limits(2, refresh=True)
+    assert again.fma_gflops == {"f32": 200.0, "f64": 120.0}
+    assert again.traffic_gbs == {"L1": {"read": 3.0, "copy": 9.0}}
+    assert machine_limits(2) == again
+
+
 def test_a_damaged_file_is_measured_again(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure_limits", lambda n: KNOWN)
     path = cache_dir / "limits" / f"{fingerprint()}-t2.json"
