@@ -149,10 +149,15 @@ def _length(node: Function) -> int:
 
 
 def _tests_of(name: str) -> list[Path]:
-    """The tests of a/b/c.py: tests/a/**/test_c.py, test_b_c.py, or one file test_b.py for the whole folder b."""
+    """The tests of a/b/c_d.py: tests/a/**/test_c_d.py, test_b_c_d.py, or one file for its kind, test_c.py or test_b.py."""
     package, *folders = Path(name).parent.parts
     stem = Path(name).stem.lstrip("_")
-    names = {f"test_{stem}.py", *(f"test_{folder}.py" for folder in folders), *(f"test_{folder}_{stem}.py" for folder in folders)}
+    names = {
+        f"test_{stem}.py",
+        f"test_{stem.split('_')[0]}.py",
+        *(f"test_{folder}.py" for folder in folders),
+        *(f"test_{folder}_{stem}.py" for folder in folders),
+    }
     return [path for path in (ROOT / "tests" / package).rglob("test_*.py") if path.name in names]
 
 
