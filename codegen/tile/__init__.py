@@ -1,0 +1,1 @@
+"""The tile program: where GPU and CPU meet."""

@@ -1,0 +1,1 @@
+"""The compiler: a scheduled expression in, text out. No torch, triton, files or devices."""

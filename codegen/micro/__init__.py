@@ -1,0 +1,1 @@
+"""Instructions and mathematical functions as data."""

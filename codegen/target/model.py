@@ -1,0 +1,31 @@
+"""What a target is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of machine to compile for.
+
+    Attributes:
+        name: what users call it.
+        kind: ``"cpu"``, ``"cuda"`` or ``"hip"``.
+        arch: instruction set or GPU architecture.
+        triple, cpu, features: what LLVM is told; features that must be present.
+        vector_bits, vector_registers: the widest vectors and how many there are.
+        caches: bytes of the first, second and (a core's share of the) third level.
+        threads: threads that a kernel is scheduled for.
+    """
+
+    name: str
+    kind: str
+    arch: str
+    triple: str = ""
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    vector_bits: int = 0
+    vector_registers: int = 0
+    caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
+    threads: int = 2

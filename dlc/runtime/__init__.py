@@ -1,0 +1,1 @@
+"""Running what was compiled: machine code, memory, threads, devices."""

@@ -1,0 +1,108 @@
+"""LLVM IR to machine code in this process, and the symbols that generated code calls."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+from typing import Any
+
+import llvmlite.binding as llvm
+import torch
+
+from codegen.target import Target
+from dlc.runtime.device import host_features
+from dsl.errors import InternalError
+
+_LIVE: list[Any] = []  # engines own the code that callers hold the addresses of
+
+
+@functools.cache
+def _initialize() -> None:
+    """Prepare LLVM, and make the OpenMP entry points of torch's own runtime visible to generated code."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    library = openmp()
+    for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
+        llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value if library else _serial(name))
+
+
+@functools.cache
+def openmp() -> Any | None:
+    """The OpenMP library that torch has loaded, so that one pool of threads serves both; None when it has none."""
+    torch.get_num_threads()
+    try:
+        with open("/proc/self/maps", encoding="utf-8") as f:
+            found = re.search(r"(/\S*lib(?:gomp|iomp5|omp)\S*\.so\S*)", f.read())
+    except OSError:
+        return None
+    library = ctypes.CDLL(found.group(1)) if found else None
+    return library if library is not None and hasattr(library, "GOMP_parallel") else None
+
+
+_SERIAL = {
+    "GOMP_parallel": ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
+        lambda fn, data, threads, flags: ctypes.CFUNCTYPE(None, ctypes.c_void_p)(fn)(data)),
+    "omp_get_thread_num": ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0),
+    "omp_get_num_threads": ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1),
+}
+
+
+def _serial(name: str) -> int:
+    """The address of a stand-in that runs a region on the calling thread alone."""
+    return ctypes.cast(_SERIAL[name], ctypes.c_void_p).value or 0
+
+
+def _machine(target: Target) -> Any:
+    """LLVM's target machine; on the host every feature it has beyond the target's list is switched off."""
+    _initialize()
+    if target.arch == "aarch64" and "neon" not in host_features():
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    features = ",".join(f"+{f}" for f in target.features)
+    prefer = ",-prefer-256-bit" if target.vector_bits == 512 else ""
+    return llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=features + prefer, opt=3, reloc="pic")
+
+
+def _optimized(text: str, machine: Any) -> Any:
+    """The module after LLVM's passes. The emitter vectorises and unrolls; LLVM must not do so again."""
+    module = llvm.parse_assembly(text)
+    options = llvm.create_pipeline_tuning_options(2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def compile_object(text: str, target: Target) -> bytes:
+    """Object code of an LLVM module.
+
+    Raises:
+        InternalError: LLVM rejects the text.
+    """
+    machine = _machine(target)
+    try:
+        return machine.emit_object(_optimized(text, machine))
+    except RuntimeError as e:
+        raise InternalError("LLVM rejects generated code", str(e).splitlines()[0]) from e
+
+
+def assembly(text: str, target: Target) -> str:
+    """Assembly of an LLVM module, for reading."""
+    machine = _machine(target)
+    return str(machine.emit_assembly(_optimized(text, machine)))
+
+
+def load_object(code: bytes, target: Target, entry: str) -> int:
+    """Link object code into this process; returns the address of ``entry``."""
+    machine = _machine(target)
+    empty = llvm.parse_assembly("")
+    empty.triple = target.triple
+    engine = llvm.create_mcjit_compiler(empty, machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address: int = engine.get_function_address(entry)
+    _LIVE.append(engine)
+    if not address:
+        raise InternalError(f"{entry} is missing from its object code")
+    return address
