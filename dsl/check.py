@@ -1,0 +1,127 @@
+"""The verifier of programs, and the proof that every access lies inside its tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from dsl.algebra import walk
+from dsl.dim import Term, Var, as_term, nonneg
+from dsl.errors import BoundsError, InternalError
+from dsl.expr import Compute, Const, Expr, Index, Op, Read, Where
+from dsl.program import Program
+
+_AS_NONNEG = {"ge": (1, 0), "gt": (1, -1), "le": (-1, 0), "lt": (-1, -1)}
+
+
+def verify(program: Program) -> None:
+    """Check that every variable is bound and every read has its tensor's rank.
+
+    Raises:
+        InternalError: the program is malformed.
+    """
+    for c in program.computes:
+        loose = [v for v in c.body.free if v.kind == "axis" and v not in c.axes]
+        if loose:
+            raise InternalError(f"{c.name} uses the unbound axis {loose[0]}")
+        for e in walk(c.body):
+            if isinstance(e, Read) and len(e.indices) != e.tensor.ndim:
+                raise InternalError(f"{c.name} reads {e.tensor.name} with {len(e.indices)} indices")
+
+
+def prove_bounds(program: Program) -> None:
+    """Prove every affine read inside its tensor, under the conditions of the ``where`` branches around it.
+
+    Data-dependent indices are checked while the kernel runs.
+
+    Raises:
+        BoundsError: a read is outside for some point (the message has a witness), or could not be proved inside.
+    """
+    for c in program.computes:
+        if all(not (a.extent is not None and a.extent == 0) for a in c.axes):
+            _prove(c, c.body, ())
+
+
+def _prove(c: Compute, e: Expr, facts: tuple[Term, ...]) -> None:
+    seen: set[tuple[Expr, tuple[Term, ...]]] = set()
+    stack: list[tuple[Expr, tuple[Term, ...]]] = [(e, facts)]
+    while stack:
+        node, known = stack.pop()
+        if (node, known) in seen:
+            continue
+        seen.add((node, known))
+        if isinstance(node, Read):
+            _prove_read(c, node, known)
+        if isinstance(node, Where):
+            cond, then, other = node.args
+            stack += [(cond, known), (then, known + conditions(cond, True)), (other, known + conditions(cond, False))]
+        else:
+            stack += [(a, known) for a in node.args]
+
+
+def conditions(e: Expr, holds: bool) -> tuple[Term, ...]:
+    """Terms that are ``>= 0`` when the condition holds (or fails): comparisons of indices joined by ``and`` (``or``)."""
+    if not isinstance(e, Op):
+        return ()
+    if e.name == ("and" if holds else "or"):
+        return conditions(e.args[0], holds) + conditions(e.args[1], holds)
+    if e.name == "not":
+        return conditions(e.args[0], not holds)
+    sides = [_term(a) for a in e.args]
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+        return ()
+    a, b = sides
+    if e.name == "eq" and holds or e.name == "ne" and not holds:
+        return (a - b, b - a)
+    if e.name not in _AS_NONNEG:
+        return ()
+    sign, slack = _AS_NONNEG[e.name]
+    t = (a - b) * sign + slack
+    return (t,) if holds else (-t - 1,)
+
+
+def _term(e: Expr) -> Term | None:
+    if isinstance(e, Index):
+        return e.term
+    return as_term(int(e.value)) if isinstance(e, Const) and e.dtype.is_int else None
+
+
+def _prove_read(c: Compute, r: Read, facts: tuple[Term, ...]) -> None:
+    for n, (i, size) in enumerate(zip(r.indices, r.tensor.shape)):
+        if isinstance(i, Term):
+            for need in (i, size - 1 - i):
+                if not nonneg(need, facts) and not _impossible(facts):
+                    _refuse(c, r, n, i, size, need, facts)
+
+
+def _impossible(facts: tuple[Term, ...]) -> bool:
+    """Whether the branch is never taken."""
+    return any(f.bounds[1] < 0 for f in facts)
+
+
+def _refuse(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts: tuple[Term, ...]) -> None:
+    title = f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] is out of bounds"
+    remedy = "guard it: dlc.where(condition on the index, element, 0), or shrink the shape"
+    for env in _points({*need.vars, *(v for f in facts for v in f.vars)}):
+        if need.eval(env) < 0 and all(f.eval(env) >= 0 for f in facts):
+            at = ", ".join(f"{v.name} = {x}" for v, x in sorted(env.items(), key=lambda p: p[0].uid) if v in i.vars) or "every point"
+            raise BoundsError(title, f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})",
+                              remedy, r.loc)
+    raise BoundsError(title.replace("is out of bounds", "cannot be proved in bounds"),
+                      f"index {n} is `{i}`, the size {size} (in {c.name})", remedy, r.loc)
+
+
+def _points(variables: set[Var]) -> Iterator[dict[Var, int]]:
+    """Corners and near-corners of the box of the variables, sizes first."""
+    sizes = sorted((v for v in variables if v.kind == "dim"), key=lambda v: v.uid)
+    axes = sorted((v for v in variables if v.kind != "dim"), key=lambda v: v.uid)
+    needed = {w for a in axes if a.extent is not None for w in a.extent.vars} - set(sizes)
+    sizes += sorted(needed, key=lambda v: v.uid)
+    for values in itertools.islice(itertools.product((1, 2, 3, 7), repeat=len(sizes)), 64):
+        env = dict(zip(sizes, values))
+        ranges = []
+        for a in axes:
+            n = int(a.extent.eval(env)) if a.extent is not None else 1
+            ranges.append(sorted({0, n - 1, min(1, n - 1), max(n - 2, 0), n // 2}) if n > 0 else [])
+        for point in itertools.islice(itertools.product(*ranges), 4096):
+            yield {**env, **dict(zip(axes, point))}
