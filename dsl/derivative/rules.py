@@ -25,22 +25,22 @@ _LN2, _LN10 = math.log(2), math.log(10)
 _SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760)
 
 
-def digamma(x: Expr) -> Expr:
+def digamma(x: Any) -> Expr:
     """The derivative of ``lgamma``: recurrence to ``x >= 8.5``, then the asymptotic series; reflection below one half."""
     left = x < 0.5
     z = where(left, 1 - x, x)
     shifted = z + 8
     inverse = 1 / (shifted * shifted)
-    series: Expr = const(0, x.dtype)
+    series: Any = const(0, x.dtype)
     for c in reversed(_SERIES):
         series = (series + c) * inverse
-    value = op("log", shifted) - 0.5 / shifted + series
+    value: Any = op("log", shifted) - 0.5 / shifted + series
     for n in range(8):
         value = value - 1 / (z + n)
     return where(left, value - math.pi / op("tan", x * math.pi), value)
 
 
-def _power(a: Expr, b: Expr, y: Expr) -> Partials:
+def _power(a: Any, b: Any, y: Any) -> Partials:
     """``b * a**(b-1)`` and ``y * log(a)``, each 0 where PyTorch makes it 0."""
     if isinstance(b, Const):
         return mul(fold(op("pow", a, b.value - 1)), const(b.value, a.dtype)), None
@@ -77,7 +77,7 @@ RULES: dict[str, Callable[..., Partials]] = {
     "neg": lambda a, y: (-1,),
     "abs": lambda a, y: (op("sign", a),),
     "pow": _power,
-    "mod": lambda a, b, y: (1, -op("floor", a / b)),
+    "mod": lambda a, b, y: (1, op("neg", op("floor", a / b))),
     "max": _extremum("gt"),
     "min": _extremum("lt"),
     "atan2": lambda a, b, y: (b / (a * a + b * b), -(a / (a * a + b * b))),
@@ -92,10 +92,10 @@ RULES: dict[str, Callable[..., Partials]] = {
     "sigmoid": lambda a, y: (y * (1 - y),),
     # trigonometric and hyperbolic
     "sin": lambda a, y: (op("cos", a),),
-    "cos": lambda a, y: (-op("sin", a),),
+    "cos": lambda a, y: (op("neg", op("sin", a)),),
     "tan": lambda a, y: (y * y + 1,),
     "asin": lambda a, y: (op("rsqrt", 1 - a * a),),
-    "acos": lambda a, y: (-op("rsqrt", 1 - a * a),),
+    "acos": lambda a, y: (op("neg", op("rsqrt", 1 - a * a)),),
     "atan": lambda a, y: (1 / (a * a + 1),),
     "sinh": lambda a, y: (op("cosh", a),),
     "cosh": lambda a, y: (op("sinh", a),),
@@ -104,8 +104,8 @@ RULES: dict[str, Callable[..., Partials]] = {
     "acosh": lambda a, y: (op("rsqrt", a * a - 1),),
     "atanh": lambda a, y: (1 / (1 - a * a),),
     # special functions and roots
-    "erf": lambda a, y: (op("exp", -(a * a)) * (2 / math.sqrt(math.pi)),),
-    "erfc": lambda a, y: (op("exp", -(a * a)) * (-2 / math.sqrt(math.pi)),),
+    "erf": lambda a, y: (op("mul", op("exp", -(a * a)), 2 / math.sqrt(math.pi)),),
+    "erfc": lambda a, y: (op("mul", op("exp", -(a * a)), -2 / math.sqrt(math.pi)),),
     "lgamma": lambda a, y: (digamma(a),),
     "sqrt": lambda a, y: (0.5 / y,),
     "rsqrt": lambda a, y: (y * y * y * -0.5,),

@@ -252,7 +252,9 @@ def _not(x: tuple[Expr, ...], dtype: Dtype) -> Expr | None:
     return None
 
 
-_RULES: dict[str, Rule] = {"add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "pow": _pow, "and": _and, "or": _or, "not": _not}
+_RULES: dict[str, Rule] = {
+    "add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "pow": _pow, "and": _and, "or": _or, "not": _not,
+}
 
 
 def _has_zero(w: Where) -> bool:

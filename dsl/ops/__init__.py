@@ -22,12 +22,16 @@ def transpose(x: Tensor, *axes: int) -> Any:
 
 
 def _install() -> None:
-    two = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder", "pow": "pow"}
-    for dunder, name in two.items():
-        fn = getattr(p, name, None)
-        if fn is not None:
+    two = {"add": p.add, "sub": p.sub, "mul": p.mul, "truediv": p.div, "floordiv": p.floordiv, "mod": p.remainder, "pow": p.pow,
+           "and": p.bitwise_and, "or": p.bitwise_or, "xor": p.bitwise_xor, "lshift": p.left_shift, "rshift": p.right_shift}
+    for dunder, fn in two.items():
+        setattr(Tensor, f"__{dunder}__", lambda self, other, fn=fn: fn(self, other))
+        setattr(Tensor, f"__r{dunder}__", lambda self, other, fn=fn: fn(other, self))
+    for dunder, fn in {"eq": p.equal, "ne": p.not_equal, "lt": p.less, "le": p.less_equal, "gt": p.greater, "ge": p.greater_equal}.items():
+        if dunder not in ("eq", "ne"):  # tensors have identity: they are keys of dictionaries; use dlc.equal
             setattr(Tensor, f"__{dunder}__", lambda self, other, fn=fn: fn(self, other))
-            setattr(Tensor, f"__r{dunder}__", lambda self, other, fn=fn: fn(other, self))
+    for dunder, fn in {"neg": p.neg, "abs": p.abs, "invert": p.bitwise_not}.items():
+        setattr(Tensor, f"__{dunder}__", lambda self, fn=fn: fn(self))
     Tensor.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[attr-defined]
     Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
     Tensor.T = property(transpose)  # type: ignore[attr-defined]
