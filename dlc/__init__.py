@@ -21,10 +21,11 @@ A tour, following a matrix product with bias and gelu through every file:
 ``dsl/interp.py`` and ``codegen/tile/interp.py`` give the numpy meaning of the first and last of these levels: the oracles.
 """
 
+from dlc.bench import BenchReport, bench
 from dlc.kernel import Kernel, kernel
 from dsl import *  # noqa: F403
 from dsl import __all__ as _language
 from dsl import errors
 
 __version__ = "0.1.0"
-__all__ = [*_language, "Kernel", "errors", "kernel"]  # noqa: PLE0604
+__all__ = [*_language, "BenchReport", "Kernel", "bench", "errors", "kernel"]  # noqa: PLE0604

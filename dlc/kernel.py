@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from dlc.runtime.cpu import assembly, compile_object, load_object
 from dlc.runtime.device import host_target
 from dsl.bind import bind_sizes
 from dsl.check import prove_bounds, verify
-from dsl.dim import Term, Var, as_term, product
+from dsl.dim import Term, as_term, product
 from dsl.errors import ArgumentError, BoundsError, TargetError, UserError
 from dsl.expr import Tensor
 from dsl.interp import evaluate
@@ -206,6 +205,10 @@ class Kernel:
         by_name(kind)
         raise TargetError(f"no source of kind {kind!r}", remedy="one of expr, schedule, llvm, asm")
 
+    def specialized(self, *args: Any) -> Program:
+        """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
+        return self._specialized([tuple(as_tensor(a, t).shape) for a, t in zip(args, self.program.inputs)])
+
     def reference(self, *args: Any, float64: bool = True) -> Any:
         """The numpy meaning of the definition: in float64, or in the dtypes declared."""
         arrays = [_as_numpy(as_tensor(a, t)) for a, t in zip(args, self.program.inputs)]
@@ -269,4 +272,3 @@ def _as_numpy(t: torch.Tensor) -> Any:
     return give_back(t.detach(), True)
 
 
-__all__ = ["Kernel", "Var", "json", "kernel", "show_nest"]
