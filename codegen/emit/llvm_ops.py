@@ -113,7 +113,7 @@ def _isign(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
 def _fsign(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     n = lanes_of(a[0])
     zero = constant(0.0, d, n)
-    up = b.select(b.fcmp_ordered(">", a[0], zero), constant(1.0, d, n), a[0])
+    up = b.select(b.fcmp_ordered(">", a[0], zero), constant(1.0, d, n), zero)
     return b.select(b.fcmp_ordered("<", a[0], zero), constant(-1.0, d, n), up)
 
 

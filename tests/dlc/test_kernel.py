@@ -96,7 +96,7 @@ def test_rows_and_columns(m, n):
     same(last_argmax, lambda x: x.argmax(1), x)
     same(lse, lambda x: x.logsumexp(1), x)
     same(total, lambda x: x.sum(), x, tol=1e-4)
-    if n > 1:
+    if n > 1 and m:
         same(variance, lambda x: x.var(1), x)
 
 
@@ -133,12 +133,6 @@ def test_other_floats(dtype):
 def test_unary_functions():
     for name in ("exp", "log", "sin", "cos", "tanh", "erf", "sqrt", "rsqrt", "sigmoid", "floor", "expm1", "log1p", "atan", "abs", "sign"):
         fn = getattr(dlc, name)
-
-        @dlc.kernel
-        def unary(x: f32[N], fn=fn) -> None:
-            return fn(x)
-
-        del unary
         kernel = dlc.kernel(_unary(fn))
         x = torch.cat([randn(1001) * 3, torch.tensor([0.0, -0.0, float("inf"), float("-inf"), float("nan")])])
         same(kernel, getattr(torch, name), x, tol=1e-6)
@@ -194,7 +188,7 @@ def test_kinds_of_arrays():
         return a * s
 
     got = scale(np.arange(5).astype(ml_dtypes.bfloat16), 2.0)
-    assert got.dtype == np.float32 and got.tolist() == [0, 2, 4, 6, 8]
+    assert got.dtype == ml_dtypes.bfloat16 and got.astype(np.float32).tolist() == [0, 2, 4, 6, 8]
 
 
 def test_out():
