@@ -173,7 +173,14 @@ MOMENTS = Carrier(
     lambda a, x, s: (a.const(1.0, s[0]), a.cast(x[0], s[1]), a.const(0.0, s[2])), _moments_combine,
     lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (d[0], d[0]))
 
-CARRIERS: dict[str, Carrier] = {c.name: c for c in (SUM, PROD, MAX, MIN, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS)}
+# ``y[t] = a[t] * y[t-1] + b[t]`` from ``y[-1] = 0``, as composition of affine maps: the first operand is applied first.
+RECURRENCE = Carrier(
+    "recurrence", 2, lambda d: (d[0].held, d[1].held), lambda a, s: (a.const(1.0, s[0]), a.const(0.0, s[1])), _cast_lift,
+    lambda a, x, y: (a.op("mul", x[0], y[0]), a.op("add", a.op("mul", y[0], x[1]), y[1])),
+    lambda a, s: (s[1],), lambda d: (d[1],), commutative=False)
+
+CARRIERS: dict[str, Carrier] = {
+    c.name: c for c in (SUM, PROD, MAX, MIN, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, RECURRENCE)}
 
 
 def partial(c: Carrier) -> Carrier:
