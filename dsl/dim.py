@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union
+from typing import Any
 
 _counter = itertools.count()
 
@@ -52,7 +52,7 @@ class Div:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.num == other.num and self.den == other.den  # type: ignore[attr-defined]
+        return type(other) is type(self) and self.num == other.num and self.den == other.den
 
     symbol = "//"
 
@@ -90,7 +90,7 @@ class MinMax:
         return f"{self.which}({self.a}, {self.b})"
 
 
-Atom = Union[Var, Div, MinMax]
+Atom = Var | Div | MinMax
 
 
 def _order(atom: Atom) -> tuple[int, str, int]:
@@ -386,6 +386,8 @@ def _floordiv_symbolic(a: Term, b: Term) -> Term:
             return Term(whole, const) + floordiv(Term(rest, a.const), b)
     if nonneg(a) and nonneg(b - 1 - a):
         return ZERO
+    if nonneg(-1 - a) and nonneg(a + b):
+        return -ONE
     return _of_atom(Div(a, b))
 
 
@@ -506,64 +508,105 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
     """Whether ``t >= 0`` is proved for all values of its variables, given that every term in ``facts`` is ``>= 0``.
 
     Sound and incomplete. Ranges first; then axes are replaced by the end of their range that makes ``t`` least
-    (symbolic extents included), until only sizes remain; then one or two facts may be subtracted.
+    (symbolic extents included), until only sizes remain; then up to three facts may be subtracted.
     """
     if t.bounds[0] >= 0 or _least(t):
         return True
-    given = [f for f in facts if f.vars & t.vars or f.is_const]
-    if any((t - f).bounds[0] >= 0 or _least(t - f) for f in given):
+    given = _relevant(t, facts)
+    if any(_least(t - f) or _scaled(t, f) for f in given):
         return True
-    return any((t - f - g).bounds[0] >= 0 for n, f in enumerate(given) for g in given[n:]) or any(_scaled(t, f) for f in given)
+    pairs = [(n, t - f - g) for n, f in enumerate(given) for g in given[n:]]
+    if any(_least(rest) for _, rest in pairs):
+        return True
+    return len(given) <= 8 and any((rest - g).bounds[0] >= 0 for n, rest in pairs for g in given[n:])
+
+
+def _relevant(t: Term, facts: Iterable[Term]) -> list[Term]:
+    """The facts that share a variable with ``t``, or with a fact that does."""
+    left, out, known = list(facts), list[Term](), set(t.vars)
+    while True:
+        new = [f for f in left if f.is_const or not known.isdisjoint(f.vars)]
+        if not new:
+            return out
+        out += new
+        left = [f for f in left if not any(f is n for n in new)]
+        known.update(v for f in new for v in f.vars)
 
 
 def _scaled(t: Term, fact: Term) -> bool:
     """Whether ``t - k*fact >= 0`` for the multiple ``k`` that cancels one of the variables."""
     ratios = {t.parts[m] // c for m, c in fact.parts.items() if m in t.parts and t.parts[m] % c == 0 and t.parts[m] // c > 1}
-    return any((t - _scale(fact, k)).bounds[0] >= 0 for k in ratios)
+    return any(_least(t - _scale(fact, k)) for k in ratios)
 
 
-def _least(t: Term, depth: int = 8) -> bool:
-    """Eliminate axes one by one at their worst end and test what remains with every size at least 1."""
-    for _ in range(depth):
-        axis = next((v for v in t.vars if v.kind == "axis" and v.extent is not None), None)
-        if axis is None:
-            break
-        coef = t.coef_term(axis)
-        if coef is None:
-            return False
-        assert axis.extent is not None
-        if coef.bounds[0] >= 0:
-            t = t.subs({axis: 0})
-        elif coef.bounds[1] <= 0:
-            t = t.subs({axis: axis.extent - 1})
-        else:
-            return False
+def _least(t: Term, depth: int = 12) -> bool:
+    """Whether ``t >= 0`` at its least: axes go to their worst end one by one, then what is not affine is bounded."""
+    if t.bounds[0] >= 0:
+        return True
+    if depth == 0:
+        return False
+    for axis in t.vars:
+        sign = _direction(t, axis) if axis.kind == "axis" and axis.extent is not None else 0
+        if sign:
+            assert axis.extent is not None
+            return _least(t.subs({axis: 0 if sign > 0 else axis.extent - 1}), depth - 1)
+    for mono, k in t.parts.items():
+        for atom in mono:
+            if not isinstance(atom, Var):
+                return _bounded(t, mono, k, atom, depth - 1)
     return _sizes_nonneg(t)
 
 
+def _direction(t: Term, v: Var) -> int:
+    """1 when ``t`` never falls as ``v`` grows (other variables fixed), -1 when it never rises, 0 when that is not known."""
+    signs = {_mono_direction(mono, v) * (1 if c > 0 else -1) for mono, c in t.parts.items() if any(v in _atom_vars(a) for a in mono)}
+    return signs.pop() if len(signs) == 1 else 0
+
+
+def _mono_direction(mono: Mono, v: Var) -> int:
+    holders = [a for a in mono if v in _atom_vars(a)]
+    if len(holders) > 1 or any(_atom_bounds(a)[0] < 0 for a in mono if a is not holders[0]):
+        return 0
+    atom = holders[0]
+    if isinstance(atom, Var):
+        return 1
+    if isinstance(atom, MinMax):
+        signs = {_direction(side, v) for side in (atom.a, atom.b) if v in side.vars}
+        return signs.pop() if len(signs) == 1 else 0
+    return 0 if type(atom) is Mod or v in atom.den.vars else _direction(atom.num, v)
+
+
+def _bounded(t: Term, mono: Mono, k: int, atom: Div | MinMax, depth: int) -> bool:
+    """Prove ``t >= 0`` with one atom of the part ``k*mono`` replaced by what bounds it."""
+    if type(atom) is Mod:
+        return _least(_replace(t, atom, as_term(Var("rem", atom.den))), depth)
+    rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
+    if isinstance(atom, MinMax):
+        if len(mono) == 1 and (k > 0) == (atom.which == "max"):
+            return any(_least(rest + _scale(side, k), depth) for side in (atom.a, atom.b))
+        return all(_least(_replace(t, atom, side), depth) for side in (atom.a, atom.b))
+    num, den = atom.num, atom.den
+    if len(mono) == 1 and den.is_const:  # num - den + 1 <= den*(num // den) <= num, and t is an integer
+        d = den.const
+        return _least(_scale(rest, d) + (_scale(num - (d - 1), k) if k > 0 else _scale(num, k)) + (d - 1), depth)
+    others = [a for a in mono if a is not atom]
+    if product(_of_atom(a) for a in others) == den:
+        return _least(rest + (_scale(num - den + 1, k) if k > 0 else _scale(num, k)), depth)
+    return len(mono) == 1 and nonneg(num) and _least(rest if k > 0 else rest + _scale(num, k), depth)
+
+
+def _replace(t: Term, old: Atom, new: Term) -> Term:
+    """``t`` with one atom replaced wherever it is a factor."""
+    out: Term = Term({}, t.const)
+    for mono, c in t.parts.items():
+        out = out + product([new if a == old else _of_atom(a) for a in mono]) * c
+    return out
+
+
 def _sizes_nonneg(t: Term) -> bool:
-    """``t >= 0`` for all sizes >= 1: shift each size by one and look at the signs; bound what is not a polynomial."""
-    if t.bounds[0] >= 0:
-        return True
-    atoms = {a for m in t.parts for a in m}
-    if any(not isinstance(a, Var) for a in atoms):
-        return _without_division(t)
-    sizes = {v: as_term(v) + 1 for v in t.vars if v.kind == "dim"}
-    shifted = t.subs(sizes)
-    return shifted.const >= 0 and all(c >= 0 for c in shifted.parts.values())
-
-
-def _without_division(t: Term) -> bool:
-    """Replace one ``k*(n // d)`` by its linear bound: ``n - d + 1 <= d*(n // d) <= n``."""
-    for mono, k in t.parts.items():
-        if len(mono) == 1 and type(mono[0]) is Div and mono[0].den.is_const:
-            n, d = mono[0].num, mono[0].den.const
-            rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
-            scaled = _scale(rest, d) + (_scale(n - (d - 1), k) if k > 0 else _scale(n, k))
-            return _sizes_nonneg(scaled + (d - 1))
-        if len(mono) == 1 and isinstance(mono[0], MinMax):
-            return all(_least(t.subs({}) - _scale(_of_atom(mono[0]), k) + _scale(side, k)) for side in (mono[0].a, mono[0].b))
-    return False
+    """A polynomial in sizes ``>= 1``: shift each by one and look at the signs."""
+    shifted = t.subs({v: as_term(v) + 1 for v in t.vars if v.kind == "dim"})
+    return shifted.const >= 0 and all(c >= 0 and all(isinstance(a, Var) and a.kind == "dim" for a in m) for m, c in shifted.parts.items())
 
 
 def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
