@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from codegen.analysis.access import Access, Strides, product_reads, read_access, size
+from codegen.analysis.access import Strides, product_reads, read_access, size
 from codegen.target.model import Target
-from dsl.dim import Var
+from dsl.dim import Term, Var, as_term
 from dsl.expr import Read
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import annotate, reorder, set_role, split
@@ -51,7 +51,7 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: str, target: Target, st
         nest = set_role(nest, anchor, x, "parallel")
     nest = set_role(nest, anchor, f"{lane_loop}.o", "parallel")
     nest = _spread(nest, anchor, batch, f"{lane_loop}.o", inner, target)
-    nest = _pack(nest, anchor, heavy, sides, lane, row, f"{lane_loop}.o", strides)
+    nest = _pack(nest, heavy, sides, lane, strides)
     flops = 2
     for v in (*s.axes, *s.bound):
         flops *= size(v.extent)
@@ -72,14 +72,31 @@ def _choose_axes(nest: Nest, s: Stage, sides: tuple[Read, Read], strides: Stride
 
     def fitness(v: Var) -> tuple[int, int, int]:
         others = [r for r in sides if v not in r.free]
-        loads = [read_access(r, strides).stride(v) for r in sides if v in r.free]
-        return (1 if others else 0, (2 if written.get(v) == 1 else 0) + (1 if 1 in loads else 0), min(size(v.extent), 64))
+        loads = [2 if read_access(r, strides).stride(v) == 1 else 1 if _separable(r, v) else 0 for r in sides if v in r.free]
+        return (1 if others else 0, 2 * min(loads, default=0) + (1 if written.get(v) == 1 else 0), min(size(v.extent), 64))
 
     lane = max(spatial, key=fitness)
     rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
     shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
     row = max(shared or rows, key=lambda v: size(v.extent), default=None)
     return lane, row
+
+
+def _separable(r: Read, v: Var) -> bool:
+    """Whether one index of the read is the axis itself and no other index mentions it: a permuted copy makes it contiguous."""
+    own = [i for i in r.indices if v in (i.vars if isinstance(i, Term) else i.free)]
+    return len(own) == 1 and own[0] == as_term(v)
+
+
+def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
+    """Whether register tiles pay: the lane factor is contiguous, or enough rows share a contiguous copy of it."""
+    s = nest[heavy]
+    sides = product_reads(s.body.args[0])
+    assert sides is not None
+    lane, row = _choose_axes(nest, s, sides, strides)
+    factor = next((r for r in sides if lane in r.free), None)
+    contiguous = factor is None or read_access(factor, strides).stride(lane) == 1
+    return contiguous or (row is not None and size(row.extent) >= 8)
 
 
 def _result_strides(nest: Nest, s: Stage, strides: Strides) -> dict[Var, int]:
@@ -148,12 +165,28 @@ def _spread(nest: Nest, anchor: str, batch: list[str], lane_loop: str, inner: li
     return nest
 
 
-def _pack(nest: Nest, anchor: str, heavy: str, sides: tuple[Read, Read], lane: Var, row: Var | None, at: str, strides: Strides) -> Nest:
-    """Copy the lane factor's panel so that the inner loop reads it contiguously, when it is not, and rows reuse it enough."""
-    factor = next((r for r in sides if lane in r.free and (row is None or row not in r.free)), None)
-    if factor is None or row is None or size(row.extent) < 16:
+def _pack(nest: Nest, heavy: str, sides: tuple[Read, Read], lane: Var, strides: Strides) -> Nest:
+    """Read the lane factor through a copy in which its lane dimension is contiguous, when it is not."""
+    factor = next((r for r in sides if lane in r.free), None)
+    if factor is None or read_access(factor, strides).stride(lane) == 1 or not _separable(factor, lane):
         return nest
-    x: Access = read_access(factor, strides)
-    if x.offset is None or x.stride(lane) == 1:
-        return nest
-    return nest
+    at = next(n for n, i in enumerate(factor.indices) if isinstance(i, Term) and i == as_term(lane))
+    order = [n for n in range(factor.tensor.ndim) if n != at] + [at]
+    nest, copy = cache_read(nest, heavy, factor.tensor, f"{factor.tensor.name}.packed", order)
+    c = nest[copy]
+    names = c.axis_names()
+    loops = [names[c.axes[n]] for n in order]
+    extent = size(c.axes[at].extent)
+    width = 16
+    while width > 1 and width // 2 >= extent:
+        width //= 2
+    nest = split(nest, copy, loops[-1], width)
+    nest = reorder(nest, copy, [f"{loops[-1]}.o", *loops[:-1], f"{loops[-1]}.i"])
+    nest = set_role(nest, copy, f"{loops[-1]}.i", "vectorize")
+    nest = set_role(nest, copy, f"{loops[-1]}.o", "parallel")
+    if len(loops) > 1:
+        nest = set_role(nest, copy, loops[0], "parallel")
+    total = 1
+    for v in c.axes:
+        total *= size(v.extent)
+    return annotate(nest, copy, "serial", True) if total < 20_000 else nest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
-from codegen.heuristics.contraction import schedule_contraction
+from codegen.heuristics.contraction import schedule_contraction, worth_tiling
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
 from codegen.target.model import Target
 from dsl.dim import Var
@@ -135,7 +135,7 @@ def _factor(nest: Nest, name: str, axis: Var, target: Target, rows: int) -> Nest
 def _schedule_group(nest: Nest, group: Group, target: Target, strides: Strides) -> Nest:
     anchor = nest[group.anchor]
     heavy = next((m for m in (group.anchor, *group.members) if is_contraction(nest[m])), None)
-    if heavy is not None:
+    if heavy is not None and worth_tiling(nest, heavy, strides):
         return schedule_contraction(nest, group.anchor, heavy, target, strides)
     if anchor.kind == "scan":
         return _schedule_scan(nest, anchor, target, strides)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from codegen.analysis.access import cost, product_reads, size
-from dsl.algebra import reads
+from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
-from dsl.expr import Reduce
+from dsl.expr import Reduce, Where
 from dsl.nest import Nest, Stage, total_extent
 from dsl.primitives.storage import compute_inline, merge
 
@@ -35,6 +35,8 @@ def _inline(nest: Nest) -> Nest:
         evaluations = sum(iterations(c) * _times_read(c, s) for c in consumers)
         work = max(cost(t.body) for t in s.tensors)
         once = evaluations <= points
+        if not once and any(is_contraction(c) for c in consumers) and any(isinstance(e, Where) for t in s.tensors for e in walk(t.body)):
+            continue  # a guard evaluated once per element is cheaper than one in the inner loop
         if once or work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points):
             nest = compute_inline(nest, s.name)
     return nest

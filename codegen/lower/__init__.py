@@ -5,11 +5,19 @@ from __future__ import annotations
 from codegen.lower.context import Context, InMemory, contiguous
 from codegen.lower.loops import emit_attached, emit_stage
 from codegen.tile.ir import Block, Buffer, Builder, Phase, TileProgram
-from dsl.dim import Term, Var
+from dsl.dim import Term, Var, as_term
 from dsl.expr import Tensor
-from dsl.nest import GRID_ROLES, Nest, place
+from dsl.nest import GRID_ROLES, Nest, Stage, place
 
 __all__ = ["emit_attached", "lower"]
+
+
+def permuted(s: Stage) -> tuple[Term, ...]:
+    """Strides of a root stage's buffer whose layout is a permutation of its axes."""
+    assert s.layout is not None
+    order = [next(n for n, a in enumerate(s.axes) if t == as_term(a)) for t in s.layout]
+    packed = contiguous(tuple(s.tensors[0].shape[n] for n in order))
+    return tuple(packed[order.index(n)] for n in range(len(order)))
 
 
 def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, name: str = "") -> TileProgram:
@@ -31,7 +39,9 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
         while unique in names:
             unique, n = f"{label}_{n}", n + 1
         names.add(unique)
-        b = Buffer(unique, t.dtype, t.shape, strides.get(t, contiguous(t.shape)), scope)
+        s = nest.producer(t)
+        steps = strides.get(t) or (permuted(s) if s is not None and s.layout is not None and scope == "workspace" else contiguous(t.shape))
+        b = Buffer(unique, t.dtype, t.shape, steps, scope)
         buffers.append(b)
         bindings[t] = InMemory(b)
 

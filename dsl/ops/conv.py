@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from dsl.carrier import SUM
 from dsl.errors import ShapeError
-from dsl.expr import Expr, Tensor, op, where
+from dsl.expr import Expr, Tensor, index, op, where
 from dsl.ops.dispatch import build, operation, same_size, static
 from dsl.program import reduce_axis, reduce_over
 
@@ -24,24 +26,30 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: 
     sizes = [(s + 2 * p - g * (w - 1) - 1) // t + 1 for s, p, g, w, t in zip(x.shape[2:], pads, gaps, weight.shape[2:], steps)]
     per_group = weight.shape[0] // groups if groups > 1 else None
 
+    source = _padded(x, pads)
+
     def body(n: Any, f: Any, *at: Any) -> Expr:
-        places = [p * t + r * g - pad for p, t, r, g, pad in zip(at, steps, offsets, gaps, pads)]
+        places = [p * t + r * g for p, t, r, g in zip(at, steps, offsets, gaps)]
         channel = c if per_group is None else op("floordiv", f, static(per_group, "channels of a group")) * static(weight.shape[1], "channels") + c
-        value: Any = x.read(n, channel, *places)
-        for i, (place, pad) in enumerate(zip(places, pads)):
-            if pad:
-                inside = (place >= 0) & (place < _index(x.shape[i + 2]))
-                value = where(inside, value, 0)
-        total = reduce_over(SUM, (value * weight.read(f, c, *offsets),), (c, *offsets))
+        total = reduce_over(SUM, (source.read(n, channel, *places) * weight.read(f, c, *offsets),), (c, *offsets))
         return total if bias is None else total + bias.read(f)
 
     names = ("n", "f", *_AXES[3 - rank:])
     return build(f"conv{rank}d", (x.shape[0], weight.shape[0], *sizes), body, names)
 
 
-def _index(size: Any) -> Any:
-    from dsl.expr import index  # noqa: PLC0415
-    return index(size)
+def _padded(x: Tensor, pads: list[int]) -> Tensor:
+    """The tensor with zeros around its last dimensions; a definition of its own, so that a schedule may compute it once."""
+    if not any(pads):
+        return x
+
+    def body(n: Any, c: Any, *at: Any) -> Expr:
+        places = [p - pad for p, pad in zip(at, pads)]
+        inside = [(place >= 0) & (place < index(size)) for place, size, pad in zip(places, x.shape[2:], pads) if pad]
+        return where(functools.reduce(operator.and_, inside), x.read(n, c, *places), 0)
+
+    sizes = [s + 2 * p for s, p in zip(x.shape[2:], pads)]
+    return build("padded", (*x.shape[:2], *sizes), body, ("n", "c", *_AXES[3 - len(pads):]))
 
 
 def _each(value: Any, rank: int, what: str) -> list[int]:
