@@ -17,11 +17,13 @@ from codegen.lower import lower
 from codegen.target import Target, by_name
 from codegen.tile.ir import TileProgram
 from dlc import cache
+from dlc.autograd import Derived
 from dlc.runtime.arguments import as_tensor, give_back, torch_dtype
 from dlc.runtime.cpu import assembly, compile_object, load_object
 from dlc.runtime.device import host_target
 from dsl.bind import bind_sizes
 from dsl.check import prove_bounds, verify
+from dsl.derivative import vjp
 from dsl.dim import Term, as_term, product
 from dsl.errors import ArgumentError, BoundsError, TargetError, UserError
 from dsl.expr import Tensor
@@ -81,6 +83,7 @@ class Kernel:
         self.__name__, self.__doc__ = fn.__name__, fn.__doc__
         self._program: Program | None = None
         self._launchers: dict[Any, Launcher] = {}
+        self._backwards: dict[tuple[str, ...], Kernel] = {}
 
     @property
     def program(self) -> Program:
@@ -125,8 +128,11 @@ class Kernel:
             raise TargetError(f"{program.name} was called with a tensor on {next(t.device for t in tensors if t.device.type != 'cpu')}",
                               "kernels run on the CPU so far; GPU code can be compiled with kernel.compile", "move the tensors: .cpu()")
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            raise ArgumentError(f"an argument of {program.name} requires grad", "derived backwards are not wired into torch autograd yet",
-                                "call it under torch.no_grad()")
+            if out is not None:
+                raise ArgumentError(f"out= of {program.name} with an argument that requires grad", "autograd cannot follow writes to it",
+                                    "leave out= away, or call under torch.no_grad()")
+            results = Derived.apply(self._run, self._run_backward, *tensors)
+            return results[0] if program.single else results
         full = tuple((t.shape, t.stride(), t.dtype) for t in tensors)
         launcher = self._launchers.get(full)
         if launcher is None:
@@ -138,6 +144,44 @@ class Kernel:
         numpy = any(isinstance(a, np.ndarray) for a in args) and not any(isinstance(a, torch.Tensor) for a in args)
         given = out if isinstance(out, (tuple, list)) else (out,) if out is not None else [give_back(r, numpy) for r in results]
         return given[0] if program.single else tuple(given)
+
+    def _run(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        results = self(*tensors)
+        return [results] if self.program.single else list(results)
+
+    def _run_backward(self, wanted: tuple[int, ...], tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Gradients of the inputs at the positions wanted."""
+        back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
+        values = {t.name: v for t, v in zip(self.program.inputs, tensors)}
+        values |= {f"d_{t.name}": v for t, v in zip(self.program.outputs, cotangents)}
+        grads = back(*(values[t.name] for t in back.program.inputs))
+        return [grads] if back.program.single else grads
+
+    def _backward(self, wrt: tuple[str, ...]) -> Kernel:
+        if wrt not in self._backwards:
+            self._backwards[wrt] = Kernel.of(vjp(self.program, wrt))
+        return self._backwards[wrt]
+
+    @property
+    def vjp(self) -> Kernel:
+        """The derived backward, itself a kernel: from the inputs it needs and ``d_<output>`` to ``d_<input>`` of every float input.
+
+        Raises:
+            DerivativeError: the definition has no derivative.
+        """
+        return self._backward(tuple(t.name for t in self.program.inputs if t.dtype.is_float))
+
+    @staticmethod
+    def of(program: Program) -> Kernel:
+        """A kernel of a program that exists already (a derivative, say)."""
+        def fn() -> None:
+            """Stands for the definition."""
+
+        fn.__name__ = program.name
+        k = Kernel(fn)
+        verify(program)
+        k._program = program
+        return k
 
     def _outs(self, launcher: Launcher, out: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Check the tensors to write to: right shape and dtype, contiguous, apart from the inputs and from each other."""

@@ -1,0 +1,33 @@
+"""Derived backwards inside torch autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Forward = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+Backward = Callable[[tuple[int, ...], Sequence[torch.Tensor], Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+
+
+class Derived(torch.autograd.Function):
+    """Runs a kernel forward and its derived kernel backward; differentiable again, since the backward is a kernel too."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Forward, back: Backward, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the kernel; the inputs are kept, everything else is computed again."""
+        ctx.back, ctx.count = back, len(tensors)
+        ctx.save_for_backward(*tensors)
+        results = tuple(run([t.detach() for t in tensors]))
+        ctx.outputs = [(r.shape, r.dtype) for r in results]
+        ctx.mark_non_differentiable(*(r for r in results if not r.dtype.is_floating_point))
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Run the derived kernel for the inputs that need a gradient."""
+        wanted = tuple(n for n in range(ctx.count) if ctx.needs_input_grad[n + 2])
+        given = [torch.zeros(shape, dtype=dtype) if g is None else g for g, (shape, dtype) in zip(cotangents, ctx.outputs)]
+        grads = iter(ctx.back(wanted, ctx.saved_tensors, given))
+        return (None, None, *(next(grads) if n in wanted else None for n in range(ctx.count)))
