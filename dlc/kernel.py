@@ -153,8 +153,9 @@ class Kernel:
         """Gradients of the inputs at the positions wanted."""
         back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
         values = {t.name: v for t, v in zip(self.program.inputs, tensors)}
-        values |= {f"d_{t.name}": v for t, v in zip(self.program.outputs, cotangents)}
-        grads = back(*(values[t.name] for t in back.program.inputs))
+        seeds = [v for t, v in zip(self.program.outputs, cotangents) if t.dtype.is_float]
+        own = back.program.inputs[:len(back.program.inputs) - len(seeds)]
+        grads = back(*(values[t.name] for t in own), *seeds)
         return [grads] if back.program.single else grads
 
     def _backward(self, wrt: tuple[str, ...]) -> Kernel:
