@@ -96,10 +96,14 @@ class Workspace:
 
 @dataclass(frozen=True)
 class TritonArtifact:
-    """Kernels launched in order on one stream, and the scratch tensors they share."""
+    """Kernels launched in order on one stream, and the scratch tensors they share.
+
+    ``error`` names the argument, an i32 tensor of one zero, that receives the code of a failed run-time check; empty without checks.
+    """
 
     kernels: tuple[TritonKernel, ...]
     workspaces: tuple[Workspace, ...] = ()
+    error: str = ""
 
     def pointers(self) -> dict[str, Arg]:
         """Every tensor by name; its access is that of the whole sequence: written before read is ``w``."""
