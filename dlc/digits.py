@@ -74,7 +74,7 @@ def train(digits: Digits, epochs: int = 40, batch: int = 128, seed: int = 0, rep
         losses = []
         for part in torch.randperm(len(x), generator=generator).split(batch):
             step += 1
-            losses.append(_step(weights, moments, x[part], y[part], step))
+            losses.append(_step(weights, moments, x[part], y[part], step, 3e-3 * (1 - epoch / epochs)))
         history.loss.append(sum(losses) / len(losses))
         history.accuracy.append(accuracy(weights, digits))
         if report is not None:
@@ -82,14 +82,14 @@ def train(digits: Digits, epochs: int = 40, batch: int = 128, seed: int = 0, rep
     return history
 
 
-def _step(weights: list[torch.Tensor], moments: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor, y: torch.Tensor, step: int) -> float:
+def _step(weights: list[torch.Tensor], moments: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor, y: torch.Tensor, step: int, rate: float) -> float:
     leaves = [w.detach().requires_grad_() for w in weights]
     loss = cross_entropy(forward(leaves, x), y)
     grads = torch.autograd.grad(loss, leaves)
     for n, (w, g) in enumerate(zip(weights, grads)):
-        new, m, v = adamw(w.reshape(-1), g.reshape(-1), *moments[n], 2e-3, 1 - 0.9**step, 1 - 0.999**step)
+        new, m, v = adamw(w.reshape(-1), g.reshape(-1), *moments[n], rate, 1 - 0.9**step, 1 - 0.999**step)
         weights[n], moments[n] = new.reshape(w.shape), (m, v)
-    return float(loss)
+    return float(loss.detach())
 
 
 def forward(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
