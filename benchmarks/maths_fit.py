@@ -150,6 +150,8 @@ FITS = [
     Fit("log_tail", "(2 atanh(s)/s - 2 - 2/3 s^2) / s^4, in s^2",
         _by_root(lambda s: (2 * mp.atanh(s) / s - 2 - 2 * s**2 / 3) / s**4),
         _by_root(lambda s: s**5 / (2 * mp.atanh(s))), (mpf(0), ((ROOT - 1) / (ROOT + 1)) ** 2), {"f32": 2, "f64": 6}),
+    Fit("sin_half", "(sin(r) - r) / r^3, in r^2", _by_root(lambda r: (mp.sin(r) - r) / r**3),
+        _by_root(lambda r: r**3 / mp.sin(r)), (mpf(0), 4 * QUARTER_TURN), {"f32": 3}),
     Fit("sin", "(sin(r) - r) / r^3, in r^2", _by_root(lambda r: (mp.sin(r) - r) / r**3),
         _by_root(lambda r: r**3 / mp.sin(r)), (mpf(0), QUARTER_TURN), {"f32": 2, "f64": 5}),
     Fit("cos", "(cos(r) - 1 + r^2/2) / r^4, in r^2", _by_root(lambda r: (mp.cos(r) - 1 + r**2 / 2) / r**4),
@@ -179,24 +181,23 @@ error it leaves as a share of the function it serves (2^-24 is half a unit in th
 POLYNOMIALS: dict[tuple[str, str], tuple[float, ...]] = {'''
 
 
-def turn_chunks(first: int) -> tuple[float, float, float]:
-    """The bits of 1 / (2 pi) from the weight 2^(22 - first) down: 29, 29 and 53 of them."""
-    rest = mp.frac(1 / (2 * mp.pi) * mpf(2) ** (first - 23))
-    chunks = []
+def turn_chunks(top: int) -> tuple[float, float, float]:
+    """The bits of 1 / (2 pi) from the weight 2^top down: 29, 29 and 53 of them."""
+    rest = mp.frac(mpf(2) ** (-1 - top) / (2 * mp.pi))
+    chunks, end = [], top + 1
     for width in (29, 29, 53):
-        rest *= mpf(2) ** width
-        chunks.append(mp.floor(rest))
-        rest -= chunks[-1]
-    ends = (29, 58, 111)
-    return tuple(float(chunk * mpf(2) ** (23 - first - end)) for chunk, end in zip(chunks, ends))
+        rest, end = rest * mpf(2) ** width, end - width
+        chunks.append(float(mp.floor(rest) * mpf(2) ** end))
+        rest -= mp.floor(rest)
+    return chunks[0], chunks[1], chunks[2]
 
 
 def print_turn_chunks() -> None:
     """The table that the reduction of large angles selects from."""
-    print("# The angle ranges begin at these powers of two; see quarter_turns.py.")
+    print("# For angles from this power of two on (the first: for all below the second); see angles.py.")
     print("TURN_CHUNKS: tuple[tuple[int, tuple[float, float, float]], ...] = (")
-    for first in (17, 46, 75, 104):
-        print(f"    ({first}, {turn_chunks(first)!r}),")
+    for first in (25, 60, 94):
+        print(f"    ({first}, {turn_chunks(22 - first)!r}),")
     print(")")
 
 

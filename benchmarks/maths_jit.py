@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import llvmlite.binding as llvm  # noqa: TID251 (a benchmark, not the compiler: it runs what it measures)
@@ -30,17 +30,25 @@ class Loop:
     function: Callable[..., None]
     engine: Any
 
-    def into(self, out: np.ndarray, *inputs: np.ndarray) -> None:
-        """Apply to contiguous arrays whose length is a multiple of step."""
-        self.function(*(array.ctypes.data for array in inputs), out.ctypes.data, out.size)
+    def bind(self, out: np.ndarray, *inputs: np.ndarray) -> Callable[[], None]:
+        """A call on contiguous arrays whose length is a multiple of step, with as little overhead as ctypes allows."""
+        return partial(self.function, *(array.ctypes.data for array in inputs), out.ctypes.data, out.size)
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         """Apply to arrays of any equal length."""
         size = inputs[0].size
         padded = [np.resize(x.astype(_NUMPY[self.dtype], copy=False), -(-size // self.step) * self.step) for x in inputs]
         out = np.empty_like(padded[0])
-        self.into(out, *padded)
+        self.bind(out, *padded)()
         return out[:size]
+
+
+def aligned(size: int, dtype: str) -> np.ndarray:
+    """An uninitialised array that begins on a cache line, as torch's do."""
+    kind = np.dtype(_NUMPY[dtype])
+    raw = np.empty(size * kind.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * kind.itemsize].view(kind)
 
 
 @cache

@@ -1,1 +1,12 @@
-"""Derivatives of programs, reverse and forward mode."""
+"""Derivatives of programs: reverse mode (:func:`vjp`, :func:`pullback`) and forward mode (:func:`jvp`).
+
+A derivative is an ordinary program: it prints, is scheduled, compiled and differentiated like any other. ``split`` gives each
+reduction a definition of its own, ``rules`` and ``reductions`` hold the calculus, ``system`` and ``gather`` turn the adjoint of a
+read into dense loops, ``adjoint`` puts the pieces together, ``saving`` decides what the forward keeps.
+"""
+
+from dsl.derivative.forward import jvp, pushforward
+from dsl.derivative.reverse import forward_with_saves, pullback, vjp
+from dsl.derivative.split import split, split_program
+
+__all__ = ["forward_with_saves", "jvp", "pullback", "pushforward", "split", "split_program", "vjp"]

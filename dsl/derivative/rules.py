@@ -28,16 +28,19 @@ _SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760)
 def digamma(x: Any) -> Expr:
     """The derivative of ``lgamma``: recurrence to ``x >= 8.5``, then the asymptotic series; reflection below one half."""
     left = x < 0.5
-    z = where(left, 1 - x, x)
-    shifted = z + 8
-    inverse = 1 / (shifted * shifted)
+    z: Any = where(left, 1 - x, x)
+    shifted: Any = z + 8
+    inverse: Any = 1 / (shifted * shifted)
     series: Any = const(0, x.dtype)
     for c in reversed(_SERIES):
         series = (series + c) * inverse
-    value: Any = op("log", shifted) - 0.5 / shifted + series
+    log: Any = op("log", shifted)
+    value = log - 0.5 / shifted + series
     for n in range(8):
-        value = value - 1 / (z + n)
-    return where(left, value - math.pi / op("tan", x * math.pi), value)
+        term: Any = z + n
+        value = value - 1 / term
+    tangent_: Any = op("tan", x * math.pi)
+    return where(left, value - math.pi / tangent_, value)
 
 
 def _power(a: Any, b: Any, y: Any) -> Partials:

@@ -7,10 +7,11 @@ not taken never turns an infinity into NaN), and comparisons of index terms are 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dsl.algebra import transform
+from dsl.algebra import reads, transform
 from dsl.carrier import SUM
 from dsl.dim import Term, Var, as_term, nonneg, product
 from dsl.dtype import Dtype, bool_
@@ -143,6 +144,8 @@ def _add(x: tuple[Expr, ...], dtype: Dtype) -> Expr | None:
     a, b = x
     if is_value(a, 0) or is_value(b, 0):
         return b if is_value(a, 0) else a
+    if a is b:
+        return mul(a, const(2, dtype))
     if is_op(b, "neg"):
         return fold(op("sub", a, b.args[0]))  # a + -b = a - b
     if is_op(a, "neg"):
@@ -272,7 +275,7 @@ def _where(cond: Expr, a: Expr, b: Expr) -> Expr | None:
         return select(cond, a.args[1], b)
     if isinstance(b, Where) and b.args[0] is cond:
         return select(cond, a, b.args[2])
-    if isinstance(a, Where) and is_value(b, 0) and is_value(a.args[2], 0):
+    if isinstance(a, Where) and is_value(b, 0) and is_value(a.args[2], 0) and not reads(a.args[0]):
         return where(op("and", cond, a.args[0]), a.args[1], b)
     return None
 
@@ -280,27 +283,36 @@ def _where(cond: Expr, a: Expr, b: Expr) -> Expr | None:
 # -- guards and sums -----------------------------------------------------------------------------------------------
 def guarded(conditions: Iterable[Expr], value: Expr) -> Expr:
     """``value`` where every condition holds, else 0; what the others imply is dropped, and ``value`` is simplified with them."""
-    kept: list[Expr] = []
-    for cond in conditions:
-        for c in conjuncts(fold(cond)):
-            if decide(c) is not True and not any(c is k for k in kept):
-                kept.append(c)
-    for c in list(kept):
-        others = [f for k in kept if k is not c for f in as_facts(k)]
-        known = decide(c, others)
-        if known is False:
-            return zero(value.dtype)
-        if known:
-            kept = [k for k in kept if k is not c]
+    kept = _needed(conditions)
+    if kept is None:
+        return zero(value.dtype)
     value = simplify(value, [f for k in kept for f in as_facts(k)])
     for c in kept:
         value = transform(value, lambda e, c=c: const(True, bool_) if e is c else fold(e))  # type: ignore[misc]
-    if not kept or is_value(value, 0):
+    if is_value(value, 0):
         return value
-    cond = kept[0]
-    for c in kept[1:]:
-        cond = op("and", cond, c)
-    return select(cond, value, zero(value.dtype))
+    memory = [bool(reads(c)) for c in kept]
+    for level in (True, False):  # a condition that reads is itself evaluated only where those that do not read hold
+        some = [c for c, m in zip(kept, memory) if m is level]
+        if some:
+            value = select(functools.reduce(lambda a, b: op("and", a, b), some), value, zero(value.dtype))
+    return value
+
+
+def _needed(conditions: Iterable[Expr]) -> list[Expr] | None:
+    """The distinct conditions that do not follow from the others; None when they contradict each other."""
+    kept: list[Expr] = []
+    for cond in conditions:
+        for c in conjuncts(simplify(cond)):
+            if decide(c) is not True and not any(c is k for k in kept):
+                kept.append(c)
+    for c in list(kept):
+        known = decide(c, [f for k in kept if k is not c for f in as_facts(k)])
+        if known is False:
+            return None
+        if known:
+            kept = [k for k in kept if k is not c]
+    return kept
 
 
 def total(value: Expr, loops: tuple[Var, ...]) -> Expr:

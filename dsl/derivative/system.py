@@ -61,6 +61,7 @@ class System:
     def __init__(self, rows: Sequence[Term], boxes: dict[Var, Box | None], preferred: Iterable[Var] = ()) -> None:
         self.rows, self.boxes, self.preferred = list(rows), boxes, set(preferred)
         self.out = Solution()
+        self.inside: set[Var] = set()
 
     def solve(self) -> Solution:
         """All solutions.
@@ -89,7 +90,7 @@ class System:
                 values[v] = values[v].subs(values)
         self.out.zeros = [z.subs(values) for z in self.out.zeros]
         for v, box in self.boxes.items():
-            if box is not None and box.checked and v in values:
+            if box is not None and box.checked and v in values and v not in self.inside:
                 rest = values[v] - box.low
                 for bound in (rest, box.extent - 1 - rest):
                     if not nonneg(bound):
@@ -137,7 +138,14 @@ class System:
             remainder = rest % c
             if remainder != 0:
                 self.out.zeros.append(remainder)
-        self._assign(v, rest // c)
+        self._divide(v, rest, c)
+
+    def _divide(self, v: Var, rest: Term, c: Term, sign: int = 1) -> None:
+        """``v = sign * (rest // c)``, proved inside its box where that follows from the range of ``rest``."""
+        box = self.boxes[v]
+        if box is not None and sign > 0 and nonneg(rest - c * box.low) and nonneg(c * (box.low + box.extent) - 1 - rest):
+            self.inside.add(v)
+        self._assign(v, rest // c * sign)
 
     # -- mixed radix -------------------------------------------------------------------------------------------
     def _radix(self) -> bool:
@@ -175,15 +183,15 @@ class System:
         weight: Term = as_term(1)
         for n, (v, c) in enumerate(digits):
             box = self.boxes[v]
-            digit = rest // weight
             if n < len(digits) - 1:
                 assert box is not None
-                digit = digit % box.extent
+                digit = rest // weight % box.extent
+                self.inside.add(v)
                 value = box.low + digit if _positive(c) else box.low + box.extent - 1 - digit
                 self._assign(v, value)
                 weight = weight * box.extent
             else:
-                self._assign(v, digit if _positive(c) else -digit)
+                self._divide(v, rest, weight, 1 if _positive(c) else -1)
 
     # -- Smith normal form -------------------------------------------------------------------------------------
     def _components(self) -> list[tuple[list[Term], list[Var]]]:

@@ -6,7 +6,7 @@ A function takes a `MathBuilder` and opaque values, `exp(b, x)`, and knows no ha
 - builder.py         the primitive operations a builder supplies
 - exponential.py     exp, exp2, expm1, sigmoid, tanh, sinh, cosh
 - logarithm.py       log, log2, log10, log1p, softplus, asinh, acosh, atanh, pow
-- trigonometric.py   sin, cos, tan and inverses; quarter_turns.py reduces their angle
+- trigonometric.py   sin, cos, tan and inverses; angles.py reduces their angle
 - error.py           erf, erfc
 - core.py, tables.py formats, shared pieces, coefficients (fitted by benchmarks/maths_fit.py)
 """

@@ -130,12 +130,18 @@ def sigmoid(b: MathBuilder, x: Value) -> Value:
 
 
 def tanh(b: MathBuilder, x: Value) -> Value:
-    """(e^2x - 1) / (e^2x + 1), from expm1 so that it is relatively accurate near zero; exactly odd."""
+    """(e^2x - 1) / (e^2x + 1), from expm1 so that it is relatively accurate near zero; exactly odd.
+
+    Above 1/2 it is taken as 1 - 2 / (e^2x + 1) instead, where the rounding errors count for less.
+    """
+    one, two = b.const(1.0, x), b.const(2.0, x)
     magnitude = b.min(b.const(TANH_SATURATES[b.dtype(x)], x), b.abs(x))
     r, bits = reduce_by_ln2(b, b.add(magnitude, magnitude), format_of(b, x).bias)
-    power, one = power_of_two(b, bits, x), b.const(1.0, x)
-    p = expm1_polynomial(b, r)
-    return with_sign(b, b.div(b.fma(power, p, b.sub(power, one)), b.fma(power, p, b.add(power, one))), x)
+    power, p = power_of_two(b, bits, x), expm1_polynomial(b, r)
+    large = b.cmp("gt", magnitude, b.const(0.5, x))
+    numerator = b.select(large, two, b.fma(power, p, b.sub(power, one)))
+    ratio = b.div(numerator, b.fma(power, p, b.add(power, one)))
+    return with_sign(b, b.select(large, b.sub(one, ratio), ratio), x)
 
 
 def sinh(b: MathBuilder, x: Value) -> Value:

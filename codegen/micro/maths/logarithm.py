@@ -143,14 +143,13 @@ def _scaled_log1p(b: MathBuilder, f: Value, factor: dict[str, tuple[float, ...]]
 
 
 def _log1p_of_finite(b: MathBuilder, x: Value) -> Value:
-    """log(1 + x) for finite x > -1, with f = x 2^-e + (2^-e - 1) so that the low bits of x survive."""
-    form = format_of(b, x)
-    exponent, _ = _split_normal(b, b.add(x, b.const(1.0, x)))
-    shrink = b.shl(b.isub(b.iconst(form.bias, exponent), exponent), form.mantissa)
-    # At the very top of the range e = bias + 1, and 2^-e is a denormal with bits of its own.
-    at_top = b.cmp("gt", exponent, b.iconst(form.bias, exponent))
-    shrink = b.bitcast_float(b.select(at_top, b.iconst(1 << (form.mantissa - 2), exponent), shrink))
-    f = b.fma(x, shrink, b.sub(shrink, b.const(1.0, x)))
+    """log(1 + x) for finite x > -1 that is no denormal, with f = x 2^-e + (2^-e - 1) so that the low bits of x survive."""
+    form, one = format_of(b, x), b.const(1.0, x)
+    exponent, _ = _split_normal(b, b.add(x, one))
+    # 2^(2-e) and x / 4, because at the very top of the range 2^-e is a denormal.
+    shrink = b.bitcast_float(b.shl(b.isub(b.iconst(form.bias + 2, exponent), exponent), form.mantissa))
+    quarter = b.const(0.25, x)
+    f = b.fma(b.mul(x, quarter), shrink, b.fma(shrink, quarter, b.neg(one)))
     return _log_of_parts(b, b.to_float(exponent), f)
 
 

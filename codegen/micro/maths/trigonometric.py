@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+from codegen.micro.maths.angles import Reduced, reduce_double, reduce_single
 from codegen.micro.maths.builder import MathBuilder, Value
 from codegen.micro.maths.core import HALF_PI, flip_sign, pieces, polynomial, sign_bit, small_as_is, with_sign
-from codegen.micro.maths.quarter_turns import Reduced, reduce_by_quarter_turns
 
 
 def sin(b: MathBuilder, x: Value) -> Value:
     """The sine; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
-    reduced = reduce_by_quarter_turns(b, x)
-    return small_as_is(b, x, _quarter_wave(b, reduced, 0))
+    wave = _half_wave(b, x, 0.0) if b.dtype(x) == "f32" else _quarter_wave(b, reduce_double(b, x), 0)
+    return small_as_is(b, x, wave)
 
 
 def cos(b: MathBuilder, x: Value) -> Value:
     """The cosine; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
-    return _quarter_wave(b, reduce_by_quarter_turns(b, x), 1)
+    return _half_wave(b, x, 0.25) if b.dtype(x) == "f32" else _quarter_wave(b, reduce_double(b, x), 1)
 
 
 def tan(b: MathBuilder, x: Value) -> Value:
     """The tangent; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
-    reduced = reduce_by_quarter_turns(b, x)
+    reduced = reduce_single(b, x, 4, 0.0) if b.dtype(x) == "f32" else reduce_double(b, x)
     sine, cosine = _sine(b, reduced), _cosine(b, reduced)
-    odd = _quarter_bit(b, reduced, 0, 1)
+    odd = _is_odd(b, reduced.count)
     result = b.div(b.select(odd, b.neg(cosine), sine), b.select(odd, sine, cosine))
     return small_as_is(b, x, result)
 
 
+def _half_wave(b: MathBuilder, x: Value, ahead: float) -> Value:
+    """The sine of an f32, `ahead` turns further on, by one polynomial over half a wave."""
+    reduced = reduce_single(b, x, 2, ahead)
+    r, square = reduced.r, b.mul(reduced.r, reduced.r)
+    value = b.fma(b.mul(r, square), polynomial(b, "sin_half", square), r)
+    return _negate_if_bit(b, value, reduced.count, 0)
+
+
 def _quarter_wave(b: MathBuilder, reduced: Reduced, ahead: int) -> Value:
-    """The sine, `ahead` quarter turns further on."""
-    quarters = b.iadd(reduced.quarters, b.iconst(ahead, reduced.r)) if ahead else reduced.quarters
-    use_cosine = _quarter_bit(b, reduced, ahead, 1)
-    value = b.select(use_cosine, _cosine(b, reduced), _sine(b, reduced))
-    to_sign = {"f32": 30, "f64": 62}[b.dtype(value)]
-    return flip_sign(b, value, sign_bit(b, b.bitcast_float(b.shl(quarters, to_sign))))
+    """The sine, `ahead` quarter turns further on, by a polynomial each for the steep and the flat quarters."""
+    quarters = b.iadd(reduced.count, b.iconst(ahead, reduced.r))
+    value = b.select(_is_odd(b, quarters), _cosine(b, reduced), _sine(b, reduced))
+    return _negate_if_bit(b, value, quarters, 1)
 
 
-def _quarter_bit(b: MathBuilder, reduced: Reduced, ahead: int, bit: int) -> Value:
-    quarters = reduced.quarters
-    masked = b.iand(quarters, b.iconst(bit, quarters))
-    return b.cmp("eq" if ahead & bit else "ne", masked, b.iconst(0, quarters))
+def _is_odd(b: MathBuilder, count: Value) -> Value:
+    return b.cmp("ne", b.iand(count, b.iconst(1, count)), b.iconst(0, count))
+
+
+def _negate_if_bit(b: MathBuilder, x: Value, count: Value, bit: int) -> Value:
+    top = {"f32": 31, "f64": 63}[b.dtype(x)]
+    return flip_sign(b, x, sign_bit(b, b.bitcast_float(b.shl(count, top - bit))))
 
 
 def _sine(b: MathBuilder, reduced: Reduced) -> Value:

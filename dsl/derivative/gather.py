@@ -1,0 +1,184 @@
+"""The adjoint of one read: from a sum over the reader's points to a dense sum for each element that is read.
+
+``Y[i] = f(.., X[A z + b], ..)`` with ``z = (i, k)`` contributes to ``dX[j]`` the sum of ``dY[i] * df/dX`` over the ``z`` with
+``A z + b = j`` (design section 6). :func:`gather` solves that for ``z``: an identity read needs no loop, a broadcast sums over what
+it repeats, a permutation renames, a strided read runs over a residue class. Nothing scatters. Where an index is no
+quasi-affine term (embeddings, clamped indices), :func:`one_hot` compares it with ``j`` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dsl.algebra import substitute
+from dsl.derivative.simplify import fold, guarded, total
+from dsl.derivative.system import Box, Solution, System, Unsolvable
+from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term
+from dsl.expr import Expr, Read, index, op
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """The adjoint of one read: ``value`` at every point of the box of ``axes`` where the ``guards`` hold."""
+
+    read: Read
+    axes: tuple[Var, ...]
+    guards: tuple[Expr, ...]
+    value: Expr
+    reduced: tuple[Var, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One summand of an adjoint tensor: the sum over ``loops`` of ``value`` where the ``conditions`` hold."""
+
+    loops: tuple[Var, ...]
+    conditions: tuple[Expr, ...]
+    value: Expr
+
+    def body(self) -> Expr:
+        """The summand under its conditions, before summation."""
+        return guarded(self.conditions, self.value)
+
+    def expr(self) -> Expr:
+        """The summand."""
+        return total(self.body(), self.loops)
+
+
+def gather(c: Contribution, at: Sequence[Var]) -> Piece:
+    """What ``c`` adds to the adjoint of the tensor it reads, at the position ``at``.
+
+    Every index that is a quasi-affine term is solved for exactly; the others become comparisons (:func:`one_hot`).
+    """
+    targets: list[Term | Expr] = list(c.read.indices)
+    numbers = list(range(len(targets)))
+    terms = [n for n in numbers if isinstance(targets[n], Term)]
+    attempts: tuple[list[int], ...] = (terms, [n for n in terms if _is_plain(targets[n])], [])
+    for chosen in attempts:
+        try:
+            solution = _solve(c, [(targets[n], at[n]) for n in chosen])  # type: ignore[misc]
+        except Unsolvable:
+            continue
+        order = {v.name: n for n, v in reversed(list(enumerate(c.axes)))}
+        solution.loops.sort(key=lambda v: order.get(v.name, len(order)))
+        return one_hot(c, solution, [(targets[n], at[n]) for n in numbers if n not in chosen])
+    raise AssertionError("a system without equations always has a solution")
+
+
+def one_hot(c: Contribution, solution: Solution, compared: Sequence[tuple[Term | Expr, Var]]) -> Piece:
+    """The piece for a solution, with the indices that were not solved for compared with their positions.
+
+    The dense form of a scatter: ``sum[i](where(idx[i] == j, dY[i], 0))``, linear in the number of readers for each element.
+    Made here only: a sum over ``where(eq(index read from memory, position) & .., value, 0)``, below the conditions that need no
+    memory; a later pass can recognise it and turn it into segmented sums or atomics.
+    """
+    values = solution.values
+    matches = [op("eq", substitute(index(e) if isinstance(e, Term) else e, values), index(j)) for e, j in compared]
+    zeros = [fold(op("eq", index(z), index(ZERO))) for z in solution.zeros]
+    bounds = [fold(op("ge", index(b), index(ZERO))) for b in solution.nonnegative]
+    guards = [substitute(g, values) for g in c.guards]
+    conditions = (*matches, *zeros, *bounds, *guards)
+    return Piece(tuple(solution.loops), conditions, substitute(c.value, values))
+
+
+def _is_plain(e: Term | Expr) -> bool:
+    """Affine with integer coefficients."""
+    return isinstance(e, Term) and all(
+        len([a for a in mono if isinstance(a, Var) and a.kind == "axis"]) <= 1 and all(isinstance(a, Var) for a in mono)
+        and (len(mono) == 1 or not any(isinstance(a, Var) and a.kind == "axis" for a in mono)) for mono in e.parts)
+
+
+def _solve(c: Contribution, equations: Sequence[tuple[Term, Var]]) -> Solution:
+    boxes: dict[Var, Box | None] = {v: Box(ZERO, _greatest(v)) for v in c.axes}
+    extra = [as_term(v.extent) - (as_term(v) + 1) for v in c.axes if v.extent is not None and _moving(v.extent)]
+    unknowns = set(c.axes)
+    splitter = _Splitter(unknowns, boxes)
+    rows = [splitter.term(t) - as_term(j) for t, j in equations]
+    system = System([*rows, *splitter.rows], boxes, c.reduced)
+    out = system.solve()
+    out.nonnegative += [e.subs(out.values) for e in extra]
+    return out
+
+
+def _moving(t: Term) -> bool:
+    return any(v.kind == "axis" for v in t.vars)
+
+
+def _greatest(v: Var) -> Term:
+    """The extent of an axis; its greatest value when it depends on another axis (a triangle)."""
+    assert v.extent is not None
+    found = extreme(v.extent, greatest=True) if _moving(v.extent) else v.extent
+    if found is None:
+        raise Unsolvable(f"the extent {v.extent} has no greatest value")
+    return found
+
+
+def extreme(t: Term, greatest: bool) -> Term | None:
+    """The least or greatest value of a term over its axes, as a term over sizes; None when it is not affine in them."""
+    for _ in range(16):
+        axis = next((v for v in sorted(t.vars, key=lambda v: v.uid) if v.kind == "axis"), None)
+        if axis is None or axis.extent is None:
+            return t if axis is None else None
+        coef = t.coef_term(axis)
+        if coef is None:
+            return None
+        if coef.bounds[0] >= 0:
+            t = t.subs({axis: axis.extent - 1 if greatest else ZERO})
+        elif coef.bounds[1] <= 0:
+            t = t.subs({axis: ZERO if greatest else axis.extent - 1})
+        else:
+            return None
+    return None
+
+
+class _Splitter:
+    """Replaces ``n // d`` and ``n % d`` by unknowns ``q`` and ``r`` with the equation ``n = d*q + r``."""
+
+    def __init__(self, unknowns: set[Var], boxes: dict[Var, Box | None]) -> None:
+        self.unknowns, self.boxes = unknowns, boxes
+        self.rows: list[Term] = []
+        self.seen: dict[tuple[Term, Term], tuple[Term, Term]] = {}
+
+    def term(self, t: Term) -> Term:
+        """``t`` without divisions of unknowns."""
+        out: Term = as_term(t.const)
+        for mono, c in t.parts.items():
+            factor: Term = as_term(c)
+            for atom in mono:
+                factor = factor * self._atom(atom)
+            out = out + factor
+        return out
+
+    def _atom(self, atom: Var | Div | MinMax) -> Term:
+        whole = Term({(atom,): 1}, 0)
+        if isinstance(atom, Var) or not whole.vars & self.unknowns:
+            return whole
+        if isinstance(atom, MinMax) or atom.den.vars & self.unknowns:
+            raise Unsolvable(f"{atom} is not affine")
+        q, r = self._parts(atom.num, atom.den)
+        return r if isinstance(atom, Mod) else q
+
+    def _parts(self, num: Term, den: Term) -> tuple[Term, Term]:
+        key = num, den
+        if key not in self.seen:
+            q, r = Var("q", None), Var("r", den)
+            low, high = extreme(num, False), extreme(num, True)
+            first = low // den if low is not None else ZERO
+            self.boxes[q] = Box(first, _span(low, high, den), checked=False) if low is not None and high is not None else None
+            self.boxes[r] = Box(ZERO, den)
+            self.unknowns |= {q, r}
+            self.seen[key] = as_term(q), as_term(r)
+            inner = self.term(num)
+            self.rows.append(inner - self.seen[key][0] * den - self.seen[key][1])
+        return self.seen[key]
+
+
+def _span(low: Term, high: Term, den: Term) -> Term:
+    """How many values ``n // den`` takes for ``n`` in ``[low, high]``."""
+    exact = high + 1 - low
+    if low % den == 0 and exact % den == 0:
+        return exact // den
+    return high // den - low // den + 1
+
+

@@ -1,0 +1,241 @@
+"""Reverse mode over definitions: from cotangents of the outputs to gradients of the inputs, as ordinary definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from dsl.algebra import inputs_and_computes, reads, substitute
+from dsl.carrier import SUM
+from dsl.derivative.adjoint import Adjoint, inline_single_uses
+from dsl.derivative.gather import Contribution
+from dsl.derivative.invariance import irrelevant_extrema
+from dsl.derivative.pointwise import Backward
+from dsl.derivative.reductions import Partials, Site, backward_scan, position_of, reduction_partials, scan_partials
+from dsl.derivative.simplify import mul
+from dsl.derivative.split import is_pointwise, split, split_program, stripped, unique
+from dsl.dim import Var, as_term
+from dsl.errors import DerivativeError
+from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, index, scan
+from dsl.program import Program
+
+
+def pullback(outputs: Sequence[Compute], cotangents: Mapping[Tensor, Tensor], wrt: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """The gradients of ``sum(cotangent * output)`` with respect to tensors of a graph of definitions.
+
+    Args:
+        outputs: definitions; those without a cotangent are ignored.
+        cotangents: for each output, a tensor of its shape and dtype.
+        wrt: float inputs or definitions that the outputs depend on; where they do not depend, the gradient is zero.
+
+    Returns:
+        For each of ``wrt`` a tensor of its shape and dtype: a new definition, or a cotangent itself. They refer to the
+        definitions of the forward graph, or of its :func:`dsl.derivative.split.split` form where that differs (split a
+        definition when it is made, and both are the same).
+
+    Raises:
+        DerivativeError: an integer tensor in ``wrt``, or a carrier without a derivative.
+    """
+    for t in wrt:
+        if not t.dtype.is_float:
+            raise DerivativeError(f"`{t.name}` is {t.dtype}: only floats have derivatives", f"it is declared {t}", loc=t.loc)
+    form = split([*outputs, *wrt])
+    forward = inputs_and_computes(tuple(form.of(t) for t in outputs))[1]
+    sweep = _Sweep(forward, [form.of(t) for t in wrt], [form.of(t) for t in outputs])
+    for t in outputs:
+        if t in cotangents and t.dtype.is_float:
+            sweep.adjoint(form.of(t)).add_tensor(cotangents[t])
+    sweep.run()
+    found = [sweep.result(form.of(t)) for t in wrt]
+    tidy = inline_single_uses(found, inputs_and_computes((*forward, *cotangents.values()))[1])
+    return dict(zip(wrt, tidy))
+
+
+class _Sweep:
+    """One reverse pass over definitions in dependence order."""
+
+    def __init__(self, forward: Sequence[Compute], wrt: Iterable[Tensor], outputs: Sequence[Tensor]) -> None:
+        self.forward, self.wrt = forward, set(wrt)
+        self.active = depends(forward, self.wrt)
+        self.active -= irrelevant_extrema(forward, outputs, self.wrt)
+        self.adjoints: dict[Tensor, Adjoint] = {}
+        self.results: dict[Tensor, Tensor] = {}
+
+    def adjoint(self, t: Tensor) -> Adjoint:
+        """The adjoint of a tensor, empty at first."""
+        if t not in self.adjoints:
+            self.adjoints[t] = Adjoint(t)
+        return self.adjoints[t]
+
+    def run(self) -> None:
+        """Visit every definition after all its readers."""
+        for y in reversed(self.forward):
+            if y in self.active and y in self.adjoints:
+                bar = self.result(y)
+                for c in contributions(y, bar, self.active):
+                    self.adjoint(c.read.tensor).add(c)
+
+    def result(self, t: Tensor) -> Tensor:
+        """The finished adjoint of a tensor."""
+        if t not in self.results:
+            self.results[t] = self.adjoint(t).build(f"d_{t.name}")
+        return self.results[t]
+
+
+def depends(forward: Sequence[Compute], wrt: set[Tensor]) -> set[Tensor]:
+    """``wrt`` and every float definition that reads something of it."""
+    out = set(wrt)
+    for c in forward:
+        if c.dtype.is_float and any(r.tensor in out and r.dtype.is_float for r in reads(c.body)):
+            out.add(c)
+    return out
+
+
+# -- one definition ------------------------------------------------------------------------------------------------
+def contributions(y: Compute, bar: Tensor, active: set[Tensor]) -> list[Contribution]:
+    """What the definition ``y`` in split form, with adjoint ``bar``, gives to the active tensors it reads."""
+    g = bar.read(*(index(a) for a in y.axes))
+    if is_pointwise(y.body):
+        own = y.read(*(index(a) for a in y.axes))
+        found = Backward(active, {y.body: own}).run(y.body, g)
+        return [Contribution(r, y.axes, guards, value) for r, guards, value in found]
+    guards, core = stripped(y.body)
+    if isinstance(core, Reduce):
+        if not any(_is_active(a, active) for a in core.args):
+            return []
+        seeds = [None if p is None else mul(g, p) for p in reduction_partials(Site(y, guards), core)]
+        return _through(core.args, seeds, (*y.axes, *core.axes), core.axes, guards, active)
+    assert isinstance(core, Scan), core
+    return _scan(y, core, bar, guards, active)
+
+
+def _is_active(e: Expr, active: set[Tensor]) -> bool:
+    return any(r.tensor in active and r.dtype.is_float for r in reads(e))
+
+
+def _through(args: Sequence[Expr], seeds: Partials, axes: tuple[Var, ...], reduced: tuple[Var, ...], guards: tuple[Expr, ...],
+             active: set[Tensor]) -> list[Contribution]:
+    """Continue into the operands of a reduction or scan."""
+    out = []
+    for a, seed in zip(args, seeds):
+        if seed is not None and a.dtype.is_float:
+            found = Backward(active).run(a, seed)
+            out += [Contribution(r, axes, (*guards, *inner), value, reduced) for r, inner, value in found]
+    return out
+
+
+def _scan(y: Compute, e: Scan, bar: Tensor, guards: tuple[Expr, ...], active: set[Tensor]) -> list[Contribution]:
+    if not any(_is_active(a, active) for a in e.args):
+        return []
+    p = position_of(e, y.axes)
+    if any(p in g.free for g in guards):
+        raise DerivativeError(f"the scan in `{y.name}` stands under a condition on its own position", loc=y.loc,
+                              remedy="scan the whole axis in a definition of its own, and select from that")
+    site = Site(y, guards)
+    t: Var = e.axis
+    g = bar.read(*(index(a) for a in y.axes))
+    axes = tuple(t if a is p else a for a in y.axes)
+    seeds: Partials
+    if e.carrier == SUM:
+        q = Var(p.name, p.extent)
+        later = scan(SUM, (substitute(g, {p: as_term(q)}),), q, as_term(t), exclusive=e.exclusive, reverse=not e.reverse)
+        seeds = [site.helper("adjoint", later, axes)]
+    else:
+        step = scan_partials(site, e, p)
+        behind = backward_scan(site, e, p, step, g)
+        seeds = [None if b is None else mul(behind, b) for b in step.partials]
+    return _through(e.args, seeds, axes, (t,), guards, active)
+
+
+# -- programs ------------------------------------------------------------------------------------------------------
+def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Compute | str] = ()) -> Program:
+    """The backward of a program: gradients of its float inputs from cotangents of its float outputs.
+
+    Args:
+        program: any program, a derivative too.
+        wrt: names of the inputs wanted; every float input when omitted.
+        saved: definitions of ``split_program(program)``, or their names, that the forward keeps
+            (:func:`forward_with_saves`); everything else that the gradients need is computed again.
+
+    Returns:
+        A program whose inputs are those inputs of ``program`` that it needs, then the saved tensors it needs, then a
+        cotangent ``d_<output>`` per float output; its outputs are ``d_<input>`` in the order of ``wrt``.
+
+    Raises:
+        DerivativeError: an unknown or integer input in ``wrt``, no float input or output, or a carrier without a derivative.
+    """
+    form = split_program(program)
+    targets = targets_of(form, wrt)
+    keep = find_saved(form, saved)
+    taken = {t.name for t in (*form.inputs, *keep)}
+    given: dict[Tensor, Tensor] = {
+        y: Input(unique(f"d_{y.name}", taken), y.shape, y.dtype, y.loc) for y in form.outputs if y.dtype.is_float}
+    if not given:
+        raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
+    found = pullback(form.outputs, given, targets)
+    kept: dict[Tensor, Tensor] = {c: Input(c.name, c.shape, c.dtype, c.loc) for c in keep}
+    outputs = tuple(own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], kept))
+    needed = set(inputs_and_computes(outputs)[0])
+    inputs = tuple(t for t in (*form.inputs, *kept.values()) if t in needed) + tuple(given.values())
+    return Program(f"{program.name}_vjp", inputs, outputs, len(outputs) == 1, program.loc)  # type: ignore[arg-type]
+
+
+def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Program:
+    """The program with the saved definitions as further outputs (those that are no outputs already), in the order given."""
+    form = split_program(program)
+    extra = tuple(c for c in find_saved(form, saved) if c not in form.outputs)
+    if not extra:
+        return form
+    return Program(form.name, form.inputs, form.outputs + extra, False, form.loc)
+
+
+def find_saved(form: Program, saved: Sequence[Compute | str]) -> list[Compute]:
+    """Definitions of a program in split form, by themselves or by name.
+
+    Raises:
+        DerivativeError: no such definition.
+    """
+    named = {c.name: c for c in form.computes}
+    out = []
+    for s in saved:
+        name = s if isinstance(s, str) else s.name
+        if name not in named:
+            raise DerivativeError(f"{form.name} has no definition `{name}` to save", f"it has {', '.join(named)}", loc=form.loc)
+        out.append(named[name])
+    return out
+
+
+def targets_of(form: Program, wrt: Sequence[str] | None) -> list[Input]:
+    """The inputs called ``wrt``, or every float input.
+
+    Raises:
+        DerivativeError: an unknown name, or no float input at all.
+    """
+    named = {t.name: t for t in form.inputs}
+    for name in wrt or ():
+        if name not in named:
+            raise DerivativeError(f"{form.name} has no input `{name}`", f"its inputs are {', '.join(named)}", loc=form.loc)
+    out = [t for t in form.inputs if t.dtype.is_float] if wrt is None else [named[n] for n in wrt]
+    if not out:
+        raise DerivativeError(f"{form.name} has no float input to differentiate by", loc=form.loc)
+    return out
+
+
+def own_outputs(found: Sequence[Tensor], names: Sequence[str], replaced: Mapping[Tensor, Tensor]) -> list[Compute]:
+    """The results as definitions of their own, called ``names``, with some tensors replaced by inputs."""
+    done: dict[Tensor, Tensor] = dict(replaced)
+    for c in inputs_and_computes(tuple(found))[1]:
+        if c in done:
+            continue
+        body = substitute(c.body, {}, done) if any(r.tensor in done for r in reads(c.body)) else c.body
+        if body is not c.body:
+            done[c] = Compute(c.name, c.axes, body, c.loc, c.dtype)
+    out: list[Compute] = []
+    for t, name in zip(found, names):
+        new = done.get(t, t)
+        if not isinstance(new, Compute) or new in out or new.name != name:
+            axes = tuple(Var(f"i{n}", s) for n, s in enumerate(new.shape))
+            new = Compute(name, axes, new.read(*(index(a) for a in axes)), t.loc, t.dtype)
+        out.append(new)
+    return out
+
+
