@@ -24,7 +24,7 @@ from benchmarks.harness import Case, Protocol, Result, run_case
 from benchmarks.page import build_page
 from benchmarks.results import default_path, load, new_run, save
 from benchmarks.show import changes, changes_table, failures, geometric_mean, results_table
-from dlc.tune.host import cpus
+from dlc.host import cpus
 from dlc.tune.limits import Limits, machine_limits
 
 FAMILIES = Path(__file__).parent / "families"

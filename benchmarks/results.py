@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Error, Result
-from dlc.tune.host import description, fingerprint
+from dlc.host import description, fingerprint
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Measurement
 

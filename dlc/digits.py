@@ -58,7 +58,8 @@ def train(digits: Digits, epochs: int = 40, batch: int = 128, seed: int = 0, rep
 
     Args:
         digits: images (n, 8, 8) in 0..1 and labels.
-        epochs, batch: passes over the data, images per step.
+        epochs: passes over the data.
+        batch: images per step.
         seed: of the initial weights and the order of the data.
         report: called with the number of finished epochs.
     """

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import llvmlite
 import numpy as np
 import torch
 
-import llvmlite
 from codegen.emit.llvm import CpuModule, emit_llvm
 from codegen.heuristics import default_schedule
 from codegen.lower import lower

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from dsl.carrier import Carrier, highest, lowest
@@ -262,7 +262,7 @@ class Compute(Tensor):
         self.axes, self.body = axes, body
 
 
-Value = Union[Expr, Tensor]
+Value = Expr | Tensor
 
 
 # -- construction --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Union
+from typing import Any
 
 from dsl.algebra import reads, substitute
 from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg, tmin
@@ -45,7 +45,7 @@ class Fuse:
     fused: str
 
 
-Relation = Union[Split, Fuse]
+Relation = Split | Fuse
 
 
 @dataclass(frozen=True)

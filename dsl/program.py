@@ -139,7 +139,7 @@ def axis_of(value: Any) -> Var:
 
 def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: Dtype | None = None,
             axes: Sequence[str] | None = None) -> Any:
-    """The tensor whose element at ``(i, j, ...)`` is ``fn(i, j, ...)``.
+    """Define a tensor by its element: ``fn(i, j, ...)`` at ``(i, j, ...)``.
 
     Args:
         shape: ints, symbolic dims, or expressions of them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codegen.lower.context import contiguous
+from codegen.tile.layout import contiguous
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype

@@ -68,13 +68,13 @@ def emit_triton(program: TileProgram, options: TritonOptions | None = None) -> T
     options = options or TritonOptions()
     wide = options.wide or _statically_wide(program)
     sizes = size_names(program)
-    names = Names(_RESERVED)
-    names.taken |= set(sizes.values()) | {b.name for b in program.buffers}
-    kernels = tuple(_Kernel(program, phase, options, wide, sizes, names.fresh(_label(program, phase))).build() for phase in program.phases)
-    spaces = [Workspace(b.name, b.dtype, (_formula(_span(b), sizes),)) for b in program.buffers if b.scope == "workspace"]
+    buffers = buffer_names(program)
+    names = Names((*_RESERVED, *sizes.values(), *buffers.values(), error_name(program)))
+    kernels = tuple(_Kernel(program, phase, options, wide, names.fresh(_label(program, phase))).build() for phase in program.phases)
+    spaces = [Workspace(buffers[b], b.dtype, (_formula(_span(b), sizes),)) for b in program.buffers if b.scope == "workspace"]
     for phase in program.phases:
         points = product(n for _, n in phase.grid)
-        spaces += [Workspace(b.name, b.dtype, (_formula(points, sizes), _formula(_span(b), sizes))) for b in phase.scratch]
+        spaces += [Workspace(buffers[b], b.dtype, (_formula(points, sizes), _formula(_span(b), sizes))) for b in phase.scratch]
     error = error_name(program) if _checks(program) else ""
     return TritonArtifact(kernels, tuple(spaces), error)
 
@@ -85,9 +85,15 @@ def size_names(program: TileProgram) -> dict[Var, str]:
     return {v: names.fresh(v.name) for v in program.sizes}
 
 
+def buffer_names(program: TileProgram) -> dict[Buffer, str]:
+    """The argument name of every buffer, scratch included: its own, made an identifier and unique."""
+    names = Names((*_RESERVED, *size_names(program).values()))
+    return {b: names.fresh(b.name) for b in (*program.buffers, *(b for p in program.phases for b in p.scratch))}
+
+
 def error_name(program: TileProgram) -> str:
     """The name of the i32 tensor of one zero that receives the code of a failed run-time check."""
-    return Names((*_RESERVED, *(b.name for b in program.buffers), *size_names(program).values())).fresh("error")
+    return Names((*_RESERVED, *buffer_names(program).values(), *size_names(program).values())).fresh("error")
 
 
 def needs_wide(program: TileProgram, sizes: Mapping[Var, int]) -> bool:
@@ -132,15 +138,15 @@ def _formula_atom(a: Atom, names: Mapping[Var, str]) -> str:
 class _Kernel:
     """One phase."""
 
-    def __init__(self, program: TileProgram, phase: Phase, options: TritonOptions, wide: bool, sizes: dict[Var, str], name: str) -> None:
-        self.program, self.phase, self.options, self.wide, self.size_names, self.name = program, phase, options, wide, sizes, name
-        buffers = [*program.buffers, *phase.scratch]
-        names = Names((*_RESERVED, *sizes.values(), *(b.name for b in buffers), error_name(program), name))
+    def __init__(self, program: TileProgram, phase: Phase, options: TritonOptions, wide: bool, name: str) -> None:
+        self.program, self.phase, self.options, self.wide, self.name = program, phase, options, wide, name
+        self.size_names, self.buffer_names = size_names(program), buffer_names(program)
+        names = Names((*_RESERVED, *self.size_names.values(), *self.buffer_names.values(), error_name(program), name))
         self.helpers = Helpers()
         bound = {*program.sizes, *(v for v, _ in phase.grid), *(op.var for op in walk_ops(phase.body) if isinstance(op, For))}
         self.ops = Ops(names, self.helpers, axis_order(phase.body, bound))
-        self.ops.scalars = dict(sizes)
-        self.ops.pointers = {b: b.name for b in buffers}
+        self.ops.scalars = dict(self.size_names)
+        self.ops.pointers = dict(self.buffer_names)
         self.ops.error = error_name(program)
 
     def build(self) -> TritonKernel:
@@ -215,7 +221,7 @@ class _Kernel:
         """Each program has its own part of a scratch buffer."""
         for b in self.phase.scratch:
             self.ops.pointers[b] = self.ops.names.fresh(f"my_{b.name}")
-            self.ops.block.add(f"{self.ops.pointers[b]} = {b.name} + pid * {atom(self.ops.scalar(_span(b)))}")
+            self.ops.block.add(f"{self.ops.pointers[b]} = {self.buffer_names[b]} + pid * {atom(self.ops.scalar(_span(b)))}")
 
     def _args(self) -> tuple[Arg, ...]:
         touched: dict[Buffer, str] = {}
@@ -224,7 +230,7 @@ class _Kernel:
                 before, kind = touched.get(op.buffer, ""), "r" if isinstance(op, Load) else "w"
                 touched[op.buffer] = before if before and before != "r" else "rw" if before + kind == "rw" else kind
         every = [b for b in (*self.program.buffers, *self.phase.scratch) if b in touched]
-        pointers = [Arg.pointer(b.name, b.dtype, touched[b], self.options.alignment.get(b.name, 16)) for b in every]
+        pointers = [Arg.pointer(self.buffer_names[b], b.dtype, touched[b], self.options.alignment.get(b.name, 16)) for b in every]
         if any(isinstance(op, Check) for op in walk_ops(self.phase.body)):
             pointers.append(Arg.pointer(error_name(self.program), i32, "rw", 4))
         text = "\n".join(self.ops.block.lines)

@@ -51,7 +51,7 @@ class TextAlgebra:
 def combine_function(carrier: Carrier, dtypes: tuple[Dtype, ...], helpers: Helpers, swapped: bool = False) -> str:
     """The name of a function of two states, first all of ``a``'s components, then ``b``'s; ``swapped`` when ``b`` comes first in order."""
     label = re.sub(r"\W+", "_", carrier.name).strip("_")
-    name = f"combine_{label}_{'_'.join(d.name for d in dtypes)}" + ("_swapped" if swapped else "")
+    name = f"_combine_{label}_{'_'.join(d.name for d in dtypes)}" + ("_swapped" if swapped else "")
     if name not in helpers.sources:
         algebra = TextAlgebra(helpers)
         a, b = (tuple(Operand(f"{side}{n}", d) for n, d in enumerate(dtypes)) for side in "ab")

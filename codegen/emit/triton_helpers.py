@@ -17,7 +17,7 @@ from dsl.dtype import Dtype, by_name
 FUSION_SAFE = frozenset({"tanh", "expm1", "sinh", "cosh", "atan", "atan2"})
 
 _TEXT = {
-    "floordiv_int": '''def floordiv_int(a, b):
+    "floordiv_int": '''def _floordiv_int(a, b):
     """Rounded towards minus infinity; -1 for a divisor of zero."""
     safe = b + (b == 0).to(b.dtype)
     q = a // safe
@@ -25,39 +25,39 @@ _TEXT = {
     q = tl.where((r != 0) & ((r < 0) != (safe < 0)), q - 1, q)
     return tl.where(b == 0, q - q - 1, q)
 ''',
-    "mod_int": '''def mod_int(a, b):
+    "mod_int": '''def _mod_int(a, b):
     """The remainder with the sign of the divisor; the dividend for a divisor of zero."""
     safe = b + (b == 0).to(b.dtype)
     r = a - a // safe * safe
     r = tl.where((r != 0) & ((r < 0) != (safe < 0)), r + safe, r)
     return tl.where(b == 0, a, r)
 ''',
-    "mod_float": '''def mod_float(a, b):
+    "mod_float": '''def _mod_float(a, b):
     """The remainder with the sign of the divisor."""
     r = a % b
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
 ''',
-    "sign": '''def sign(x):
+    "sign": '''def _sign(x):
     """1, 0 or -1; 0 for NaN."""
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
 ''',
-    "trunc": '''def trunc(x):
+    "trunc": '''def _trunc(x):
     """Rounded towards zero."""
     return tl.where(x < 0, tl.ceil(x), tl.floor(x))
 ''',
-    "rint_f32": '''def rint_f32(x):
+    "rint_f32": '''def _rint_f32(x):
     """The nearest integer, ties to even: adding 2**23 leaves no bits for a fraction."""
     size = tl.abs(x)
     whole = (size + 8388608.0) - 8388608.0
     return tl.where(size < 8388608.0, tl.where(x < 0, whole * -1.0, whole), x)
 ''',
-    "rint_f64": '''def rint_f64(x):
+    "rint_f64": '''def _rint_f64(x):
     """The nearest integer, ties to even: adding 2**52 leaves no bits for a fraction."""
     size = tl.abs(x)
     whole = (size + 4503599627370496.0) - 4503599627370496.0
     return tl.where(size < 4503599627370496.0, tl.where(x < 0, whole * -1.0, whole), x)
 ''',
-    "int_pow": '''def int_pow(x, y, BITS: tl.constexpr):
+    "int_pow": '''def _int_pow(x, y, BITS: tl.constexpr):
     """x**y in wrapping integers; a negative power is 0 but of 1 and -1."""
     result = x - x + 1
     base = x
@@ -70,17 +70,17 @@ _TEXT = {
     inverse = tl.where(x == -1, 1 - odd - odd, (x == 1).to(x.dtype))
     return tl.where(y < 0, inverse, result)
 ''',
-    "to_f8e4m3": '''def to_f8e4m3(x):
+    "to_f8e4m3": '''def _to_f8e4m3(x):
     """Beyond the largest finite number, 448, is NaN: this format has no infinity."""
     return tl.where(tl.abs(x) > 464.0, float("nan"), x).to(tl.float8e4nv)
 ''',
-    "to_f8e5m2": '''def to_f8e5m2(x):
+    "to_f8e5m2": '''def _to_f8e5m2(x):
     """Rounded to infinity beyond the largest finite number, where the machine's conversion saturates."""
     bits = x.to(tl.float8e5).to(tl.uint8, bitcast=True)
     infinite = tl.where(x > 0, tl.full([], 0x7C, tl.uint8), tl.full([], 0xFC, tl.uint8))
     return tl.where(tl.abs(x) >= 61440.0, infinite, bits).to(tl.float8e5, bitcast=True)
 ''',
-    "lgamma_f64": '''def lgamma_f64(x):
+    "lgamma_f64": '''def _lgamma_f64(x):
     """Stirling's series from 10 upwards, reached by the recurrence; below 1/2 by reflection."""
     mirrored = x < 0.5
     z = tl.where(mirrored, 1.0 - x, x)
@@ -95,15 +95,16 @@ _TEXT = {
               + 0.00079365079365079365) * v
     series = ((series - 0.0027777777777777778) * v + 0.083333333333333333) * w
     y = (z - 0.5) * tl.log(z) - z + 0.91893853320467274178 + series - tl.log(shift)
-    turn = x - tl.floor(x)
+    turn = tl.abs(x - tl.floor(x + 0.5))
     y = tl.where(mirrored, 1.1447298858494001741 - tl.log(tl.sin(turn * 3.1415926535897932385)) - y, y)
+    y = tl.where((x == 1.0) | (x == 2.0), 0.0, y)
     return tl.where((tl.abs(x) == float("inf")) | (mirrored & (turn == 0.0)), float("inf"), y)
 ''',
 }
 
 
 class Helpers:
-    """The helper functions a kernel calls, each once, in order of first use."""
+    """The helper functions a kernel calls, each once. Their names start with an underscore, and no argument's or local's does."""
 
     def __init__(self) -> None:
         self.sources: dict[str, str] = {}
@@ -111,8 +112,7 @@ class Helpers:
 
     def use(self, name: str) -> str:
         """One of the functions above."""
-        self.sources.setdefault(name, "@triton.jit\n" + _TEXT[name])
-        return name
+        return self.add(f"_{name}", _TEXT[name])
 
     def add(self, name: str, source: str) -> str:
         """A function whose text the caller made; ``source`` starts with ``def``."""
@@ -121,23 +121,20 @@ class Helpers:
 
     def maths(self, name: str, dtype: Dtype) -> str:
         """An expansion of :mod:`codegen.micro.maths`."""
-        full = f"{name}_{dtype.name}"
+        full = f"_{name}_{dtype.name}"
         if full not in self.sources:
-            self.sources[full] = ""  # keeps its place behind the helpers it calls, which are added first
-            source = _expand(name, dtype, self)
-            del self.sources[full]
-            self.sources[full] = "@triton.jit\n" + source
+            self.add(full, _expand(name, full, dtype, self))
             self.fusion_safe &= name in FUSION_SAFE
         return full
 
     def saturating(self, source: Dtype, to: Dtype) -> str:
         """Conversion of f32 or f64 to an integer: towards zero, saturating, NaN to 0."""
-        name = f"{source.name}_to_{to.name}"
+        name = f"_{source.name}_to_{to.name}"
         lo, hi = -(1 << to.bits - 1) if to.signed else 0, (1 << to.bits - to.signed) - 1
         largest = _largest_below(hi, source.mantissa + 1)
         wide = "tl.int64" if to.bits >= 32 and not (to.bits == 32 and to.signed) else "tl.int32"
         lines = [f"def {name}(x):", '    """Truncates, saturates, and gives 0 for NaN."""', "    x = tl.where(x != x, 0.0, x)",
-                 f"    inside = tl.minimum(tl.maximum(x, {float(lo)!r}), {float(largest)!r}).to({wide}).to({tl(to)})"]
+                 f"    inside = tl.minimum(tl.maximum(x, {typed(lo, source)}), {typed(largest, source)}).to({wide}).to({tl(to)})"]
         if largest != hi:
             lines.append(f"    return tl.where(x >= {float(hi)!r}, {typed(hi, to)}, inside)")
         else:
@@ -151,12 +148,12 @@ def _largest_below(limit: int, digits: int) -> int:
     return limit >> drop << drop
 
 
-def _expand(name: str, dtype: Dtype, helpers: Helpers) -> str:
+def _expand(name: str, full: str, dtype: Dtype, helpers: Helpers) -> str:
     params = ("x", "y")[:arity(name)]
     b = TritonMath(helpers)
     result = FUNCTIONS[name](b, *(Piece(p, dtype.name) for p in params))
     body = "".join(f"    {line}\n" for line in b.lines)
-    return f"def {name}_{dtype.name}({', '.join(params)}):\n{body}    return {result.text}\n"
+    return f"def {full}({', '.join(params)}):\n{body}    return {result.text}\n"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from codegen.lower.context import Context, InMemory, contiguous
+from codegen.lower.context import Context, InMemory
 from codegen.lower.loops import emit_attached, emit_stage
 from codegen.tile.ir import Block, Buffer, Builder, Phase, TileProgram
+from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Tensor
 from dsl.nest import GRID_ROLES, Nest, Stage, place
@@ -49,11 +50,8 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
         declare(t, "input", t.name)
     for t in program.outputs:
         declare(t, "output", t.name)
-    for s in nest.stages:
-        if s.attach is None:
-            for t in s.tensors:
-                if t not in program.outputs:
-                    declare(t, "workspace", t.name)
+    for t in (t for s in nest.stages if s.attach is None for t in s.tensors if t not in program.outputs):
+        declare(t, "workspace", t.name)
     sizes = tuple(v for v in program.dims)
     placed = place(nest)
     phases: list[Phase] = []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from codegen.tile.ir import Block, Buffer, Builder, Value
-from dsl.dim import ONE, Term, Var, as_term, nonneg, product
+from dsl.dim import ONE, Term, Var, as_term, nonneg
 from dsl.expr import Expr, Tensor
 from dsl.nest import Nest, Placed
 
@@ -95,11 +95,6 @@ class Context:
     def key(self, e: Expr, p: Placed) -> tuple[object, ...]:
         """What identifies an expression's value in scope: the expression with its indices resolved."""
         return (p.stage.name, e)
-
-
-def contiguous(shape: tuple[Term, ...]) -> tuple[Term, ...]:
-    """Row-major strides."""
-    return tuple(product(shape[n + 1:]) for n in range(len(shape)))
 
 
 def storage_index(binding: InMemory, point: tuple[Term, ...]) -> tuple[Term, ...]:

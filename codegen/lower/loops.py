@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from codegen.lower.context import Context, InMemory, InRegisters, contiguous, storage_index, storage_shape
+from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
 from codegen.lower.values import lower_value, match_tile
 from codegen.tile.ir import Block, Buffer, For, Store, Value
+from codegen.tile.layout import contiguous
 from dsl.algebra import reads
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError

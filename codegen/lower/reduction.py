@@ -12,7 +12,6 @@ from dsl.dim import Term, Var
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Expr, Op
-from dsl.expr import Reduce as ReduceExpr
 from dsl.nest import Placed, Stage
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from dsl.carrier import Carrier
 from dsl.dim import Term, Var
@@ -58,7 +58,7 @@ class Value:
         return f"{self.hint or 'v'}{{{', '.join(a.name for a in self.axes)}}}"
 
 
-Slot = Union[Term, Value]
+Slot = Term | Value
 
 
 @dataclass(eq=False)

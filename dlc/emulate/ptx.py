@@ -167,6 +167,8 @@ class _Reader:
         return label if label.startswith("$") else label + self.scopes[-1][""]
 
     def _statement(self, text: str, line: int) -> None:
+        if not text:
+            return
         if text.startswith(".reg"):
             _, kind, names = text.split(None, 2)
             for name in names.split(","):

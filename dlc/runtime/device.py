@@ -9,7 +9,7 @@ from dataclasses import replace
 import llvmlite.binding as llvm
 
 from codegen.target import Target, by_name
-from dlc.tune.host import cache_bytes, cpus
+from dlc.host import cache_bytes, cpus
 from dsl.errors import TargetError
 
 _PREFERRED = ("x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dlc.tune.host import cache_bytes, cache_dir, cpus, description, fingerprint
+from dlc.host import cache_bytes, cache_dir, cpus, description, fingerprint
 from dlc.tune.probes import PROBED_DTYPES, FmaProbe, MemoryProbe, fma_probe, memory_probe
 
 LEVELS = ("L1", "L2", "L3", "DRAM")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlc.tune.host import cache_bytes
+from dlc.host import cache_bytes
 
 Call = Callable[[], object]
 Candidate = Call | Sequence[Call]

@@ -35,8 +35,8 @@ def _install() -> None:
     Tensor.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[attr-defined]
     Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
     Tensor.T = property(transpose)  # type: ignore[attr-defined]
-    for name in ("sum", "mean", "max", "min", "prod", "argmax", "argmin", "var", "std"):
-        setattr(Tensor, name, lambda self, axis=None, keepdims=False, fn=getattr(r, name): fn(self, axis=axis, keepdims=keepdims))
+    for fn in (r.sum, r.mean, r.max, r.min, r.prod, r.argmax, r.argmin, r.var, r.std):
+        setattr(Tensor, fn.__name__, lambda self, axis=None, keepdims=False, fn=fn: fn(self, axis=axis, keepdims=keepdims))
 
 
 _install()

@@ -70,12 +70,15 @@ def merge(nest: Nest, first: str, second: str) -> Nest:
     return _moved(nest, tuple(_with_bodies(s, moved, {}) if s is not joined else s for s in order), moved)
 
 
-def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout: Sequence[int] | None = None, pad: bool = False) -> tuple[Nest, str]:
+def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout: Sequence[int] | None = None) -> tuple[Nest, str]:
     """Read ``tensor`` in ``consumer`` through a copy: a new map stage (a root until it is placed).
 
     Args:
+        nest: the nest.
+        consumer: the stage that shall read the copy.
+        tensor: what is copied.
+        name: the copy's stage name; made from the tensor's when empty.
         layout: order of the copy's storage dimensions, a permutation of the tensor's; row-major when omitted.
-        pad: the copy reads zero outside the tensor.
 
     Returns:
         The new nest and the copy's stage name.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codegen.emit.triton import TritonOptions, emit_triton, needs_wide, size_names
+from codegen.emit.triton import TritonOptions, buffer_names, emit_triton, needs_wide, size_names
 from codegen.tile.interp import run
 from codegen.tile.ir import Phase, TileProgram
 from codegen.tile.memory import NUMPY
@@ -102,6 +102,21 @@ def test_failed_check_leaves_its_code(rng: np.random.Generator) -> None:
     case = gather(rng)
     case.arrays["idx"][5] = 11
     assert execute(case)["error"].tolist() == [1]
+
+
+def test_arguments_never_clash() -> None:
+    """Buffers and sizes may have any name: those of Triton's modules, of helpers, of each other."""
+    n, i = Var("tl", kind="dim"), Var("tanh_f32", 16)
+    x, o = buffer("_tanh_f32", f32, (n,)), buffer("pid", f32, (n,), "output")
+    w = Writer({n})
+    mask = (as_term(n) - 1 - i,)
+    w.store(o, (i,), w.map("tanh", (w.load(x, (i,), mask),), f32), mask)
+    p = program("triton", (x, o), (n,), Phase("range", (), w.block))
+    assert buffer_names(p) == {x: "tanh_f32", o: "pid_1"} and size_names(p) == {n: "tl_1"}
+    a = np.linspace(-1, 1, 9, dtype=np.float32)
+    report = interpret(emit_triton(p), {"tanh_f32": a, "pid_1": np.empty(9, np.float32)}, {"tl_1": 9})
+    assert report.ok
+    np.testing.assert_allclose(report.outputs["pid_1"], np.tanh(a), rtol=1e-6)
 
 
 def test_needs_wide(rng: np.random.Generator) -> None:

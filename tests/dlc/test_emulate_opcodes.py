@@ -195,7 +195,11 @@ def test_comparison_and_selection() -> None:
     body = f"{LOAD2}    setp.gt.s32 %p2, %r1, 0;\n    setp.lt.and.s32 %p1|%p3, %r1, %r2, %p2;\n    selp.b32 %r3, %r1, %r2, %p1;\n{STORE}"
     x, y = SIGNED.T
     check(body, SIGNED, np.where((x < y) & (x > 0), x, y))
-    check(f"{LOAD2}    setp.lo.u32 %p1, %r1, %r2;\n    not.pred %p2, %p1;\n    selp.b32 %r3, 1, 0, %p2;\n{STORE}", UNSIGNED, (UNSIGNED[:, 0] >= UNSIGNED[:, 1]).astype("u4"))
+    check(
+        f"{LOAD2}    setp.lo.u32 %p1, %r1, %r2;\n    not.pred %p2, %p1;\n    selp.b32 %r3, 1, 0, %p2;\n{STORE}",
+        UNSIGNED,
+        (UNSIGNED[:, 0] >= UNSIGNED[:, 1]).astype("u4"),
+    )  # noqa: E501
 
 
 CONVERSIONS = [
@@ -302,7 +306,14 @@ def test_shuffles_and_votes() -> None:
 
 @pytest.mark.parametrize(
     ("opcode", "kind", "function"),
-    [("add.u32", "u4", np.add), ("max.s32", "i4", np.maximum), ("min.u32", "u4", np.minimum), ("or.b32", "u4", np.bitwise_or), ("add.f32", "f4", np.add), ("add.noftz.f16", "f2", np.add)],
+    [
+        ("add.u32", "u4", np.add),
+        ("max.s32", "i4", np.maximum),
+        ("min.u32", "u4", np.minimum),
+        ("or.b32", "u4", np.bitwise_or),
+        ("add.f32", "f4", np.add),
+        ("add.noftz.f16", "f2", np.add),
+    ],  # noqa: E501
     ids=str,
 )
 def test_atomics(opcode: str, kind: str, function: np.ufunc) -> None:
@@ -341,7 +352,10 @@ def test_memory_spaces() -> None:
 {STORE}"""
     check(body, x, x)
     table = ".global .align 4 .b8 table[8] = {1, 0, 0, 0, 2, 1, 0, 0};\n"
-    text = HEAD.replace("THREADS", "32").replace(".visible", table + ".visible") + "    mov.b64 %rd9, table;\n    ld.global.b32 %r1, [%rd9+4];\n    st.global.b32 [%rd1], %r1;\n    ret;\n}\n"
+    text = (
+        HEAD.replace("THREADS", "32").replace(".visible", table + ".visible")
+        + "    mov.b64 %rd9, table;\n    ld.global.b32 %r1, [%rd9+4];\n    st.global.b32 [%rd1], %r1;\n    ret;\n}\n"
+    )  # noqa: E501
     assert emulate(text, (1,), [x, np.zeros(1, "u4")], shared=64).arrays[1][0] == 258
 
 
@@ -355,7 +369,7 @@ def test_ldmatrix_and_stmatrix() -> None:
         want = np.stack([turned[n, lane // 4][lane, (lane % 4) * 2 + j] for n in range(4) for j in range(2)], 1)
         body = f"{fill}    ldmatrix.sync.aligned.m8n8.x4{word}.shared.b16 {{%r10, %r11, %r12, %r13}}, [%r5];\n{store}"
         check(body, tile, np.ascontiguousarray(want).reshape(-1))
-        back = f"    bar.sync 0;\n    stmatrix.sync.aligned.m8n8.x4{word}.shared.b16 [%r5], {{%r10, %r11, %r12, %r13}};\n    bar.sync 0;\n    ld.shared.v4.b32 {{%r10, %r11, %r12, %r13}}, [%r5];\n"
+        back = f"    bar.sync 0;\n    stmatrix.sync.aligned.m8n8.x4{word}.shared.b16 [%r5], {{%r10, %r11, %r12, %r13}};\n    bar.sync 0;\n    ld.shared.v4.b32 {{%r10, %r11, %r12, %r13}}, [%r5];\n"  # noqa: E501
         check(body.replace(store, back + store), tile, tile)
 
 
@@ -372,11 +386,11 @@ def test_mma(kind: str) -> None:
     data = np.ascontiguousarray(np.concatenate([left, right], 1)).view(np.uint8)
     total = "s32" if kind == "s8" else "f64" if kind == "f64" else "f32"
     if kind == "f64":
-        body = "    ld.global.v2.b64 {%rd10, %rd11}, [%rd2];\n    mov.b64 %rd12, 0;\n    mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%rd13, %rd14}, {%rd10}, {%rd11}, {%rd12, %rd12};\n    st.global.v2.b64 [%rd3], {%rd13, %rd14};\n"
+        body = "    ld.global.v2.b64 {%rd10, %rd11}, [%rd2];\n    mov.b64 %rd12, 0;\n    mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%rd13, %rd14}, {%rd10}, {%rd11}, {%rd12, %rd12};\n    st.global.v2.b64 [%rd3], {%rd13, %rd14};\n"  # noqa: E501
         want = np.stack([(a @ b)[group, quad * 2 + n] for n in range(2)], 1)
     else:
         loads = "".join(f"    ld.global.b32 %r{10 + n}, [%rd2+{4 * n}];\n" for n in range(6))
-        body = f"{loads}    mov.b32 %r9, 0;\n    mma.sync.aligned.m16n8k{depth}.row.col.{total}.{kind}.{kind}.{total} {{%r20, %r21, %r22, %r23}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, {{%r9, %r9, %r9, %r9}};\n    st.global.v4.b32 [%rd3], {{%r20, %r21, %r22, %r23}};\n"
+        body = f"{loads}    mov.b32 %r9, 0;\n    mma.sync.aligned.m16n8k{depth}.row.col.{total}.{kind}.{kind}.{total} {{%r20, %r21, %r22, %r23}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, {{%r9, %r9, %r9, %r9}};\n    st.global.v4.b32 [%rd3], {{%r20, %r21, %r22, %r23}};\n"  # noqa: E501
         product = (a.astype("f8") @ b.astype("f8")).astype("i4" if kind == "s8" else "f4")
         want = np.stack([product[group + 8 * (n // 2), quad * 2 + n % 2] for n in range(4)], 1)
     check(body, data, np.ascontiguousarray(want).reshape(-1))

@@ -1,4 +1,4 @@
-"""dlc.tune.host: facts that are the same each time they are asked for."""
+"""dlc.host: facts that are the same each time they are asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dlc.tune import host
-from dlc.tune.host import cache_bytes, cache_dir, cpus, description, fingerprint
+from dlc import host
+from dlc.host import cache_bytes, cache_dir, cpus, description, fingerprint
 
 
 def test_facts_have_plausible_values() -> None:

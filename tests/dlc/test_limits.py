@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dlc.host import cache_bytes, cpus, fingerprint
 from dlc.tune import limits as module
-from dlc.tune.host import cache_bytes, cpus, fingerprint
 from dlc.tune.limits import KINDS, LEVELS, Limits, machine_limits, measure_limits
 from dlc.tune.probes import PROBED_DTYPES
 
