@@ -101,7 +101,7 @@ def _on_integers(name: str, args: list[str], dtype: Dtype, helpers: Helpers) -> 
     x, text = args[0], ", ".join(args)
     simple = {
         "neg": f"-{atom(x)}", "abs": f"tl.abs({x})" if dtype.signed else x,
-        "not": f"~{atom(x)}" if dtype.signed or dtype is bool_ else f"{atom(x)} ^ {(1 << dtype.bits) - 1}",  # noqa: E501
+        "not": f"~{atom(x)}" if dtype.signed or dtype is bool_ else f"{atom(x)} ^ {(1 << dtype.bits) - 1}",
         "floor": x, "ceil": x, "round": x, "trunc": x,
         "isnan": f"{atom(x)} != {atom(x)}", "isinf": f"{atom(x)} != {atom(x)}", "isfinite": f"{atom(x)} == {atom(x)}",
         "fma": " + ".join((" * ".join(map(atom, args[:2])), *args[2:])),
