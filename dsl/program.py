@@ -86,7 +86,7 @@ def rebind_axes(body: Expr, env: Mapping[Var, Term]) -> Expr:
 
 # -- what users call -----------------------------------------------------------------------------------------------
 def dims(names: str) -> Any:
-    """Symbolic sizes: ``M, N = dims("M N")``; a single name gives one size."""
+    """Make symbolic sizes, one per word; a single word gives one size, not a tuple."""
     out = tuple(index(Var(n, kind="dim")) for n in names.replace(",", " ").split())
     return out[0] if len(out) == 1 else out
 

@@ -50,6 +50,7 @@ class _Meeting:
     """Lanes that arrived at one bar."""
 
     waiting: Bools
+    expected: int | None  # threads, or all that have not ended
     arrived: Bools = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +137,7 @@ class Scheduler:
         elif word in ("ret", "exit"):
             self.counter[active] = self.end
             for number in list(self.meetings):
-                self._meet(number, None)
+                self._meet(number)
 
     def _bar(self, instruction: Instruction, position: int, active: Bools) -> None:
         block, parts = self.block, instruction.parts
@@ -145,21 +146,21 @@ class Scheduler:
         numbers = [int(a) if a.lstrip("-").isdigit() else int(block.registers[a][active][0]) for a in instruction.args]
         number, expected = numbers[0], numbers[1] if len(numbers) > 1 else None
         self.counter[block.now & ~active] = position + 1
-        meeting = self.meetings.setdefault(number, _Meeting(np.zeros(block.threads, bool)))
+        meeting = self.meetings.setdefault(number, _Meeting(np.zeros(block.threads, bool), expected))
         if "arrive" in parts:
             meeting.arrived |= active
             self.counter[active] = position + 1
         else:
             meeting.waiting |= active
             self.counter[active] = position
-        self._meet(number, expected)
+        self._meet(number)
 
-    def _meet(self, number: int, expected: int | None) -> None:
+    def _meet(self, number: int) -> None:
         """Open the barrier when all it expects are there."""
         meeting, block = self.meetings[number], self.block
         there = meeting.waiting | meeting.arrived
-        live = int((self.counter < self.end).sum())
-        if there.sum() < min(live, block.threads if expected is None else expected):
+        expected = int((self.counter < self.end).sum()) if meeting.expected is None else meeting.expected
+        if there.sum() < expected:
             return
         block.clocks.barrier(block.warps_of(there))
         self.counter[meeting.waiting] += 1

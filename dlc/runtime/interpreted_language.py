@@ -55,9 +55,7 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """Load the lanes that are in bounds; the rest, and masked lanes without ``other``, hold garbage."""
         dtype = ptrs.get_element_ty()
         kind = interpreter._get_np_dtype(dtype)
-        filler = (
-            np.full(ptrs.data.shape, _garbage(kind), kind) if other is None else np.broadcast_to(other.data, ptrs.data.shape).astype(kind)
-        )
+        filler = np.full(ptrs.data.shape, _garbage(kind), kind) if other is None else np.broadcast_to(other.data, ptrs.data.shape).astype(kind)
         active = np.broadcast_to(mask.data, ptrs.data.shape)
         good = self.memory.access(ptrs.data, kind.itemsize, active, "load")
         return TensorHandle(native.load(ptrs.data, good, np.ascontiguousarray(filler), kind), dtype)
@@ -127,9 +125,7 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """1 / sqrt(x)."""
         return self.unary_op(arg, lambda v: (1 / np.sqrt(v)).astype(v.dtype))
 
-    def create_dot(
-        self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any, max_num_imprecise_acc: Any
-    ) -> TensorHandle:
+    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any, max_num_imprecise_acc: Any) -> TensorHandle:
         """The product a @ b + d accumulated in the type of d; tf32 drops the bits the tensor core drops."""
         left, right = widen(a), widen(b)
         if input_precision == ir.INPUT_PRECISION.TF32 and left.dtype == np.float32 and a.dtype.scalar not in LOW:
@@ -192,6 +188,13 @@ class _Part:
         return tl.core.tensor(TensorHandle(data, self.dtype.scalar), tl.block_type(self.dtype.scalar, list(data.shape)))
 
 
+def _to_tensor(self: Any, values: Any, dtype: Any) -> Any:
+    """A reduction's result in its dtype; integers wrap around, as they do on a GPU."""
+    data = np.atleast_1d(np.asarray(values)).astype(interpreter._get_np_dtype(dtype))
+    kind = tl.block_type(dtype, list(data.shape)) if np.ndim(values) else dtype
+    return tl.core.tensor(TensorHandle(data, dtype.scalar), kind)
+
+
 def _in_float32(apply: Callable[..., Any]) -> Callable[..., Any]:
     """Let a reduction or scan see narrow floats as float32 and round its results back."""
 
@@ -202,10 +205,7 @@ def _in_float32(apply: Callable[..., Any]) -> Callable[..., Any]:
         if not any(narrowed):
             return got
         results = got if isinstance(got, (list, tuple)) else [got]
-        return [
-            self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r
-            for r, t, low in zip(results, inputs, narrowed, strict=False)
-        ]
+        return [self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r for r, t, low in zip(results, inputs, narrowed, strict=False)]
 
     return run
 
@@ -215,6 +215,7 @@ def install(memory: Memory) -> CheckedBuilder:
     builder = interpreter.interpreter_builder
     if not isinstance(builder, CheckedBuilder):
         builder.__class__ = CheckedBuilder
+        interpreter.ReduceScanOpInterface.to_tensor = _to_tensor
         for family, generic, vectorised in (
             (interpreter.ReduceOps, "generic_reduce", _tree_reduce),
             (interpreter.ScanOps, "generic_scan", _doubling_scan),
