@@ -216,7 +216,9 @@ CONVERSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("opcode", "a", "function"), CONVERSIONS, ids=str)
+@pytest.mark.parametrize(("opcode", "a", "function"), CONVERSIONS, ids=str,
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_conversion(opcode: str, a: np.ndarray, function: object) -> None:
     a = a.astype(F32) if a.dtype.kind == "f" else a
     check(f"{LOAD2}    {opcode} %r3, %r1;\n{STORE}", a, function(a[:, 0]))  # type: ignore[operator]
