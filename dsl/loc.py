@@ -41,3 +41,13 @@ def here() -> Loc:
             break
         frame = frame.f_back
     return UNKNOWN
+
+
+def caller_locals() -> dict[str, object]:
+    """The local variables of the innermost frame that is not in dlc's own packages."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        if frame.f_back is None:
+            return {}
+        frame = frame.f_back
+    return dict(frame.f_locals)

@@ -13,7 +13,7 @@ from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype, TensorType
 from dsl.errors import IndexError_, ShapeError, UserError
 from dsl.expr import Compute, Expr, Index, Input, Reduce, Scan, Tensor, as_expr, cast, index, reduce
-from dsl.loc import Loc, here
+from dsl.loc import Loc, caller_locals, here
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def trace(fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> P
 
 
 def _annotations(fn: Callable[..., Any], loc: Loc) -> list[tuple[str, Any]]:
-    scope = dict(fn.__globals__)  # type: ignore[attr-defined]
+    scope = {**fn.__globals__, **caller_locals()}  # type: ignore[attr-defined]
     scope.update(zip(fn.__code__.co_freevars, (_cell(c) for c in fn.__closure__ or ())))  # type: ignore[attr-defined]
     out = []
     for p in inspect.signature(fn).parameters.values():
@@ -220,8 +220,17 @@ def _annotations(fn: Callable[..., Any], loc: Loc) -> list[tuple[str, Any]]:
         hint = p.annotation
         if hint is p.empty:
             raise UserError(f"parameter `{p.name}` of {fn.__name__} has no type", remedy=f"annotate it: {p.name}: f32[M, N], or f32 for a scalar", loc=loc)
-        out.append((p.name, eval(hint, scope) if isinstance(hint, str) else hint))  # noqa: S307  (the user's own annotation)
+        out.append((p.name, _evaluated(hint, scope, p.name, loc) if isinstance(hint, str) else hint))
     return out
+
+
+def _evaluated(hint: str, scope: dict[str, Any], name: str, loc: Loc) -> Any:
+    """A postponed annotation (``from __future__ import annotations``) as the object it names."""
+    try:
+        return eval(hint, scope)  # noqa: S307  (the user's own annotation)
+    except NameError as e:
+        raise UserError(f"the type `{hint}` of parameter `{name}` cannot be resolved", str(e),
+                        "define the names it uses at module level, or trace the kernel where they are visible", loc) from e
 
 
 def _cell(cell: Any) -> Any:

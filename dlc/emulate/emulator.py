@@ -33,6 +33,14 @@ class Blank:
 
     shape: tuple[int, ...]
     dtype: Any
+    strides: tuple[int, ...] | None = None  # in bytes
+
+    def like(self) -> Array:
+        """An array of this layout."""
+        if self.strides is None or 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        room = np.empty(1, self.dtype)
+        return np.lib.stride_tricks.as_strided(room, self.shape, self.strides)  # a layout only: its memory is never touched
 
 
 def emulate(
@@ -80,7 +88,7 @@ def emulate_artifact(
     sizes = dict(sizes or {})
     whole = {name: int(value) for name, value in sizes.items() if not isinstance(value, float)}
     pointers = artifact.pointers()
-    placed: dict[str, Any] = {n: Blank(t.shape, t.dtype) if n in pointers and pointers[n].access == "w" else t for n, t in tensors.items()}
+    placed: dict[str, Any] = {n: Blank(t.shape, t.dtype, t.strides) if n in pointers and pointers[n].access == "w" else t for n, t in tensors.items()}
     kinds = {name: arg.dtype for name, arg in pointers.items()}
     for space in artifact.workspaces:
         dtype = kinds[space.name] if space.name in kinds else ALL[space.dtype.name]
@@ -128,9 +136,9 @@ class _Session:
         """Give every tensor an address."""
         for name, tensor in tensors.items():
             blank = isinstance(tensor, Blank)
-            array = np.empty(tensor.shape, tensor.dtype) if blank else tensor
-            if not array.flags.c_contiguous:
-                raise ArgumentError(f"tensor {name!r} is not contiguous", remedy="pass numpy.ascontiguousarray of it")
+            array = tensor.like() if isinstance(tensor, Blank) else tensor
+            if any(stride < 0 for stride in array.strides):
+                raise ArgumentError(f"tensor {name!r} has a negative stride", remedy="pass numpy.ascontiguousarray of it")
             self.address[name] = self.memory.add(array, name, _grain(array.itemsize), blank)
 
     def launch(self, code: Any, grid: tuple[int, int, int], values: Sequence[Any], shared: int | None) -> None:
@@ -181,9 +189,7 @@ class _Session:
         regions = {r.name: r for r in self.memory.regions}
         self.findings.instruction = None
         for name in complete:
-            region = regions[name]
-            missing = int(np.count_nonzero(~region.defined[: region.size // region.grain])) * region.grain
-            if missing:
+            if missing := regions[name].missing():
                 self.findings.add("undefined", f"output {name!r} is not fully written: {missing} bytes missing", name)
         return EmulationReport(
             arrays=tuple(regions[name].result() for name in tensors),

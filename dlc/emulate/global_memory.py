@@ -26,18 +26,33 @@ class Region:
     grain: int
     blank: bool
     store: Rows = field(init=False)
+    gaps: Bools | None = field(init=False, default=None)  # bytes between the elements of a strided view
     defined: Bools = field(init=False)
     writer: NDArray[np.int32] = field(init=False)
     reader: NDArray[np.int32] = field(init=False)
     atomic: Bools = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = self.array.nbytes
+        shape, strides = self.array.shape, self.array.strides
+        self.size = sum((n - 1) * s for n, s in zip(shape, strides)) + self.array.itemsize if self.array.size else 0
         self.store = np.full(-(-self.size // _PAD) * _PAD + _PAD, 0xFF, np.uint8)
-        if not self.blank:
-            self.store[: self.size] = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
+        if not self.blank and self.array.size:
+            self._elements(self.store)[...] = np.ascontiguousarray(self.array)[..., None].view(np.uint8).reshape(*shape, -1)
+        if not self.array.flags.c_contiguous:
+            gaps = np.ones(self.store.size, bool)
+            self._elements(gaps)[...] = False
+            self.gaps = gaps if gaps[: self.size].any() else None
         self.defined = np.full(self.store.size // self.grain, not self.blank)
         self.forget()
+
+    def _elements(self, store: Array) -> Array:
+        """The bytes of every element: a view of the store in the tensor's shape, with one axis more."""
+        return np.lib.stride_tricks.as_strided(store, (*self.array.shape, self.array.itemsize), (*self.array.strides, 1))
+
+    def missing(self) -> int:
+        """Bytes of the tensor's elements that were never written."""
+        holes = np.repeat(~self.defined, self.grain)[: self.size]
+        return int(np.count_nonzero(holes if self.gaps is None else holes & ~self.gaps[: self.size]))
 
     def forget(self) -> None:
         """A new launch: whatever was done before is ordered before it."""
@@ -52,8 +67,9 @@ class Region:
 
     def result(self) -> Array:
         """The tensor as it stands."""
-        flat = self.store[: self.size].copy().view(self.array.dtype)
-        return flat.reshape(self.array.shape)
+        if not self.array.size:
+            return self.array.copy()
+        return np.ascontiguousarray(self._elements(self.store)).view(self.array.dtype)[..., 0]
 
 
 class GlobalMemory:
@@ -119,6 +135,8 @@ class GlobalMemory:
                 continue
             region = self.regions[number]
             lanes = active & (which == number) & (address - region.base + size <= region.size)
+            if region.gaps is not None:
+                lanes[lanes] = ~region.gaps[(address[lanes] - region.base)[:, None] + np.arange(size)].any(1)
             stray &= ~lanes
             if lanes.any():
                 yield region, lanes, address[lanes] - region.base
@@ -131,7 +149,8 @@ class GlobalMemory:
         near = min(self.regions, key=lambda r: min(abs(at - r.base), abs(at - r.base - r.size)))
         others = int(stray.sum()) - 1
         more = f" and {others} more" if others else ""
-        text = f"{action} of {size} bytes at byte {at - near.base} of {near.name!r}, which has {near.size}; thread {lane}{more}"
+        text = "between the elements: " if near.base <= at < near.base + near.size - size + 1 else ""
+        text += f"{action} of {size} bytes at byte {at - near.base} of {near.name!r}, which has {near.size}; thread {lane}{more}"
         self.findings.add("bounds", text, near.name)
 
     def _grains(self, region: Region, at: NDArray[np.int64], size: int) -> NDArray[np.int64]:

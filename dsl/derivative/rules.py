@@ -3,7 +3,7 @@
 A rule takes the operands and the result ``y`` and gives one partial derivative per operand: an expression, a number, or
 None where the derivative is zero everywhere (or is not defined because the operand has no direction to move in).
 At kinks the rules follow PyTorch: ``abs'(0) = 0``, both operands of an equal ``max``/``min`` get a half, and with a literal
-operand the other gets 0 at ``max(x, 0)`` (relu) and 1 at any other literal (clamp).
+operand the other gets 0 there (relu, clamp).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dsl.algebra import walk
-from dsl.derivative.simplify import add, fold, is_value, mul, select, zero
+from dsl.derivative.simplify import add, fold, mul, select, zero
 from dsl.dtype import Dtype
 from dsl.errors import DerivativeError
 from dsl.expr import Cast, Const, Expr, Op, Where, cast, const, op, where
@@ -55,15 +55,11 @@ def _extremum(better: str) -> Callable[[Expr, Expr, Expr], Partials]:
     def rule(a: Expr, b: Expr, y: Expr) -> Partials:
         if isinstance(a, Const) or isinstance(b, Const):
             moving, fixed = (b, a) if isinstance(a, Const) else (a, b)
-            part = _pick(op(better if is_value(fixed, 0) else better[0] + "e", moving, fixed), a.dtype)
+            part = select(op(better, moving, fixed), const(1, a.dtype), zero(a.dtype))
             return (None, part) if isinstance(a, Const) else (part, None)
         tie = select(op("eq", a, b), const(0.5, a.dtype), zero(a.dtype))
         return tuple(select(op(better, p, q), const(1, a.dtype), tie) for p, q in ((a, b), (b, a)))
     return rule
-
-
-def _pick(cond: Expr, dtype: Dtype) -> Expr:
-    return select(cond, const(1, dtype), zero(dtype))
 
 
 def _constant(*_: Expr) -> Partials:

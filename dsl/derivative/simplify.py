@@ -77,7 +77,8 @@ def fold(e: Expr, facts: Facts = ()) -> Expr:
             folded = _RULES[e.name](e.args, e.dtype)
         return e if folded is None else folded
     if isinstance(e, Where):
-        return _where(e.args[0], e.args[1], e.args[2]) or e
+        selected = _where(e.args[0], e.args[1], e.args[2])
+        return e if selected is None else selected
     if isinstance(e, Cast):
         x = e.args[0]
         return const(x.value, e.dtype) if isinstance(x, Const) and x.dtype.is_float and e.dtype.is_float else e

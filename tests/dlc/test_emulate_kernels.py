@@ -232,6 +232,16 @@ def test_strides_show_as_wasted_sectors() -> None:
     assert "wasteful: kernel line 9" in str(report)
 
 
+def test_views_keep_their_strides() -> None:
+    body = "def fill(x, o, B: tl.constexpr):\n    i = tl.program_id(0) * 10 + tl.arange(0, B)\n    tl.store(o + i, tl.load(x + i))\n"
+    kernel = kernels.custom(body, (Arg.pointer("x", f32), Arg.pointer("o", f32, "w", 4)), constexprs={"B": 8}, grid=(8,))
+    x, o = RNG.standard_normal((8, 10)).astype("f4"), np.zeros((8, 10), "f4")
+    report = run(kernel, "sm_80", {"x": x, "o": o[:, :8]})
+    assert np.array_equal(report.outputs["o"], x[:, :8]) and not o.any()
+    report = emulate_artifact(kernel, [compile_triton(kernel, "sm_80")], {"x": x[:, :7], "o": o})
+    assert [f.kind for f in report.findings] == ["bounds", "undefined"] and "between the elements" in report.findings[0].text
+
+
 def test_artifact_with_a_workspace() -> None:
     first = kernels.vadd(block=128)
     body = """def twice(o, w, n, B: tl.constexpr):

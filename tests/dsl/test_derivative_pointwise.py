@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsl.derivative import vjp
-from dsl.dtype import f32, f64
+from dsl.dtype import bf16, f32, f64
 from dsl.expr import op, where
 from dsl.opset import OPS
 from dsl.program import compute, dims, trace
@@ -123,8 +123,6 @@ def test_integers_and_bools_stop_the_gradient() -> None:
 
 
 def test_gradients_have_the_dtype_of_the_input() -> None:
-    from dsl.dtype import bf16
-
     def kernel(x: bf16[N], y: f32[N]):
         return compute((N,), lambda i: x[i] * y[i])
 
