@@ -39,8 +39,8 @@ class Blank:
         """An array of this layout."""
         if self.strides is None or 0 in self.shape:
             return np.empty(self.shape, self.dtype)
-        room = np.empty(1, self.dtype)
-        return np.lib.stride_tricks.as_strided(room, self.shape, self.strides)  # a layout only: its memory is never touched
+        room = np.empty(1, self.dtype).view(f"V{np.dtype(self.dtype).itemsize}")  # a layout only: its memory is never touched
+        return np.lib.stride_tricks.as_strided(room, self.shape, self.strides).view(self.dtype)
 
 
 def emulate(

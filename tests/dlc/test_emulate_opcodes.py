@@ -95,7 +95,7 @@ def _opcode(value: object) -> str:
         ("max.NaN.f32", FLOATS, np.maximum),
         ("copysign.f32", FLOATS, lambda x, y: np.copysign(y, x)),
     ],
-    ids=str,
+    ids=_opcode,
 )
 def test_binary(opcode: str, a: np.ndarray, function: object) -> None:
     with np.errstate(over="ignore"):
@@ -122,7 +122,7 @@ def test_binary(opcode: str, a: np.ndarray, function: object) -> None:
         ("cos.approx.f32", FLOATS, np.cos),
         ("tanh.approx.f32", FLOATS, np.tanh),
     ],
-    ids=str,
+    ids=_opcode,
 )
 def test_unary(opcode: str, a: np.ndarray, function: object) -> None:
     check(f"{LOAD2}    {opcode} %r3, %r1;\n{STORE}", a, function(a[:, 0]))  # type: ignore[operator]
@@ -319,7 +319,7 @@ def test_shuffles_and_votes() -> None:
         ("add.f32", "f4", np.add),
         ("add.noftz.f16", "f2", np.add),
     ],  # noqa: E501
-    ids=str,
+    ids=_opcode,
 )
 def test_atomics(opcode: str, kind: str, function: np.ufunc) -> None:
     a = pairs(kind)[:, 0].copy()
