@@ -9,8 +9,9 @@ from dsl.carrier import SUM
 from dsl.derivative.adjoint import inline_single_uses
 from dsl.derivative.invariance import irrelevant_extrema
 from dsl.derivative.reductions import Site, forward_scan, position_of, reduction_partials, scan_partials
-from dsl.derivative.reverse import depends, own_outputs, targets_of
+from dsl.derivative.reverse import depends
 from dsl.derivative.rules import tangent
+from dsl.derivative.signature import assemble, own_outputs, targets_of
 from dsl.derivative.simplify import add, guarded, mul, simplify, zero
 from dsl.derivative.split import is_pointwise, split, split_program, stripped, unique
 from dsl.errors import DerivativeError
@@ -41,9 +42,7 @@ def jvp(program: Program, wrt: Sequence[str] | None = None) -> Program:
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
     pushed = pushforward(outputs, given)
     found = own_outputs([pushed[t] for t in outputs], [f"t_{t.name}" for t in outputs], {})
-    needed = set(inputs_and_computes(tuple(found))[0])
-    inputs = tuple(t for t in form.inputs if t in needed) + tuple(given.values())
-    return Program(f"{program.name}_jvp", inputs, tuple(found), len(found) == 1, program.loc)  # type: ignore[arg-type]
+    return assemble(f"{program.name}_jvp", form, found, (), tuple(given.values()))
 
 
 def pushforward(outputs: Sequence[Compute], tangents: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from dsl.derivative.gather import Contribution
 from dsl.derivative.invariance import irrelevant_extrema
 from dsl.derivative.pointwise import Backward
 from dsl.derivative.reductions import Partials, Site, backward_scan, position_of, reduction_partials, scan_partials
+from dsl.derivative.signature import assemble, own_outputs, targets_of
 from dsl.derivative.simplify import mul
 from dsl.derivative.split import is_pointwise, split, split_program, stripped, unique
 from dsl.dim import Var, as_term
@@ -157,8 +158,9 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
             (:func:`forward_with_saves`); everything else that the gradients need is computed again.
 
     Returns:
-        A program whose inputs are those inputs of ``program`` that it needs, then the saved tensors it needs, then a
-        cotangent ``d_<output>`` per float output; its outputs are ``d_<input>`` in the order of ``wrt``.
+        A program whose inputs are those inputs of ``program`` that it needs (for their values, or to determine a size), then
+        the saved tensors it needs, then a cotangent ``d_<output>`` per float output; its outputs are ``d_<input>`` in the
+        order of ``wrt``.
 
     Raises:
         DerivativeError: an unknown or integer input in ``wrt``, no float input or output, or a carrier without a derivative.
@@ -173,10 +175,8 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
     found = pullback(form.outputs, given, targets)
     kept: dict[Tensor, Tensor] = {c: Input(c.name, c.shape, c.dtype, c.loc) for c in keep}
-    outputs = tuple(own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], kept))
-    needed = set(inputs_and_computes(outputs)[0])
-    inputs = tuple(t for t in (*form.inputs, *kept.values()) if t in needed) + tuple(given.values())
-    return Program(f"{program.name}_vjp", inputs, outputs, len(outputs) == 1, program.loc)  # type: ignore[arg-type]
+    outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], kept)
+    return assemble(f"{program.name}_vjp", form, outputs, tuple(kept.values()), tuple(given.values()))
 
 
 def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Program:
@@ -202,40 +202,3 @@ def find_saved(form: Program, saved: Sequence[Compute | str]) -> list[Compute]:
             raise DerivativeError(f"{form.name} has no definition `{name}` to save", f"it has {', '.join(named)}", loc=form.loc)
         out.append(named[name])
     return out
-
-
-def targets_of(form: Program, wrt: Sequence[str] | None) -> list[Input]:
-    """The inputs called ``wrt``, or every float input.
-
-    Raises:
-        DerivativeError: an unknown name, or no float input at all.
-    """
-    named = {t.name: t for t in form.inputs}
-    for name in wrt or ():
-        if name not in named:
-            raise DerivativeError(f"{form.name} has no input `{name}`", f"its inputs are {', '.join(named)}", loc=form.loc)
-    out = [t for t in form.inputs if t.dtype.is_float] if wrt is None else [named[n] for n in wrt]
-    if not out:
-        raise DerivativeError(f"{form.name} has no float input to differentiate by", loc=form.loc)
-    return out
-
-
-def own_outputs(found: Sequence[Tensor], names: Sequence[str], replaced: Mapping[Tensor, Tensor]) -> list[Compute]:
-    """The results as definitions of their own, called ``names``, with some tensors replaced by inputs."""
-    done: dict[Tensor, Tensor] = dict(replaced)
-    for c in inputs_and_computes(tuple(found))[1]:
-        if c in done:
-            continue
-        body = substitute(c.body, {}, done) if any(r.tensor in done for r in reads(c.body)) else c.body
-        if body is not c.body:
-            done[c] = Compute(c.name, c.axes, body, c.loc, c.dtype)
-    out: list[Compute] = []
-    for t, name in zip(found, names):
-        new = done.get(t, t)
-        if not isinstance(new, Compute) or new in out or new.name != name:
-            axes = tuple(Var(f"i{n}", s) for n, s in enumerate(new.shape))
-            new = Compute(name, axes, new.read(*(index(a) for a in axes)), t.loc, t.dtype)
-        out.append(new)
-    return out
-
-
