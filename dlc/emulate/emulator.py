@@ -17,7 +17,7 @@ from dlc.emulate.block import Block, Launch
 from dlc.emulate.formats import width
 from dlc.emulate.global_memory import GlobalMemory
 from dlc.emulate.ptx import Program, parse
-from dlc.emulate.report import EmulationReport, Findings, Footprint, Stop, TrafficMeter
+from dlc.emulate.report import Array, EmulationReport, Findings, Footprint, Stop, TrafficMeter
 from dlc.emulate.scheduler import Code, Scheduler
 from dsl.dtype import ALL
 from dsl.errors import ArgumentError, TargetError

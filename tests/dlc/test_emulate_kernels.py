@@ -108,6 +108,17 @@ def test_matmul_tensor_copies() -> None:
     assert wrong < 2e-7
 
 
+def test_matmul_with_specialised_warps() -> None:
+    kernel = kernels.matmul(f16, f16, tma=True, num_stages=2)
+    source = kernel.source.replace("in range(0, K, BK)", "in tl.range(0, K, BK, warp_specialize=True)")
+    binary = compile_triton(dataclasses.replace(kernel, source=source), "sm_90")
+    assert binary.threads > 32 * kernel.num_warps
+    a, b = RNG.standard_normal((64, 96)).astype("f2"), RNG.standard_normal((96, 64)).astype("f2")
+    sizes: dict[str, int | float] = {"M": 64, "N": 64, "K": 96, "sam": 96, "sbk": 64, "scm": 64}
+    report = emulate_artifact(kernel, [binary], {"a": a, "b": b, "c": np.empty((64, 64), "f2")}, sizes)
+    assert report.ok and error(report.outputs["c"], a.astype("f8") @ b.astype("f8")) < 4e-4
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("kind", "causal"), [(f16, False), (bf16, True)], ids=str)
 def test_attention(target: str, kind: Dtype, causal: bool) -> None:
