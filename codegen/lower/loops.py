@@ -33,8 +33,8 @@ def emit_stage(cx: Context, stage: Stage) -> None:
     if stage.kind == "reduce":
         emit_reduce(cx, stage, p, loops)
     elif stage.kind == "scan":
-        from codegen.lower.scan import emit_scan  # noqa: PLC0415  (scan.py builds on this module)
-        emit_scan(cx, stage, p, loops)
+        raise ScheduleError(f"{stage.name} is a prefix scan, which does not compile yet", "the lowering of scans is not written",
+                            "use kernel.reference for its numpy meaning, or write it as a reduction over `where(k <= i, ...)`", stage.tensors[0].loc)
     else:
         emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
 
