@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dsl.algebra import inputs_and_computes, reads, substitute, walk
 from dsl.derivative.gather import Contribution, Piece, gather
+from dsl.derivative.names import unique
 from dsl.derivative.simplify import add, factors, fold, simplify, total, zero
-from dsl.derivative.split import is_pointwise, unique
+from dsl.derivative.split import is_pointwise
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Compute, Expr, Read, Reduce, Scan, Tensor, Where, cast, index
 

@@ -8,12 +8,13 @@ from dsl.algebra import inputs_and_computes, walk
 from dsl.carrier import SUM
 from dsl.derivative.adjoint import inline_single_uses
 from dsl.derivative.invariance import irrelevant_extrema
+from dsl.derivative.names import unique
 from dsl.derivative.reductions import Site, forward_scan, position_of, reduction_partials, scan_partials
 from dsl.derivative.reverse import depends
 from dsl.derivative.rules import tangent
 from dsl.derivative.signature import assemble, own_outputs, targets_of
 from dsl.derivative.simplify import add, guarded, mul, simplify, zero
-from dsl.derivative.split import is_pointwise, split, split_program, stripped, unique
+from dsl.derivative.split import is_pointwise, split, split_program, stripped
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Input, Read, Reduce, Scan, Tensor, reduce, scan
 from dsl.program import Program

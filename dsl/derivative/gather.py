@@ -8,14 +8,14 @@ quasi-affine term (embeddings, clamped indices), :func:`one_hot` compares it wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from dsl.algebra import substitute
+from dsl.algebra import substitute, transform
 from dsl.derivative.simplify import fold, guarded, total
 from dsl.derivative.system import Box, Solution, System, Unsolvable
 from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term
-from dsl.expr import Expr, Read, index, op
+from dsl.expr import Expr, Index, Read, index, op
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,11 @@ def gather(c: Contribution, at: Sequence[Var]) -> Piece:
     attempts: tuple[list[int], ...] = (terms, [n for n in terms if _is_plain(targets[n])], [])
     for chosen in attempts:
         try:
-            solution = _solve(c, [(targets[n], at[n]) for n in chosen])  # type: ignore[misc]
+            solution = _solve(c, [(targets[n], at[n]) for n in chosen], {j.name for j in at})  # type: ignore[misc]
         except Unsolvable:
             continue
-        order = {v.name: n for n, v in reversed(list(enumerate(c.axes)))}
-        solution.loops.sort(key=lambda v: order.get(v.name, len(order)))
+        order = {loop: n for n, v in reversed(list(enumerate(c.axes))) for loop in solution.values[v].vars}
+        solution.loops.sort(key=lambda v: order.get(v, len(order)))
         return one_hot(c, solution, [(targets[n], at[n]) for n in numbers if n not in chosen])
     raise AssertionError("a system without equations always has a solution")
 
@@ -74,12 +74,36 @@ def one_hot(c: Contribution, solution: Solution, compared: Sequence[tuple[Term |
     memory; a later pass can recognise it and turn it into segmented sums or atomics.
     """
     values = solution.values
+    c = _with_parts(c, solution.parts)
     matches = [op("eq", substitute(index(e) if isinstance(e, Term) else e, values), index(j)) for e, j in compared]
-    zeros = [fold(op("eq", index(z), index(ZERO))) for z in solution.zeros]
-    bounds = [fold(op("ge", index(b), index(ZERO))) for b in solution.nonnegative]
+    bounds = [fold(op(name, index(a), index(b))) for name, a, b in solution.conditions]
     guards = [substitute(g, values) for g in c.guards]
-    conditions = (*matches, *zeros, *bounds, *guards)
+    conditions = (*matches, *bounds, *guards)
     return Piece(tuple(solution.loops), conditions, substitute(c.value, values))
+
+
+def _with_parts(c: Contribution, parts: Mapping[tuple[Term, Term], tuple[Var, Var]]) -> Contribution:
+    """``n // d`` and ``n % d`` written as the quotient and remainder that were solved for, which are simpler than ``n``."""
+    def term(t: Term) -> Term:
+        out: Term = as_term(t.const)
+        for mono, k in t.parts.items():
+            factor: Term = as_term(k)
+            for atom in mono:
+                known = parts.get((atom.num, atom.den)) if isinstance(atom, Div) else None
+                factor = factor * (Term({(atom,): 1}, 0) if known is None else as_term(known[isinstance(atom, Mod)]))
+            out = out + factor
+        return out
+
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Index):
+            return index(term(e.term))
+        if isinstance(e, Read):
+            return Read(e.args, (e.tensor, tuple(None if s is None else term(s) for s in e.data[1])), e.dtype, e.loc)
+        return None
+
+    if not parts:
+        return c
+    return replace(c, guards=tuple(transform(g, one) for g in c.guards), value=transform(c.value, one))
 
 
 def _is_plain(e: Term | Expr) -> bool:
@@ -89,15 +113,15 @@ def _is_plain(e: Term | Expr) -> bool:
         and (len(mono) == 1 or not any(isinstance(a, Var) and a.kind == "axis" for a in mono)) for mono in e.parts)
 
 
-def _solve(c: Contribution, equations: Sequence[tuple[Term, Var]]) -> Solution:
+def _solve(c: Contribution, equations: Sequence[tuple[Term, Var]], taken: set[str]) -> Solution:
     boxes: dict[Var, Box | None] = {v: Box(ZERO, _greatest(v)) for v in c.axes}
-    extra = [as_term(v.extent) - (as_term(v) + 1) for v in c.axes if v.extent is not None and _moving(v.extent)]
     unknowns = set(c.axes)
     splitter = _Splitter(unknowns, boxes)
     rows = [splitter.term(t) - as_term(j) for t, j in equations]
-    system = System([*rows, *splitter.rows], boxes, c.reduced)
+    system = System([*rows, *splitter.rows], boxes, c.reduced, taken)
     out = system.solve()
-    out.nonnegative += [e.subs(out.values) for e in extra]
+    out.parts = {key: pair for key, pair in splitter.seen.items() if all(v in out.values for v in pair)}
+    out.conditions += [("lt", out.values[v], v.extent.subs(out.values)) for v in c.axes if v.extent is not None and _moving(v.extent)]
     return out
 
 
@@ -138,7 +162,7 @@ class _Splitter:
     def __init__(self, unknowns: set[Var], boxes: dict[Var, Box | None]) -> None:
         self.unknowns, self.boxes = unknowns, boxes
         self.rows: list[Term] = []
-        self.seen: dict[tuple[Term, Term], tuple[Term, Term]] = {}
+        self.seen: dict[tuple[Term, Term], tuple[Var, Var]] = {}
 
     def term(self, t: Term) -> Term:
         """``t`` without divisions of unknowns."""
@@ -157,9 +181,9 @@ class _Splitter:
         if isinstance(atom, MinMax) or atom.den.vars & self.unknowns:
             raise Unsolvable(f"{atom} is not affine")
         q, r = self._parts(atom.num, atom.den)
-        return r if isinstance(atom, Mod) else q
+        return as_term(r if isinstance(atom, Mod) else q)
 
-    def _parts(self, num: Term, den: Term) -> tuple[Term, Term]:
+    def _parts(self, num: Term, den: Term) -> tuple[Var, Var]:
         key = num, den
         if key not in self.seen:
             q, r = Var("q", None), Var("r", den)
@@ -168,9 +192,9 @@ class _Splitter:
             self.boxes[q] = Box(first, _span(low, high, den), checked=False) if low is not None and high is not None else None
             self.boxes[r] = Box(ZERO, den)
             self.unknowns |= {q, r}
-            self.seen[key] = as_term(q), as_term(r)
+            self.seen[key] = q, r
             inner = self.term(num)
-            self.rows.append(inner - self.seen[key][0] * den - self.seen[key][1])
+            self.rows.append(inner - den * as_term(q) - as_term(r))
         return self.seen[key]
 
 

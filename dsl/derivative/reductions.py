@@ -55,9 +55,14 @@ def indicator(cond: Expr, like: Expr) -> Expr:
     return select(cond, const(1, like.dtype), zero(like.dtype))
 
 
+def inner(axis: Var) -> Var:
+    """A variable over the range of ``axis``, to be bound where ``axis`` is in scope."""
+    return Var(f"{axis.name}_", axis.extent)
+
+
 def moved_axes(e: Expr, axes: Sequence[Var]) -> tuple[Expr, tuple[Var, ...]]:
     """``e`` with ``axes`` renamed to fresh variables."""
-    new = tuple(Var(a.name, a.extent) for a in axes)
+    new = tuple(inner(a) for a in axes)
     return substitute(e, {a: as_term(b) for a, b in zip(axes, new)}), new
 
 
@@ -86,9 +91,9 @@ def _extremum(site: Site, e: Reduce) -> Partials:
 
 def _arg_extremum(site: Site, e: Reduce) -> Partials:
     (value, position), axes = e.args, e.axes
-    again = tuple(Var(a.name, a.extent) for a in axes)
-    inner = tuple(substitute(a, {v: as_term(w) for v, w in zip(axes, again)}) for a in (value, position))
-    where_it_is = site.helper("position", reduce(e.carrier, inner, again, out=1), site.y.axes)
+    again = tuple(inner(a) for a in axes)
+    args = tuple(substitute(a, {v: as_term(w) for v, w in zip(axes, again)}) for a in (value, position))
+    where_it_is = site.helper("position", reduce(e.carrier, args, again, out=1), site.y.axes)
     return [indicator(op("eq", cast(position, where_it_is.dtype), where_it_is), value), None]
 
 
@@ -97,8 +102,8 @@ def _product(site: Site, e: Reduce) -> Partials:
     (f,), (k,) = e.args, e.axes
     around = []
     for reverse in (False, True):
-        inner, (axis,) = moved_axes(f, (k,))
-        term = scan(PROD, (inner,), axis, as_term(k), exclusive=True, reverse=reverse)
+        other, (axis,) = moved_axes(f, (k,))
+        term = scan(PROD, (other,), axis, as_term(k), exclusive=True, reverse=reverse)
         around.append(site.helper("after" if reverse else "before", term, (*site.y.axes, k)))
     return [op("mul", *around)]
 
@@ -118,8 +123,8 @@ def _moments(site: Site, e: Reduce) -> Partials:
     n = const(count.const, f.dtype) if count.is_const else cast(index(count), f.dtype)
     if e.out == 0:
         return [op("div", const(1, f.dtype), n)]
-    inner, axes = moved_axes(f, e.axes)
-    mean = site.helper("mean", reduce(MOMENTS, (inner,), axes), site.y.axes)
+    other, axes = moved_axes(f, e.axes)
+    mean = site.helper("mean", reduce(MOMENTS, (other,), axes), site.y.axes)
     return [op("mul", op("sub", f, mean), op("div", const(2, f.dtype), n))]
 
 
@@ -146,10 +151,10 @@ def _custom_reduction(site: Site, e: Reduce) -> Partials:
     state = e.carrier.state(tuple(a.dtype for a in e.args))
     around: list[tuple[Expr, ...]] = []
     for after in (False, True):
-        t = Var(k.name, n)
-        inner = [substitute(a, {k: n - 1 - as_term(t) if after else as_term(t)}) for a in e.args]
+        t = inner(k)
+        args = [substitute(a, {k: n - 1 - as_term(t) if after else as_term(t)}) for a in e.args]
         at = n - 1 - as_term(k) if after else as_term(k)
-        prefixes = [scan(_states(e.carrier, after), tuple(inner), t, at, out=m, exclusive=True) for m in range(len(state))]
+        prefixes = [scan(_states(e.carrier, after), tuple(args), t, at, out=m, exclusive=True) for m in range(len(state))]
         around.append(tuple(site.helper("after" if after else "before", p, (*site.y.axes, k)) for p in prefixes))
     holes = params(tuple(a.dtype for a in e.args))
     middle = e.carrier.combine(EXPRS, e.carrier.combine(EXPRS, around[0], e.carrier.lift(EXPRS, holes, state)), around[1])
@@ -205,10 +210,10 @@ def scan_partials(site: Site, e: Scan, position: Var) -> Step:
 
 def _arg_step(site: Site, e: Scan, position: Var) -> Step:
     t: Var = e.axis
-    inner = Var(t.name, t.extent)
-    args = tuple(substitute(a, {t: as_term(inner)}) for a in e.args)
+    s = inner(t)
+    args = tuple(substitute(a, {t: as_term(s)}) for a in e.args)
     axes = tuple(t if a is position else a for a in site.y.axes)
-    place = site.helper("position", scan(e.carrier, args, inner, as_term(t), out=1), axes)
+    place = site.helper("position", scan(e.carrier, args, s, as_term(t), out=1), axes)
     new = op("eq", cast(e.args[1], place.dtype), place)
     return Step(indicator(op("not", new), e.args[0]), [indicator(new, e.args[0]), None])
 
@@ -233,7 +238,7 @@ def backward_scan(site: Site, e: Scan, position: Var, step: Step, g: Expr) -> Ex
     t: Var = e.axis
     n = t.extent
     assert n is not None
-    u = Var(t.name, n)
+    u = inner(t)
     given = substitute(g, {position: n - 1 - as_term(u)})
     first = op("ge", index(u), index(ONE))
     carry = select(first, substitute(step.carry, {t: n - as_term(u)}), zero(e.dtype))

@@ -9,11 +9,12 @@ from dsl.carrier import SUM
 from dsl.derivative.adjoint import Adjoint, inline_single_uses
 from dsl.derivative.gather import Contribution
 from dsl.derivative.invariance import irrelevant_extrema
+from dsl.derivative.names import unique
 from dsl.derivative.pointwise import Backward
-from dsl.derivative.reductions import Partials, Site, backward_scan, position_of, reduction_partials, scan_partials
+from dsl.derivative.reductions import Partials, Site, backward_scan, inner, position_of, reduction_partials, scan_partials
 from dsl.derivative.signature import assemble, own_outputs, targets_of
 from dsl.derivative.simplify import mul
-from dsl.derivative.split import is_pointwise, split, split_program, stripped, unique
+from dsl.derivative.split import is_pointwise, split, split_program, stripped
 from dsl.dim import Var, as_term
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, index, scan
@@ -120,7 +121,7 @@ def _through(args: Sequence[Expr], seeds: Partials, axes: tuple[Var, ...], reduc
     for a, seed in zip(args, seeds):
         if seed is not None and a.dtype.is_float:
             found = Backward(active).run(a, seed)
-            out += [Contribution(r, axes, (*guards, *inner), value, reduced) for r, inner, value in found]
+            out += [Contribution(r, axes, (*guards, *more), value, reduced) for r, more, value in found]
     return out
 
 
@@ -137,7 +138,7 @@ def _scan(y: Compute, e: Scan, bar: Tensor, guards: tuple[Expr, ...], active: se
     axes = tuple(t if a is p else a for a in y.axes)
     seeds: Partials
     if e.carrier == SUM:
-        q = Var(p.name, p.extent)
+        q = inner(p)
         later = scan(SUM, (substitute(g, {p: as_term(q)}),), q, as_term(t), exclusive=e.exclusive, reverse=not e.reverse)
         seeds = [site.helper("adjoint", later, axes)]
     else:

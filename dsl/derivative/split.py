@@ -13,8 +13,9 @@ from typing import Any
 
 from dsl.algebra import EXPRS, inputs_and_computes, rebuild, substitute, walk
 from dsl.carrier import CARRIERS, PROD, SUM
+from dsl.derivative.names import unique
 from dsl.derivative.simplify import guarded, is_value, negate
-from dsl.dim import ONE, ZERO, Term, Var, as_term, nonneg, product
+from dsl.dim import ONE, Term, Var, as_term, nonneg, product
 from dsl.expr import Compute, Expr, Read, Reduce, Scan, Tensor, Where, index, op, reduce, scan, where
 from dsl.program import Program
 
@@ -54,15 +55,6 @@ def split_program(program: Program) -> Program:
     if all(a is b for a, b in zip(outputs, program.outputs)):
         return program
     return Program(program.name, program.inputs, outputs, program.single, program.loc)
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """``name``, numbered when it is taken; the result is added to ``taken``."""
-    n, out = 1, name
-    while out in taken:
-        out, n = f"{name}_{n}", n + 1
-    taken.add(out)
-    return out
 
 
 def is_pointwise(e: Expr) -> bool:
@@ -160,7 +152,7 @@ class _Extractor:
         if e.reverse and not linear:
             args = tuple(substitute(a, {e.axis: n - 1 - as_term(e.axis)}) for a in args)
             at = n - 1 - at
-        p = Var(e.axis.name, n)
+        p = Var(unique(e.axis.name, {v.name for a in e.args for v in a.free}), n)
         plain = scan(e.carrier, args, e.axis, as_term(p), out=e.out, exclusive=exclusive and linear, reverse=e.reverse and linear)
         whole = self._define(plain, guards)
         assert isinstance(whole, Read)
@@ -172,7 +164,7 @@ class _Extractor:
             return element(at)
         state = e.carrier.identity(EXPRS, e.carrier.state(tuple(a.dtype for a in args)))
         empty = e.carrier.finalize(EXPRS, state)[e.out]
-        return where(op("eq", index(at), index(ZERO)), empty, element(at - 1))
+        return where(op("ge", index(at), index(ONE)), element(at - 1), empty)
 
 
 def _flatten(axes: tuple[Var, ...], args: tuple[Expr, ...]) -> tuple[Var, tuple[Expr, ...]]:

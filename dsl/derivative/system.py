@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dsl.derivative.names import unique
 from dsl.derivative.smith import Matrix, smith, triangular
 from dsl.dim import ZERO, Term, Var, as_term, cdiv, nonneg
 
@@ -39,14 +40,14 @@ class Solution:
     Attributes:
         values: each unknown over the known variables and the loops.
         loops: fresh variables; every point of their box gives one candidate.
-        zeros: terms that must be 0.
-        nonnegative: terms that must be at least 0.
+        conditions: what a candidate must satisfy: ``("eq", a, b)``, ``("ge", a, b)`` or ``("lt", a, b)``.
+        parts: for ``(n, d)``, the unknowns that are ``n // d`` and ``n % d``.
     """
 
     values: dict[Var, Term] = field(default_factory=dict)
     loops: list[Var] = field(default_factory=list)
-    zeros: list[Term] = field(default_factory=list)
-    nonnegative: list[Term] = field(default_factory=list)
+    conditions: list[tuple[str, Term, Term]] = field(default_factory=list)
+    parts: dict[tuple[Term, Term], tuple[Var, Var]] = field(default_factory=dict)
 
 
 class System:
@@ -56,10 +57,11 @@ class System:
         rows: terms over unknowns, known variables and sizes.
         boxes: the range of each unknown, or None where it has none of its own.
         preferred: unknowns to loop over when several choices cost the same.
+        taken: names that loops may not have.
     """
 
-    def __init__(self, rows: Sequence[Term], boxes: dict[Var, Box | None], preferred: Iterable[Var] = ()) -> None:
-        self.rows, self.boxes, self.preferred = list(rows), boxes, set(preferred)
+    def __init__(self, rows: Sequence[Term], boxes: dict[Var, Box | None], preferred: Iterable[Var] = (), taken: Iterable[str] = ()) -> None:
+        self.rows, self.boxes, self.preferred, self.taken = list(rows), boxes, set(preferred), set(taken)
         self.out = Solution()
         self.inside: set[Var] = set()
 
@@ -88,13 +90,13 @@ class System:
                 if not values[v].vars & self.boxes.keys():
                     break
                 values[v] = values[v].subs(values)
-        self.out.zeros = [z.subs(values) for z in self.out.zeros]
+        self.out.conditions = [(name, a.subs(values), b) for name, a, b in self.out.conditions]
         for v, box in self.boxes.items():
             if box is not None and box.checked and v in values and v not in self.inside:
-                rest = values[v] - box.low
-                for bound in (rest, box.extent - 1 - rest):
-                    if not nonneg(bound):
-                        self.out.nonnegative.append(bound)
+                if not nonneg(values[v] - box.low):
+                    self.out.conditions.append(("ge", values[v], box.low))
+                if not nonneg(box.low + box.extent - 1 - values[v]):
+                    self.out.conditions.append(("lt", values[v], box.low + box.extent))
 
     # -- one unknown -------------------------------------------------------------------------------------------
     def _unknowns(self, row: Term) -> list[Var]:
@@ -123,7 +125,7 @@ class System:
             if unknowns:
                 self._single(row, unknowns[0])
             elif row != 0:
-                self.out.zeros.append(row)
+                self.out.conditions.append(("eq", row, ZERO))
 
     def _single(self, row: Term, v: Var) -> None:
         c = self._coefficient(row, v)
@@ -137,7 +139,7 @@ class System:
         if c != 1:
             remainder = rest % c
             if remainder != 0:
-                self.out.zeros.append(remainder)
+                self.out.conditions.append(("eq", remainder, ZERO))
         self._divide(v, rest, c)
 
     def _divide(self, v: Var, rest: Term, c: Term, sign: int = 1) -> None:
@@ -219,7 +221,7 @@ class System:
         for n, c in enumerate(right):
             condition = c % s[n] if n < len(s) else c
             if condition != 0:
-                self.out.zeros.append(condition)
+                self.out.conditions.append(("eq", condition, ZERO))
         known = [c // d for c, d in zip(right, s)]
         particular = [_dot(line[:len(s)], known) for line in v]
         kernel = [line[len(s):] for line in v]
@@ -244,7 +246,7 @@ class System:
     def _loop(self, v: Var, trips: Term) -> Term:
         if trips == 1:
             return ZERO
-        loop = Var(v.name, trips)
+        loop = Var(unique(v.name, self.taken), trips)
         self.out.loops.append(loop)
         return as_term(loop)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dsl.algebra import walk
+from dsl.check import prove_bounds, verify
 from dsl.derivative import jvp, vjp
 from dsl.expr import Reduce, Where
 from dsl.interp import evaluate
@@ -47,6 +48,9 @@ def check(kernel: Any, *arrays: Any, rng: Any, wrt: Any = None, order: int = 1, 
     for t, g in zip(targets, grads):
         assert g.shape == np.shape(values[t.name]) and np.isfinite(g).all(), (t, g)
     forward = jvp(program, wrt)
+    for derived in (backward, forward):
+        verify(derived)
+        prove_bounds(derived)
     for _ in range(3):
         ways = [rng.standard_normal(np.shape(values[t.name])) for t in targets]
         slope = 0.0

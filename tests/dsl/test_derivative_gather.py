@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import numpy as np
@@ -10,16 +11,15 @@ import pytest
 
 from dsl.algebra import walk
 from dsl.carrier import SUM
-from dsl.derivative import vjp
 from dsl.derivative.smith import multiply, smith, triangular
 from dsl.dim import tmax, tmin
 from dsl.dtype import f64, i64
-from dsl.expr import Read, Where, op, where
+from dsl.expr import Op, Read, Reduce, Where, op, where
 from dsl.program import Program, compute, dims, reduce_axis, reduce_over, trace
 from dsl.text import show_compute
 from tests.dsl.gradcheck import check, gradients, guards, reductions
 
-M, N, K, H, W, B, C, O = dims("M N K H W B C O")
+M, N, K, H, W, B, C, D = dims("M N K H W B C D")
 
 
 def total(e, *axes):
@@ -31,8 +31,8 @@ def text(program: Program) -> list[str]:
 
 
 def scatters(program: Program) -> bool:
-    """Whether any selection compares an index read from memory, or a whole loop is searched, with a position."""
-    return any(r for w in guards(program) for e in walk(w.args[0]) if isinstance(e, Read) for r in [e])
+    """Whether any selection compares what is read from memory with a position."""
+    return any(isinstance(e, Read) for w in guards(program) for e in walk(w.args[0]))
 
 
 # -- the integer algebra -------------------------------------------------------------------------------------------
@@ -86,26 +86,27 @@ def test_padded_window_reads_lose_their_forward_guard(rng: np.random.Generator) 
     def kernel(x: f64[N]):
         return compute((N,), lambda i: where((i >= 1) & (i <= N), x[i - 1], 0.0) * 3, name="y")
 
-    assert text(check(kernel, rng.standard_normal(6), rng=rng)) == ["d_x[i0] = where((i0 + 1 < N), (d_y[i0 + 1] * 3.0), 0.0)"] or True
-    assert not reductions(vjp(trace(kernel)))
+    backward = check(kernel, rng.standard_normal(6), rng=rng)
+    (guard,) = guards(backward)
+    assert not reductions(backward) and "and" not in {e.name for e in walk(guard.args[0]) if isinstance(e, Op)}
 
 
 @pytest.mark.parametrize("stride,dilation,pad,taps", [(1, 1, 0, 3), (1, 1, 1, 3), (2, 1, 1, 3), (2, 1, 0, 2), (3, 1, 0, 2), (2, 2, 1, 3), (3, 2, 2, 4)])
 def test_conv1d(stride: int, dilation: int, pad: int, taps: int, rng: np.random.Generator) -> None:
-    def conv(x: f64[B, C, H], w: f64[O, C, taps]):
+    def conv(x: f64[B, C, H], w: f64[D, C, taps]):
         c, r = reduce_axis(C, name="c"), reduce_axis(taps, name="r")
 
         def body(b, o, y):
             h = y * stride + r * dilation - pad
             return total(where((h >= 0) & (h < H), x[b, c, h], 0.0) * w[o, c, r], c, r)
-        return compute((B, O, (H + 2 * pad - dilation * (taps - 1) - 1) // stride + 1), body, name="y")
+        return compute((B, D, (H + 2 * pad - dilation * (taps - 1) - 1) // stride + 1), body, name="y")
 
     backward = check(conv, rng.standard_normal((2, 3, 11)), rng.standard_normal((2, 3, taps)), rng=rng, order=2)
     d_x = next(c for c in backward.outputs if c.name == "d_x")
-    sums = [e for e in walk(d_x.body) if not isinstance(e, Read) and e in reductions(backward)]
+    sums = [e for e in walk(d_x.body) if isinstance(e, Reduce)]
     assert len(reductions(backward)) == 2 and len(sums) == 1
-    extents = {a.name: a.extent for a in sums[0].axes}
-    assert set(extents) <= {"o", "r"} and extents.get("r", 1) == -(-taps // (stride if dilation != stride else 1)) or "r" not in extents
+    step = stride // math.gcd(stride, dilation)
+    assert math.prod(a.size for a in sums[0].axes if a.name != "o") == -(-taps // step)
 
 
 def test_conv2d_grouped_strided(rng: np.random.Generator) -> None:
@@ -163,32 +164,34 @@ def test_index_maps(name: str, rng: np.random.Generator) -> None:
     assert not scatters(backward)
 
 
+def affine(a, shape, sizes, bound) -> Program:
+    """A product of a tensor read through the rows of ``a`` and one read plainly, the first ``bound`` variables summed over."""
+    low = [sum(min(c * (s - 1), 0) for c, s in zip(row, sizes)) for row in a]
+
+    def kernel(x, v):
+        axes = [reduce_axis(s, name=f"k{m}") for m, s in enumerate(sizes[:bound])]
+
+        def body(*out):
+            z = [*axes, *out]
+            value = x[tuple(sum(c * q for c, q in zip(row, z)) - lo for row, lo in zip(a, low))] * v[tuple(z)]
+            return total(value, *axes) if axes else value
+        return compute(tuple(sizes[bound:]), body, name="y")
+
+    kernel.__annotations__ = {"x": f64[shape], "v": f64[tuple(sizes)]}
+    return trace(kernel)
+
+
 def test_random_affine_maps(rng: np.random.Generator) -> None:
     pick = random.Random(7)
-    for _ in range(60):
+    for _ in range(80):
         rank, n = pick.randint(1, 2), pick.randint(1, 3)
         sizes = [pick.randint(1, 4) for _ in range(n)]
         a = [[pick.choice([-2, -1, 0, 0, 1, 1, 2, 3]) for _ in range(n)] for _ in range(rank)]
-        low = [sum(min(c * (s - 1), 0) for c, s in zip(row, sizes)) for row in a]
-        high = [sum(max(c * (s - 1), 0) for c, s in zip(row, sizes)) for row in a]
-        shape = tuple(h - lo + 1 + pick.randint(0, 1) for lo, h in zip(low, high))
-        bound = pick.randint(0, n - 1)
-
-        def kernel(x: f64[shape], v: f64[tuple(sizes)]):
-            axes = [reduce_axis(s, name=f"k{m}") for m, s in enumerate(sizes[:bound])]
-
-            def body(*out):
-                z = [*axes, *out]
-                where_ = [sum(c * q for c, q in zip(row, z)) - lo for row, lo in zip(a, low)]
-                value = x[tuple(where_)] * v[tuple(z)]
-                return total(value, *axes) if axes else value
-            return compute(tuple(sizes[bound:]), body, name="y")
-
-        backward = check(kernel, rng.standard_normal(shape), rng.standard_normal(sizes), rng=rng)
-        assert not any(isinstance(e, Read) for w in guards(backward) for e in walk(w.args[0]))
-        points = int(np.prod(sizes))
-        cv = [e for e in reductions(backward)]
-        assert all(np.prod([x.size for x in e.axes]) <= points for e in cv)
+        shape = tuple(sum(abs(c) * (s - 1) for c, s in zip(row, sizes)) + pick.randint(1, 2) for row in a)
+        program = affine(a, shape, sizes, pick.randint(0, n - 1))
+        backward = check(program, rng.standard_normal(shape), rng.standard_normal(sizes), rng=rng)
+        assert not scatters(backward)
+        assert all(math.prod(x.size for x in e.axes) <= math.prod(sizes) for e in reductions(backward))
 
 
 # -- symbolic sizes ------------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def test_symbolic_reshapes_are_renamings(rng: np.random.Generator) -> None:
         return compute((M, N, K), lambda i, j, k: x[i * N + j, k] * like[i, j], name="y")
 
     one = check(merge, rng.standard_normal((3, 4)), rng=rng, order=2)
-    assert text(one) == ["d_x[i0, i1] = d_y[i0*N + i1]"] or not guards(one) and not reductions(one)
+    assert not guards(one) and not reductions(one)
     two = check(divide, rng.standard_normal((6, 2)), rng.standard_normal((3, 2)), rng=rng, order=2)
     assert not guards(two) and len(reductions(two)) == 1
 
@@ -269,15 +272,22 @@ def test_data_dependent_strides_next_to_affine_ones(rng: np.random.Generator) ->
     check(kernel, rng.standard_normal((4, 6)), np.array([2, 2, 0]), rng=rng, order=2)
 
 
-def test_all_pairs_of_small_boxes_are_visited_once() -> None:
-    """Every point that reads an element is found exactly once, whatever the map: the adjoint of ones counts the readers."""
-    for s, d, k, p in itertools.product((1, 2, 3, 4), (1, 2, 3), (1, 2, 3), (0, 1)):
+def test_every_reader_is_visited_once() -> None:
+    """The adjoint of a sum of windows counts the windows that cover each element, whatever their stride and dilation."""
+    n, out = 13, 5
+
+    def windows(s: int, d: int, k: int, p: int) -> Program:
         def kernel(x: f64[N], like: f64[K]):
             r = reduce_axis(k, name="r")
-            return compute((K,), lambda y: total(where((y * s + r * d - p >= 0) & (y * s + r * d - p < N), x[y * s + r * d - p], 0.0), r))
 
-        n, out = 13, 5
-        got = gradients(kernel, np.zeros(n), np.zeros(out), wrt=["x"], cotangents=[np.ones(out)])["d_x"]
+            def body(y):
+                at = y * s + r * d - p
+                return total(where((at >= 0) & (at < N), x[at], 0.0), r)
+            return compute((K,), body)
+        return trace(kernel)
+
+    for s, d, k, p in itertools.product((1, 2, 3, 4), (1, 2, 3), (1, 2, 3), (0, 1)):
+        got = gradients(windows(s, d, k, p), np.zeros(n), np.zeros(out), wrt=["x"], cotangents=[np.ones(out)])["d_x"]
         expected = np.zeros(n)
         for y, r in itertools.product(range(out), range(k)):
             if 0 <= y * s + r * d - p < n:

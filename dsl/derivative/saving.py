@@ -1,0 +1,98 @@
+"""Save or recompute: which forward definitions the backward reads from memory, decided by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dsl.algebra import inputs_and_computes
+from dsl.cost import bytes_moved, flops
+from dsl.derivative.reverse import vjp
+from dsl.derivative.signature import own_outputs
+from dsl.derivative.split import split_program
+from dsl.dim import Var, product
+from dsl.expr import Compute, Input, Tensor
+from dsl.program import Program
+
+FLOPS_PER_BYTE = 16.0
+"""Recomputing is cheaper below this many operations per byte that saving would keep: roughly what a core does while it moves one."""
+LARGEST_SHARE = 4.0
+"""Nothing larger than this many times all inputs and outputs together is saved (attention scores are recomputed)."""
+GUESS = 1024
+"""The value of a symbolic size that is not given."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One candidate: what saving ``tensor`` costs in bytes, and recomputing it in operations."""
+
+    tensor: Compute
+    bytes: int
+    flops: int
+    save: bool
+
+    def __str__(self) -> str:
+        verb = "save     " if self.save else "recompute"
+        return f"{verb} {self.tensor.name}: {self.bytes} bytes against {self.flops} flops ({self.flops / max(self.bytes, 1):.1f} per byte)"
+
+
+@dataclass(frozen=True)
+class SavePlan:
+    """What the forward keeps for the backward, with the figures that decided."""
+
+    choices: tuple[Choice, ...]
+
+    @property
+    def saved(self) -> tuple[Compute, ...]:
+        """The definitions to save, of ``split_program(program)``."""
+        return tuple(c.tensor for c in self.choices if c.save)
+
+    def __str__(self) -> str:
+        kept = [c for c in self.choices if c.save]
+        again = [c for c in self.choices if not c.save]
+        total = f"saved {sum(c.bytes for c in kept)} bytes; recomputed {sum(c.flops for c in again)} flops"
+        return "\n".join([*map(str, self.choices), total])
+
+
+def choose_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Sequence[str] | None = None) -> tuple[Compute, ...]:
+    """The definitions worth saving; pass them to ``forward_with_saves`` and ``vjp``. See :func:`plan_saved`."""
+    return plan_saved(program, sizes, wrt).saved
+
+
+def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Sequence[str] | None = None) -> SavePlan:
+    """Decide for each forward definition that the backward needs, in dependence order, whether to save it.
+
+    Saved is what takes at least ``FLOPS_PER_BYTE`` operations per byte to compute again from inputs and what is saved already,
+    and is not out of proportion to the inputs and outputs: row maxima and sums, means, products of matrices. Everything
+    pointwise and cheap is computed again.
+
+    Args:
+        program: the forward.
+        sizes: values of the symbolic sizes, ``GUESS`` where missing.
+        wrt: the inputs whose gradients are wanted.
+    """
+    form = split_program(program)
+    sized = form.specialize({v: (sizes or {}).get(v, GUESS) for v in form.dims})
+    original = dict(zip(sized.computes, form.computes))
+    needed = set(inputs_and_computes(vjp(form, wrt).outputs)[1])
+    limit = LARGEST_SHARE * bytes_moved(sized)
+    kept: dict[Tensor, Tensor] = {}
+    choices = []
+    for c, known in original.items():
+        if known not in needed:
+            continue
+        work = flops(Program(c.name, (), tuple(own_outputs([c], [c.name], kept)), True))
+        size = product(c.shape).const * c.dtype.itemsize
+        save = work >= FLOPS_PER_BYTE * size and size <= limit
+        if save:
+            kept[c] = Input(c.name, c.shape, c.dtype, c.loc)
+        choices.append(Choice(known, size, work, save))
+    return SavePlan(tuple(_unread(choices, form, wrt)))
+
+
+def _unread(choices: Sequence[Choice], form: Program, wrt: Sequence[str] | None) -> list[Choice]:
+    """Without what nothing needs any more once the others are saved."""
+    kept = [c.tensor for c in choices if c.save]
+    backward = vjp(form, wrt, kept)
+    names = {t.name for t in backward.inputs} | {c.name for c in backward.computes}
+    return [c for c in choices if c.tensor.name in names]
