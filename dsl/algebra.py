@@ -91,10 +91,7 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
 
 
 def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Tensor] | None = None) -> Expr:
-    """Replace index variables by terms and tensors by tensors, everywhere.
-
-    Bound axes keep their identity, but for those whose extent mentions a replaced variable.
-    """
+    """Replace index variables by terms and tensors by tensors, everywhere; bound axes keep their identity."""
     tensors = tensors or {}
 
     def one(e: Expr) -> Expr | None:
@@ -104,23 +101,10 @@ def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Ten
             slots = tuple(None if s is None else s.subs(env) for s in e.data[1])
             return Read(e.args, (tensors.get(e.tensor, e.tensor), slots), e.dtype, e.loc)
         if isinstance(e, Scan):
-            args, (axis,) = _renew_axes(e.args, (e.data[1],), env)
-            return Scan(args, (e.data[0], axis, e.data[2].subs(env), *e.data[3:]), e.dtype, e.loc)
-        if isinstance(e, Reduce):
-            args, axes = _renew_axes(e.args, e.axes, env)
-            return e if axes is e.axes else Reduce(args, (e.carrier, axes, e.out), e.dtype, e.loc)
+            return Scan(e.args, (e.data[0], e.data[1], e.data[2].subs(env), *e.data[3:]), e.dtype, e.loc)
         return None
 
     return transform(root, one)
-
-
-def _renew_axes(args: tuple[Expr, ...], axes: tuple[Var, ...], env: Mapping[Var, Term]) -> tuple[tuple[Expr, ...], tuple[Var, ...]]:
-    """Bound axes whose extents mention a variable of ``env`` become new axes, in the operands too."""
-    if not any(a.extent is not None and not a.extent.vars.isdisjoint(env) for a in axes):
-        return args, axes
-    new = tuple(Var(a.name, a.extent.subs(env)) if a.extent is not None and not a.extent.vars.isdisjoint(env) else a for a in axes)
-    names = {a: as_term(b) for a, b in zip(axes, new) if a is not b}
-    return tuple(substitute(a, names) for a in args), new
 
 
 def substitute_values(root: Expr, values: Mapping[Expr, Expr]) -> Expr:

@@ -1,138 +1,127 @@
-"""The executable spec of the expression IR: the rule of every node. The proofs of bounds are in ``dsl/bounds.py``."""
+"""The verifier of programs, and the proof that every access lies inside its tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterator
 
 from dsl.algebra import walk
-from dsl.bounds import RuntimeCheck, prove_bounds, runtime_checks
-from dsl.dim import Term, Var
-from dsl.dtype import Dtype, bool_, i64
-from dsl.errors import InternalError
-from dsl.expr import Cast, Compute, Const, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, Where
-from dsl.opset import OPS
+from dsl.dim import Term, Var, as_term, nonneg
+from dsl.errors import BoundsError, InternalError
+from dsl.expr import Compute, Const, Expr, Index, Op, Read, Where
 from dsl.program import Program
+
+_AS_NONNEG = {"ge": (1, 0), "gt": (1, -1), "le": (-1, 0), "lt": (-1, -1)}
 
 
 def verify(program: Program) -> None:
-    """Check every definition of a program and every node of its body.
+    """Check that every variable is bound and every read has its tensor's rank.
 
     Raises:
-        InternalError: a node breaks its rule; the message names the definition, the node and the rule.
+        InternalError: the program is malformed.
     """
-    _require(len({id(t) for t in program.inputs}) == len(program.inputs), program.name, "has an input twice")
-    _require(len({id(t) for t in program.outputs}) == len(program.outputs), program.name, "has an output twice")
-    for t in program.inputs:
-        _require(all(v.kind == "dim" for s in t.shape for v in s.vars), t.name, "has an axis in its shape")
     for c in program.computes:
-        _verify_compute(c, set(program.inputs))
+        loose = [v for v in c.body.free if v.kind == "axis" and v not in c.axes]
+        if loose:
+            raise InternalError(f"{c.name} uses the unbound axis {loose[0]}")
+        for e in walk(c.body):
+            if isinstance(e, Read) and len(e.indices) != e.tensor.ndim:
+                raise InternalError(f"{c.name} reads {e.tensor.name} with {len(e.indices)} indices")
 
 
-def _verify_compute(c: Compute, inputs: set[Input]) -> None:
-    _require(len(set(c.axes)) == len(c.axes), c.name, "has an axis twice")
-    _require(all(a.kind == "axis" and a.extent is not None for a in c.axes), c.name, "has an axis without extent")
-    _require(c.shape == tuple(a.extent for a in c.axes), c.name, "has a shape that is not its extents")
-    _require(all(v.kind == "dim" for s in c.shape for v in s.vars), c.name, "has an axis in its shape")
-    _require(c.dtype == c.body.dtype, c.name, f"is {c.dtype} with a body of {c.body.dtype}")
-    loose = [v for v in c.body.free if v.kind == "axis" and v not in c.axes]
-    _require(not loose, c.name, f"uses the unbound axis {loose[0] if loose else ''}")
-    for e in walk(c.body):
-        rule = _RULES.get(type(e))
-        problem = f"{type(e).__name__} is not a node of a program" if rule is None else rule(e)
-        if problem is None and isinstance(e, Read) and isinstance(e.tensor, Input) and e.tensor not in inputs:
-            problem = f"{e.tensor.name} is not an input of the program"
-        if problem is not None:
-            _require(False, c.name, f"has `{e}`: {problem}")
+def prove_bounds(program: Program) -> None:
+    """Prove every affine read inside its tensor, under the conditions of the ``where`` branches around it.
+
+    Data-dependent indices are checked while the kernel runs.
+
+    Raises:
+        BoundsError: a read is outside for some point (the message has a witness), or could not be proved inside.
+    """
+    for c in program.computes:
+        if all(not (a.extent is not None and a.extent == 0) for a in c.axes):
+            _prove(c, c.body, ())
 
 
-def _require(condition: bool, where: str, problem: str) -> None:
-    if not condition:
-        raise InternalError(f"{where} {problem}", "the program breaks a rule of the expression IR")
+def _prove(c: Compute, e: Expr, facts: tuple[Term, ...]) -> None:
+    seen: set[tuple[Expr, tuple[Term, ...]]] = set()
+    stack: list[tuple[Expr, tuple[Term, ...]]] = [(e, facts)]
+    while stack:
+        node, known = stack.pop()
+        if (node, known) in seen:
+            continue
+        seen.add((node, known))
+        if isinstance(node, Read):
+            _prove_read(c, node, known)
+        if isinstance(node, Where):
+            cond, then, other = node.args
+            stack += [(cond, known), (then, known + conditions(cond, True)), (other, known + conditions(cond, False))]
+        else:
+            stack += [(a, known) for a in node.args]
 
 
-# -- one rule per node: what is wrong with it, or None -------------------------------------------------------------------
-def _const(e: Expr) -> str | None:
-    value = e.data[0]
-    kind = bool if e.dtype is bool_ else float if e.dtype.is_float else int
-    fits = type(value) is kind or (kind is float and value in ("nan", "-0.0"))
-    return None if fits and not e.args else f"a literal of {e.dtype} holds {value!r}"
+def conditions(e: Expr, holds: bool) -> tuple[Term, ...]:
+    """Terms that are ``>= 0`` when the condition holds (or fails): comparisons of indices joined by ``and`` (``or``)."""
+    if not isinstance(e, Op):
+        return ()
+    if e.name == ("and" if holds else "or"):
+        return conditions(e.args[0], holds) + conditions(e.args[1], holds)
+    if e.name == "not":
+        return conditions(e.args[0], not holds)
+    sides = [_term(a) for a in e.args]
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+        return ()
+    a, b = sides
+    if e.name == "eq" and holds or e.name == "ne" and not holds:
+        return (a - b, b - a)
+    if e.name not in _AS_NONNEG:
+        return ()
+    sign, slack = _AS_NONNEG[e.name]
+    t = (a - b) * sign + slack
+    return (t,) if holds else (-t - 1,)
 
 
-def _index(e: Expr) -> str | None:
-    return None if e.dtype is i64 and isinstance(e.data[0], Term) and not e.args else "an index is an i64 term"
+def _term(e: Expr) -> Term | None:
+    if isinstance(e, Index):
+        return e.term
+    return as_term(int(e.value)) if isinstance(e, Const) and e.dtype.is_int else None
 
 
-def _read(e: Expr) -> str | None:
-    tensor, slots = e.data
-    if not isinstance(tensor, Tensor) or len(slots) != tensor.ndim:
-        return f"{tensor} is read with {len(slots)} indices"
-    if sum(s is None for s in slots) != len(e.args) or not all(s is None or isinstance(s, Term) for s in slots):
-        return "an index is a term, or the next operand"
-    if not all(a.dtype.is_int for a in e.args):
-        return "an index is not an integer"
-    return None if e.dtype == tensor.dtype else f"the element is {tensor.dtype}"
+def _prove_read(c: Compute, r: Read, facts: tuple[Term, ...]) -> None:
+    for n, (i, size) in enumerate(zip(r.indices, r.tensor.shape)):
+        if isinstance(i, Term):
+            for need in (i, size - 1 - i):
+                if not nonneg(need, facts) and not _impossible(facts):
+                    _refuse(c, r, n, i, size, need, facts)
 
 
-def _op(e: Expr) -> str | None:
-    info = OPS.get(e.data[0])
-    if info is None or info.arity != len(e.args):
-        return "no such operation, or not of this arity"
-    operand = e.args[0].dtype
-    if any(a.dtype != operand for a in e.args):
-        return "its operands differ in dtype"
-    if not _accepts(info.rule, operand):
-        return f"it is not defined for {operand}"
-    want = bool_ if info.rule == "bool" else operand
-    return None if e.dtype == want else f"its result is {want}"
+def _impossible(facts: tuple[Term, ...]) -> bool:
+    """Whether the branch is never taken."""
+    return any(f.bounds[1] < 0 for f in facts)
 
 
-def _accepts(rule: str, d: Dtype) -> bool:
-    return {"float": d.is_float, "num": d is not bool_, "int": not d.is_float}.get(rule, True)
+def _refuse(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts: tuple[Term, ...]) -> None:
+    title = f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] is out of bounds"
+    remedy = "guard it: dlc.where(condition on the index, element, 0), or shrink the shape"
+    for env in _points({*need.vars, *(v for f in facts for v in f.vars)}):
+        if need.eval(env) < 0 and all(f.eval(env) >= 0 for f in facts):
+            at = ", ".join(f"{v.name} = {x}" for v, x in sorted(env.items(), key=lambda p: p[0].uid) if v in i.vars) or "every point"
+            raise BoundsError(title, f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})",
+                              remedy, r.loc)
+    raise BoundsError(title.replace("is out of bounds", "cannot be proved in bounds"),
+                      f"index {n} is `{i}`, the size {size} (in {c.name})", remedy, r.loc)
 
 
-def _cast(e: Expr) -> str | None:
-    return None if len(e.args) == 1 and e.args[0].dtype != e.dtype else "a cast changes the dtype of one operand"
-
-
-def _where(e: Expr) -> str | None:
-    if len(e.args) != 3 or e.args[0].dtype is not bool_:
-        return "a selection has a bool and two branches"
-    return None if e.args[1].dtype == e.args[2].dtype == e.dtype else "its branches differ in dtype"
-
-
-def _reduce(e: Expr) -> str | None:
-    carrier, axes, out = e.data
-    problem = _carried(e, out)
-    if problem is None and not (axes and len(set(axes)) == len(axes) and all(_is_axis(a) for a in axes)):
-        problem = "it needs distinct axes with extents"
-    if problem is None and any(set(axes) & a.extent.vars for a in axes):
-        problem = "the extent of an axis depends on one bound beside it"
-    return problem
-
-
-def _scan(e: Expr) -> str | None:
-    _, axis, at, out, exclusive, reverse = e.data
-    if not _is_axis(axis) or not isinstance(at, Term) or not isinstance(exclusive, bool) or not isinstance(reverse, bool):
-        return "a scan has an axis, a position and two flags"
-    return _carried(e, out)
-
-
-def _carried(e: Expr, out: int) -> str | None:
-    carrier = e.data[0]
-    if carrier.arity != len(e.args):
-        return f"{carrier} takes {carrier.arity} inputs"
-    results = carrier.result(tuple(a.dtype for a in e.args))
-    if not 0 <= out < len(results):
-        return f"{carrier} has {len(results)} results"
-    return None if e.dtype == results[out] else f"its result is {results[out]}"
-
-
-def _is_axis(v: object) -> bool:
-    return isinstance(v, Var) and v.kind == "axis" and v.extent is not None
-
-
-_RULES: dict[type[Expr], Callable[[Expr], str | None]] = {
-    Const: _const, Index: _index, Read: _read, Op: _op, Cast: _cast, Where: _where, Reduce: _reduce, Scan: _scan,
-}
-
-__all__ = ["RuntimeCheck", "prove_bounds", "runtime_checks", "verify"]
+def _points(variables: set[Var]) -> Iterator[dict[Var, int]]:
+    """Corners and near-corners of the box of the variables, sizes first."""
+    sizes = sorted((v for v in variables if v.kind == "dim"), key=lambda v: v.uid)
+    axes = sorted((v for v in variables if v.kind != "dim"), key=lambda v: v.uid)
+    needed = {w for a in axes if a.extent is not None for w in a.extent.vars} - set(sizes)
+    sizes += sorted(needed, key=lambda v: v.uid)
+    for values in itertools.islice(itertools.product((1, 2, 3, 7), repeat=len(sizes)), 64):
+        env = dict(zip(sizes, values))
+        ranges = []
+        for a in axes:
+            n = int(a.extent.eval(env)) if a.extent is not None else 1
+            ranges.append(sorted({0, n - 1, min(1, n - 1), max(n - 2, 0), n // 2}) if n > 0 else [])
+        for point in itertools.islice(itertools.product(*ranges), 4096):
+            yield {**env, **dict(zip(axes, point))}

@@ -513,24 +513,12 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
     if t.bounds[0] >= 0 or _least(t):
         return True
     given = _relevant(t, facts)
-    if given and any(isinstance(a, MinMax) for m in t.parts for a in m if len(m) == 1):
-        return _by_cases(t, given)
     if any(_least(t - f) or _scaled(t, f) for f in given):
         return True
     pairs = [(n, t - f - g) for n, f in enumerate(given) for g in given[n:]]
     if any(_least(rest) for _, rest in pairs):
         return True
     return len(given) <= 8 and any((rest - g).bounds[0] >= 0 for n, rest in pairs for g in given[n:])
-
-
-def _by_cases(t: Term, facts: list[Term]) -> bool:
-    """Prove ``t >= 0`` for either side of one minimum or maximum in it."""
-    mono, k = next((m, k) for m, k in t.parts.items() if len(m) == 1 and isinstance(m[0], MinMax))
-    choice = mono[0]
-    assert isinstance(choice, MinMax)
-    rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
-    some = (k > 0) == (choice.which == "max")
-    return (any if some else all)(nonneg(rest + _scale(side, k), facts) for side in (choice.a, choice.b))
 
 
 def _relevant(t: Term, facts: Iterable[Term]) -> list[Term]:
@@ -557,8 +545,8 @@ def _least(t: Term, depth: int = 12) -> bool:
         return True
     if depth == 0:
         return False
-    for axis in sorted((v for v in t.vars if v.kind == "axis"), key=_is_rectangular):
-        sign = _direction(t, axis) if axis.extent is not None else 0
+    for axis in t.vars:
+        sign = _direction(t, axis) if axis.kind == "axis" and axis.extent is not None else 0
         if sign:
             assert axis.extent is not None
             return _least(t.subs({axis: 0 if sign > 0 else axis.extent - 1}), depth - 1)
@@ -569,11 +557,6 @@ def _least(t: Term, depth: int = 12) -> bool:
     return _sizes_nonneg(t)
 
 
-def _is_rectangular(v: Var) -> bool:
-    """Whether the extent is free of axes; those that are not are eliminated first, since their ends bring the others in."""
-    return v.extent is None or all(w.kind == "dim" for w in v.extent.vars)
-
-
 def _direction(t: Term, v: Var) -> int:
     """1 when ``t`` never falls as ``v`` grows (other variables fixed), -1 when it never rises, 0 when that is not known."""
     signs = {_mono_direction(mono, v) * (1 if c > 0 else -1) for mono, c in t.parts.items() if any(v in _atom_vars(a) for a in mono)}
@@ -582,11 +565,8 @@ def _direction(t: Term, v: Var) -> int:
 
 def _mono_direction(mono: Mono, v: Var) -> int:
     holders = [a for a in mono if v in _atom_vars(a)]
-    if any(_atom_bounds(a)[0] < 0 for a in mono if a is not holders[0] or len(holders) > 1):
+    if len(holders) > 1 or any(_atom_bounds(a)[0] < 0 for a in mono if a is not holders[0]):
         return 0
-    if len(holders) > 1:
-        signs = {_mono_direction((a,), v) for a in holders}
-        return signs.pop() if len(signs) == 1 else 0
     atom = holders[0]
     if isinstance(atom, Var):
         return 1

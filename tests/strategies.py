@@ -199,7 +199,7 @@ class _Generator:
             return shifted
         if axes and kind < 0.9:
             return (as_term(self._pick(axes)) + int(self.rng.integers(0, 4))) % size
-        if self.indices and 0.9 <= kind < 0.97:
+        if self.indices and kind < 0.97:
             t = self._pick(self.indices)
             raw = cast(read(t, tuple(self._index(s, axes, guards) for s in t.shape)), dt.i64)
             return op("min", op("max", raw, const(0, dt.i64)), index(size - 1))

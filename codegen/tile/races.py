@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from codegen.tile.bounds import holds
 from codegen.tile.ir import Load, Store, Value
-from dsl.dim import INF, Atom, Div, Mod, Term, Var, as_term, floordiv, mod
+from dsl.dim import Atom, Div, Mod, Term, Var, as_term, floordiv
 from dsl.errors import RaceError
 
 
@@ -69,14 +69,15 @@ def undetermined(a: Access, b: Access, unknown: Sequence[Var], fixed: frozenset[
     wanted = [v for v in unknown if not (v.extent is not None and v.extent == 1) and not (_pinned(v, a.facts) and _pinned(v, b.facts))]
     known = set(fixed) | (set(unknown) - set(wanted))
     pairs = _with_whole_numbers([(s, t) for s, t in zip(a.terms, b.terms) if s is not None and t is not None])
-    digits = _Digits(pairs)
+    # A variable of the point's own work may be found too, and then helps: in 4*i + g the tile axis i comes first.
+    others = sorted({v for s, t in pairs for v in s.vars & t.vars if v.kind == "axis"} - known - set(wanted), key=lambda v: v.uid)
+    left = [*wanted, *others]
     progress = True
     while progress and not known.issuperset(wanted):
-        # A variable of the point's own work may be found too, and then helps: in 4*i + g the tile axis i comes first.
-        left = sorted({v for s, t in digits.pairs for v in s.vars & t.vars if v.kind == "axis"} - known, key=lambda v: v.uid)
-        found = {v for v in left if any(_gives_away(v, s, t, a, b, known) for s, t in digits.pairs)}
-        progress = digits.learn(known, found) or bool(found)
-        known |= found
+        found = [v for v in left if any(_gives_away(v, s, t, a, b, known) for s, t in pairs)]
+        progress = bool(found)
+        left = [v for v in left if v not in found]
+        known |= set(found)
     return [v for v in wanted if v not in known]
 
 
@@ -158,52 +159,6 @@ def _lone(t: Term) -> Atom | None:
 
 def _same(a: Term, b: Term) -> bool:
     return (a - b).is_const
-
-
-class _Digits:
-    """Index pairs in which a quotient or remainder that both have is a variable of its own, so that it can be found by itself."""
-
-    def __init__(self, pairs: Sequence[tuple[Term, Term]]) -> None:
-        self.variable: dict[Div, Var] = {}
-        self.equal = [s for s, t in pairs if s == t]
-        self.pairs = [(self._rewrite(s, t), self._rewrite(t, s)) for s, t in pairs]
-
-    def _rewrite(self, t: Term, other: Term) -> Term:
-        shared = {atom for mono in other.parts for atom in mono if isinstance(atom, Div)}
-        out = Term({}, t.const)
-        for mono, c in t.parts.items():
-            part = Term({}, c)
-            for atom in mono:
-                part = part * (self._digit(atom) if isinstance(atom, Div) and atom in shared else Term({(atom,): 1}, 0))
-            out = out + part
-        return out
-
-    def _digit(self, atom: Div) -> Term:
-        lo, hi = Term({(atom,): 1}, 0).bounds
-        if lo < 0 or hi == INF:
-            return Term({(atom,): 1}, 0)
-        if atom not in self.variable:
-            self.variable[atom] = Var(str(atom), int(hi) + 1)
-        return as_term(self.variable[atom])
-
-    def learn(self, known: set[Var], found: set[Var]) -> bool:
-        """Add to ``known`` what follows: a quotient of known numbers, a number whose quotient and remainder are known."""
-        before = len(known), len(self.pairs)
-        for atom, v in list(self.variable.items()):
-            if (atom.num.vars | atom.den.vars) - known <= {x for x in atom.den.vars if x.kind == "dim"}:
-                known.add(v)
-            other = (floordiv if type(atom) is Mod else mod)(atom.num, atom.den)
-            if (v in known or v in found) and self._is_known(other, known | found):
-                pair = (self._rewrite(atom.num, atom.num),) * 2
-                if pair not in self.pairs:
-                    self.pairs.append(pair)
-                    self.equal.append(atom.num)
-        return (len(known), len(self.pairs)) != before
-
-    def _is_known(self, t: Term, known: set[Var]) -> bool:
-        if any(_same(t, s) for s in self.equal):
-            return True
-        return all(v in known or v.kind == "dim" for v in self._rewrite(t, t).vars)
 
 
 # -- two accesses that never meet ----------------------------------------------------------------------------------

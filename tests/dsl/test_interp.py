@@ -276,18 +276,3 @@ def test_random_programs_specialised_and_chunked(seed: int, monkeypatch: pytest.
     got = evaluate(case.program.specialize(case.sizes), *case.arrays)
     for a, b in zip(got, want):
         np.testing.assert_array_equal(a, b)
-
-
-def test_ragged_extents_survive_specialisation(rng: np.random.Generator) -> None:
-    def nested(x: f32[N]):
-        def at(i: Any) -> Any:
-            k = reduce_axis(0, i + 1, name="k")
-            q = reduce_axis(0, k + 1, name="q")
-            return reduce_over(SUM, (x.read(k) * reduce_over(SUM, (x.read(k - q),), (q,)),), (k,))
-        return compute(N, at)
-
-    program, x = trace(nested), rng.standard_normal(6)
-    (want,) = evaluate(program, x, float64=True)
-    (got,) = evaluate(program.specialize({program.dims[0]: 6}), x, float64=True)
-    np.testing.assert_array_equal(got, want)
-    np.testing.assert_allclose(want, np.cumsum(x * np.cumsum(x)), rtol=1e-12)
