@@ -220,7 +220,11 @@ class Kernel:
 
     def _compile(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> Launcher:
         target = host_target()
-        program, _, tile = self._lowered(shapes, strides, target)
+        try:
+            program, _, tile = self._lowered(shapes, strides, target)
+        except RecursionError as e:
+            raise UserError(f"an expression of {self.__name__} is nested too deeply to compile", "the compiler walks it recursively",
+                            "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
         module = emit_llvm(tile, target.triple, target.vector_bits)
         name = cache.key(_FORMAT, llvmlite.__version__, repr(target), module.text)
         code = cache.get(name)
