@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import llvmlite
 import numpy as np
 import torch
 
-from codegen.emit.llvm import CpuModule, emit_llvm
-from codegen.heuristics import default_schedule
-from codegen.lower import lower
 from codegen.target import Target, by_name
-from codegen.tile.ir import TileProgram
-from dlc import cache
 from dlc.autograd import Derived
-from dlc.runtime.arguments import as_tensor, give_back, torch_dtype
-from dlc.runtime.cpu import assembly, compile_object, load_object
+from dlc.compiler import Plan, Request, Scheduler
+from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.device import host_target
+from dlc.runtime.launch import Launcher
 from dsl.bind import bind_sizes
-from dsl.check import prove_bounds, verify
+from dsl.check import verify
 from dsl.derivative import vjp
-from dsl.dim import Term, as_term, product
-from dsl.errors import ArgumentError, BoundsError, TargetError, UserError
-from dsl.expr import Tensor
+from dsl.errors import ArgumentError, TargetError, UserError
 from dsl.interp import evaluate
 from dsl.nest import Nest
 from dsl.program import Program, trace
-from dsl.stages import build_nest
 from dsl.text import show_compute
-
-_FORMAT = "1"
-
-
-@dataclass
-class Launcher:
-    """A compiled kernel for one set of shapes, strides and dtypes on this CPU.
-
-    Attributes:
-        entry: callable on (argument array, scratch, threads), returning the code of a failed check or 0.
-        outputs: (shape, dtype) of each result.
-    """
-
-    program: Program
-    entry: Any
-    outputs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    workspaces: tuple[tuple[int, torch.dtype], ...]
-    scratch: int
-    checks: tuple[str, ...]
-    loads: int
-    empty: bool
-    arguments: Any = field(default=None)
-
-    def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
-        """Run on tensors of exactly the shapes, strides and dtypes compiled for; returns the outputs."""
-        results = list(outs) if outs is not None else [torch.empty(s, dtype=d) for s, d in self.outputs]
-        if self.empty:
-            return results
-        spaces = [torch.empty(n, dtype=d) for n, d in self.workspaces]
-        threads = torch.get_num_threads()
-        scratch = torch.empty(self.scratch * threads, dtype=torch.uint8) if self.scratch else None
-        pointers = self.arguments(*[t.data_ptr() for t in tensors], *[t.data_ptr() for t in results], *[t.data_ptr() for t in spaces])
-        code = self.entry(pointers, scratch.data_ptr() if scratch is not None else None, threads)
-        if code:
-            raise BoundsError(f"a data-dependent index of {self.program.name} is out of range", self.checks[code - 1],
-                              "check the index data, or clamp it in the definition", self.program.loc)
-        return results
 
 
 class Kernel:
@@ -76,7 +29,15 @@ class Kernel:
 
     Args:
         fn: the definition: parameters annotated with dtypes and symbolic shapes.
+        statics: values of its keyword-only parameters.
+
+    Attributes:
+        decisions: preset choices of the scheduling heuristics; None for their own.
+        scheduler: makes the schedule instead of the heuristics; None for them.
     """
+
+    decisions: Mapping[str, Any] | None = None
+    scheduler: Scheduler | None = None
 
     def __init__(self, fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> None:
         self.fn, self.statics = fn, dict(statics or {})
@@ -136,7 +97,7 @@ class Kernel:
         full = tuple((t.shape, t.stride(), t.dtype) for t in tensors)
         launcher = self._launchers.get(full)
         if launcher is None:
-            launcher = self._launchers[full] = self._compile([tuple(t.shape) for t in tensors], [t.stride() for t in tensors])
+            launcher = self._launchers[full] = Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors])).launcher()
         if key == full:
             self._launchers[key] = launcher
         outs = self._outs(launcher, out, tensors) if out is not None else None
@@ -201,62 +162,39 @@ class Kernel:
         return given
 
     # -- compiling ---------------------------------------------------------------------------------------------
-    def _specialized(self, shapes: Sequence[Sequence[int]]) -> Program:
-        sizes = bind_sizes(self.program, shapes)
-        special = self.program.specialize(sizes)
-        prove_bounds(special)
-        return special
+    def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
+        """What the compiler is asked for arguments of these shapes and strides (in elements); for this CPU unless a target is given."""
+        return Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target or host_target(),
+                       self.decisions, self.scheduler)
 
-    def _nest(self, program: Program, strides: Mapping[Tensor, tuple[Term, ...]], target: Target) -> Nest:
-        nest = build_nest(program)
-        moved = {t: strides[t] for t in nest.program.inputs if t in strides} | _by_position(program, nest.program, strides)
-        return default_schedule(nest, target, moved)
+    def plan(self, *args: Any, target: Target | None = None) -> Plan:
+        """The kernel for these arguments at every level: ``.program``, ``.nest``, ``.tile``, ``.module``.
 
-    def _lowered(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target) -> tuple[Program, Nest, TileProgram]:
-        program = self._specialized(shapes)
-        steps = {t: tuple(as_term(int(n)) for n in s) for t, s in zip(program.inputs, strides)}
-        nest = self._nest(program, steps, target)
-        return program, nest, lower(nest, dict(_by_position(program, nest.program, steps)), _symbol(program.name))
-
-    def _compile(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> Launcher:
-        target = host_target()
-        try:
-            program, _, tile = self._lowered(shapes, strides, target)
-        except RecursionError as e:
-            raise UserError(f"an expression of {self.__name__} is nested too deeply to compile", "the compiler walks it recursively",
-                            "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
-        module = emit_llvm(tile, target.triple, target.vector_bits)
-        name = cache.key(_FORMAT, llvmlite.__version__, repr(target), module.text)
-        code = cache.get(name)
-        if code is None:
-            code = compile_object(module.text, target)
-            cache.put(name, code)
-        return _launcher(program, tile, module, code, target)
+        Raises:
+            UserError: the arguments do not fit the declaration.
+        """
+        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
+        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        return Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors], target))
 
     def source(self, kind: str, *args: Any) -> str:
-        """Readable text of one level for these arguments: ``expr``, ``schedule``, ``tile``, ``llvm`` (or ``cpu``), ``asm``.
+        """Readable text of one level for these arguments: ``expr``, ``schedule``, ``llvm`` (or ``cpu``), ``asm``.
 
         Raises:
             TargetError: no such level.
         """
         if kind == "expr":
             return repr(self)
-        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
-        target = host_target()
-        _, nest, tile = self._lowered([tuple(t.shape) for t in tensors], [t.stride() for t in tensors], target)
-        if kind == "schedule":
-            return show_nest(nest)
-        module = emit_llvm(tile, target.triple, target.vector_bits)
-        if kind in ("cpu", "llvm"):
-            return module.text
-        if kind == "asm":
-            return assembly(module.text, target)
-        by_name(kind)
-        raise TargetError(f"no source of kind {kind!r}", remedy="one of expr, schedule, llvm, asm")
+        levels = {"schedule": lambda p: show_nest(p.nest), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
+                  "asm": lambda p: p.assembly()}
+        if kind not in levels:
+            by_name(kind)
+            raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join(levels)}")
+        return levels[kind](self.plan(*args))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
-        return self._specialized([tuple(as_tensor(a, t).shape) for a, t in zip(args, self.program.inputs)])
+        return self.plan(*args).program
 
     def reference(self, *args: Any, float64: bool = True) -> Any:
         """The numpy meaning of the definition: in float64, or in the dtypes declared."""
@@ -290,26 +228,6 @@ def show_nest(nest: Nest) -> str:
     return "\n".join(lines)
 
 
-def _by_position(program: Program, other: Program, strides: Mapping[Tensor, tuple[Term, ...]]) -> dict[Tensor, tuple[Term, ...]]:
-    return {new: strides[old] for old, new in zip(program.inputs, other.inputs) if old in strides}
-
-
-def _symbol(name: str) -> str:
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "kernel"
-
-
-def _launcher(program: Program, tile: TileProgram, module: CpuModule, code: bytes, target: Target) -> Launcher:
-    import ctypes  # noqa: PLC0415  (only a first call of a shape comes here)
-
-    address = load_object(code, target, module.entry)
-    entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
-    outputs = tuple((tuple(int(s) for s in t.shape), torch_dtype(t.dtype)) for t in program.outputs)
-    spaces = tuple((int(product(b.shape)), torch_dtype(b.dtype)) for b in module.workspaces)
-    count = len(program.inputs) + len(outputs) + len(spaces)
-    empty = all(math.prod(s) == 0 for s, _ in outputs)
-    return Launcher(program, entry, outputs, spaces, module.scratch, tile.checks, count, empty, ctypes.c_void_p * count)
-
-
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.numel() == 0 or b.numel() == 0:
         return False
@@ -319,5 +237,3 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _as_numpy(t: torch.Tensor) -> Any:
     return give_back(t.detach(), True)
-
-

@@ -87,6 +87,7 @@ UNTESTED: dict[str, str] = {
     "dlc/runtime/arguments.py": _THROUGH,
     "dlc/runtime/child.py": _THROUGH,
     "dlc/runtime/cpu.py": _THROUGH,
+    "dlc/runtime/launch.py": _THROUGH,
     "dlc/runtime/device.py": _THROUGH,
     "dlc/runtime/disassembly.py": _THROUGH,
     "dlc/runtime/interpreted_language.py": _THROUGH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codegen.analysis.access import Strides, product_reads, read_access, size
+from codegen.heuristics.decisions import Setting
 from codegen.target.model import Target
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Read
@@ -11,13 +12,14 @@ from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.storage import cache_read, compute_at
 
 
-def schedule_contraction(nest: Nest, anchor: str, heavy: str, target: Target, strides: Strides) -> Nest:
+def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) -> Nest:
     """Lanes along one factor's axis, unrolled rows along the other's; the accumulators stay in registers over the whole sum."""
     s = nest[heavy]
     sides = product_reads(s.body.args[0])
     assert sides is not None
-    lane, row = _choose_axes(nest, s, sides, strides)
-    nr, mr = _register_tile(target, size(lane.extent), size(row.extent) if row is not None else 1, _conflicts(s, sides, lane, row, strides))
+    lane, row = _choose_axes(nest, s, sides, setting.strides)
+    nr, mr = _register_tile(setting.target, size(lane.extent), size(row.extent) if row is not None else 1, _conflicts(s, sides, lane, row, setting.strides))
+    nr, mr = setting.choose(f"{anchor}.register_tile", (nr, mr), _register_tiles(setting.target, nr, mr))
     names = s.axis_names()
     up = _anchor_axes(nest, anchor, heavy)
     a = nest[anchor]
@@ -50,8 +52,8 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: str, target: Target, st
     for x in batch:
         nest = set_role(nest, anchor, x, "parallel")
     nest = set_role(nest, anchor, f"{lane_loop}.o", "parallel")
-    nest = _spread(nest, anchor, batch, f"{lane_loop}.o", inner, target)
-    nest = _pack(nest, heavy, sides, lane, strides)
+    nest = _spread(nest, anchor, batch, f"{lane_loop}.o", inner, setting.target)
+    nest = _pack(nest, heavy, sides, lane, setting.strides)
     flops = 2
     for v in (*s.axes, *s.bound):
         flops *= size(v.extent)
@@ -124,6 +126,14 @@ def _register_tile(target: Target, lanes: int, rows: int, conflict: bool) -> tup
         blocks = -(-rows // mr)
         mr = -(-rows // blocks)
     return nv * w, max(mr, 1)
+
+
+def _register_tiles(target: Target, lanes: int, rows: int) -> list[tuple[int, int]]:
+    """Other accumulator tiles no larger than the registers hold, and no larger than twice the default in either direction."""
+    w = target.vector_bits // 32
+    room = target.vector_registers - 2
+    return [(nv * w, mr) for nv in (1, 2, 3, 4) for mr in (1, 2, 4, 6, 8, 12, 14, 24)
+            if nv * mr + nv <= room and nv * w <= max(2 * lanes, w) and mr <= 2 * rows]
 
 
 def _conflicts(s: Stage, sides: tuple[Read, Read], lane: Var, row: Var | None, strides: Strides) -> bool:

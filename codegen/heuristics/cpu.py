@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.contraction import schedule_contraction, worth_tiling
+from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
 from codegen.target.model import Target
 from dsl.dim import Var
@@ -31,12 +32,12 @@ class Group:
     members: dict[str, dict[Var, Var]] = field(default_factory=dict)
 
 
-def schedule_cpu(nest: Nest, target: Target, strides: Strides) -> Nest:
+def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
     nest = fuse_stages(nest)
-    nest = _factor_reductions(nest, target, strides)
-    for group in group_stages(nest, target).values():
-        nest = _schedule_group(nest, group, target, strides)
+    nest = _factor_reductions(nest, setting)
+    for group in group_stages(nest, setting.target).values():
+        nest = _schedule_group(nest, group, setting)
     return nest
 
 
@@ -105,25 +106,26 @@ def _row_map(nest: Nest, s: Stage, consumers: list[Stage], group: Group) -> dict
 
 
 # -- long reductions over few rows ---------------------------------------------------------------------------------
-def _factor_reductions(nest: Nest, target: Target, strides: Strides) -> Nest:
+def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
     """Split reductions that have too few rows to occupy the threads into partial results over chunks."""
     for s in nest.stages:
         rows = 1
         for a in s.axes:
             rows *= size(a.extent)
-        lanes = target.vector_bits // 32
-        wide = _lane_axis(nest[s.name], strides, nest[s.name].axes) is not None
+        lanes = setting.target.vector_bits // 32
+        wide = _lane_axis(nest[s.name], setting.strides, nest[s.name].axes) is not None
         parallel = rows // lanes if wide else rows
-        if s.kind == "reduce" and parallel < 2 * target.threads and iterations(s) > 8 * _SERIAL_WORK and s.body.data[0].name != "moments":
+        if s.kind == "reduce" and parallel < 2 * setting.target.threads and iterations(s) > 8 * _SERIAL_WORK and s.body.data[0].name != "moments":
             axis = max(s.bound, key=lambda a: size(a.extent))
             if size(axis.extent) >= 64:
-                nest = _factor(nest, s.name, axis, target, rows)
+                nest = _factor(nest, s.name, axis, setting)
     return nest
 
 
-def _factor(nest: Nest, name: str, axis: Var, target: Target, rows: int) -> Nest:
+def _factor(nest: Nest, name: str, axis: Var, setting: Setting) -> Nest:
     total = size(axis.extent)
-    chunks = 4 * target.threads
+    threads = setting.target.threads
+    chunks = setting.choose(f"{name}.chunks", 4 * threads, [n * threads for n in (1, 2, 4, 8)])
     step = -(-total // chunks)
     step = -(-step // 256) * 256 if total >= 256 * chunks else step
     loop = nest[name].axis_names()[axis]
@@ -132,17 +134,17 @@ def _factor(nest: Nest, name: str, axis: Var, target: Target, rows: int) -> Nest
 
 
 # -- tiling one group ----------------------------------------------------------------------------------------------
-def _schedule_group(nest: Nest, group: Group, target: Target, strides: Strides) -> Nest:
+def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     anchor = nest[group.anchor]
     heavy = next((m for m in (group.anchor, *group.members) if is_contraction(nest[m])), None)
-    if heavy is not None and worth_tiling(nest, heavy, strides):
-        return schedule_contraction(nest, group.anchor, heavy, target, strides)
+    if heavy is not None and worth_tiling(nest, heavy, setting.strides):
+        return schedule_contraction(nest, group.anchor, heavy, setting)
     if anchor.kind == "scan":
-        return _schedule_scan(nest, anchor, target, strides)
+        return _schedule_scan(nest, anchor, setting)
     if anchor.kind == "map" and not group.members:
-        return _schedule_map(nest, anchor, target, strides)
+        return _schedule_map(nest, anchor, setting)
     rows = anchor.axes if anchor.kind == "reduce" else group.rows
-    return _schedule_rows(nest, group, rows, target, strides)
+    return _schedule_rows(nest, group, rows, setting)
 
 
 def _lane_axis(stage: Stage, strides: Strides, among: tuple[Var, ...]) -> Var | None:
@@ -170,14 +172,15 @@ def _width(target: Target, stage: Stage) -> int:
     return target.vector_bits // 32
 
 
-def _tile_lane(nest: Nest, name: str, loop: str, extent: int, target: Target, work: int) -> tuple[Nest, list[str]]:
+def _tile_lane(nest: Nest, name: str, loop: str, extent: int, setting: Setting, work: int) -> tuple[Nest, list[str]]:
     """Split a loop into a peeled serial loop and a tile of several vectors; returns the new inner loops."""
-    width = _width(target, nest[name])
+    width = _width(setting.target, nest[name])
     while width > 1 and width // 2 >= extent:
         width //= 2
     unroll = 4 if work <= 8 else 2 if work <= 40 else 1
     while unroll > 1 and width * unroll > extent:
         unroll //= 2
+    unroll = setting.choose(f"{name}.vectors", unroll, [n for n in (1, 2, 4, 8) if width * n <= max(extent, width)])
     nest = split(nest, name, loop, width * unroll, f"{loop}.o", f"{loop}.w", tail="peel")
     if unroll > 1:
         nest = split(nest, name, f"{loop}.w", width, f"{loop}.u", f"{loop}.v")
@@ -186,25 +189,25 @@ def _tile_lane(nest: Nest, name: str, loop: str, extent: int, target: Target, wo
     return set_role(nest, name, f"{loop}.w", "vectorize"), [f"{loop}.o", f"{loop}.w"]
 
 
-def _schedule_map(nest: Nest, stage: Stage, target: Target, strides: Strides) -> Nest:
+def _schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     """Pointwise: collapse axes that memory does not tell apart, lanes along the contiguous axis, the rest in parallel."""
     name = stage.name
-    nest, loops = collapse(nest, stage, strides)
+    nest, loops = collapse(nest, stage, setting.strides)
     if not loops:
         return annotate(nest, name, "serial", True)
     work = max(cost(t.body) for t in stage.tensors)
-    lane = _map_lane(nest[name], loops, strides)
+    lane = _map_lane(nest[name], loops, setting.strides)
     extent = loops.pop(lane)
     outer = list(loops)
     points = 1
     for n in loops.values():
         points *= n
     small = points * extent * max(work, 1) <= _SERIAL_WORK
-    if points < 4 * target.threads and not small and extent > 4096:
+    if points < 4 * setting.target.threads and not small and extent > 4096:
         nest = split(nest, name, lane, 4096, f"{lane}.p", f"{lane}.c")
         outer.append(f"{lane}.p")
         lane, extent = f"{lane}.c", 4096
-    nest, inner = _tile_lane(nest, name, lane, extent, target, work)
+    nest, inner = _tile_lane(nest, name, lane, extent, setting, work)
     nest = reorder(nest, name, [*outer, *inner])
     nest = gridify(nest, name, outer)
     return annotate(nest, name, "serial", True) if small else nest
@@ -257,10 +260,10 @@ def gridify(nest: Nest, name: str, outer: list[str], points: int = 4096) -> Nest
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
-def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], target: Target, strides: Strides) -> Nest:
+def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Setting) -> Nest:
     """Row by row: everything attached is computed per row (or per vector of rows), then the anchor's own axes."""
     stages = [group.anchor, *group.members]
-    lane = _row_lane(nest, group, rows, strides)
+    lane = _row_lane(nest, group, rows, setting.strides)
     name = group.anchor
     names = nest[name].axis_names()
     loops = [names[a] for a in rows]
@@ -269,7 +272,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], target: Targ
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
     width = 0
     if lane is not None:
-        width = _row_width(target, size(lane.extent))
+        width = _row_width(setting.target, size(lane.extent))
         nest = split(nest, name, row_loop, width, tail="mask")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
@@ -277,8 +280,8 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], target: Targ
     total = sum(iterations(nest[m]) * max(1, cost(nest[m].body)) for m in stages)
     for member, rows_of in group.members.items():
         nest = compute_at(nest, member, name, loops[-1])
-        nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, target, strides)
-    nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, target, strides)
+        nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting)
+    nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
     for x in loops:
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= _SERIAL_WORK else nest
@@ -307,7 +310,7 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides)
     return max(votes, key=lambda k: votes[k])
 
 
-def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, target: Target, strides: Strides) -> Nest:
+def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, setting: Setting) -> Nest:
     """Order and tile a stage's loops inside its row: spatial loops, reduction loops, the tile."""
     s = nest[name]
     names = s.axis_names()
@@ -323,27 +326,27 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
                 tile = [mapped]
         ordered = [names[a] for a in mine if a in s.axes] + [names[a] for a in mine if a in s.bound]
         return reorder(nest, name, [*(x for x in row_loops if x not in tile), *ordered, *tile])
-    inner = _lane_axis(s, strides, tuple(mine)) or (mine[-1] if mine else None)
+    inner = _lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
     if inner is None:
         return nest
     others = [names[a] for a in mine if a is not inner and a in s.axes], [names[a] for a in mine if a is not inner and a in s.bound]
-    nest, loops = _tile_lane(nest, name, names[inner], size(inner.extent), target, work)
+    nest, loops = _tile_lane(nest, name, names[inner], size(inner.extent), setting, work)
     middle = [*others[0], loops[0], *others[1]] if inner in s.axes else [*others[0], *others[1], loops[0]]
     return reorder(nest, name, [*row_loops, *middle, *loops[1:]])
 
 
 # -- scans ---------------------------------------------------------------------------------------------------------
-def _schedule_scan(nest: Nest, stage: Stage, target: Target, strides: Strides) -> Nest:
+def _schedule_scan(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     """Rows in parallel; along the scan one step at a time, with lanes over a contiguous row axis where there is one."""
     names = stage.axis_names()
     rows = tuple(a for a in stage.axes if names[a] in stage.order)
-    lane = _lane_axis(stage, strides, rows)
+    lane = _lane_axis(stage, setting.strides, rows)
     loops = [names[a] for a in rows]
     name = stage.name
     tile: list[str] = []
     if lane is not None:
         loop = names[lane]
-        nest = split(nest, name, loop, _row_width(target, size(lane.extent)))
+        nest = split(nest, name, loop, _row_width(setting.target, size(lane.extent)))
         loops = [x if x != loop else f"{loop}.o" for x in loops]
         tile = [f"{loop}.i"]
         nest = set_role(nest, name, tile[0], "vectorize")

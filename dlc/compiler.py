@@ -1,0 +1,152 @@
+"""The driver: a program, the shapes it is called with and a target, to a schedule, a tile program, text and machine code.
+
+The pure levels below know nothing of the world; this module asks them in order and adds the disk cache. What may differ between two
+compilations of the same program at the same shapes is said by a :class:`Request`: the target, and the schedule or the decisions of
+the heuristics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import llvmlite
+
+from codegen.emit.llvm import CpuModule, emit_llvm
+from codegen.heuristics import Decisions, default_schedule
+from codegen.lower import lower
+from codegen.target import Target
+from codegen.tile.ir import TileProgram
+from dlc import cache
+from dlc.runtime.cpu import assembly, compile_object
+from dlc.runtime.launch import Launcher, make_launcher
+from dsl.bind import bind_sizes
+from dsl.check import prove_bounds
+from dsl.dim import Term, as_term
+from dsl.errors import TargetError, UserError
+from dsl.expr import Tensor
+from dsl.nest import Nest
+from dsl.program import Program
+from dsl.stages import build_nest
+
+_FORMAT = "2"
+
+Scheduler = Callable[[Nest], Nest]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile.
+
+    Attributes:
+        program: the traced definition, sizes still symbolic.
+        shapes, strides: of each input; strides in elements.
+        target: the machine.
+        decisions: preset choices of the heuristics.
+        scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
+    """
+
+    program: Program
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    target: Target
+    decisions: Mapping[str, object] | None = None
+    scheduler: Scheduler | None = None
+
+    def on(self, target: Target) -> Request:
+        """The same request for another target."""
+        return replace(self, target=target)
+
+
+class Plan:
+    """A request on its way down the levels; each level is made when it is first asked for.
+
+    Args:
+        request: what to compile.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.decisions = Decisions(request.decisions)
+
+    @cached_property
+    def program(self) -> Program:
+        """The definition with the sizes of the request, every access proved in bounds."""
+        return specialize(self.request.program, self.request.shapes)
+
+    @cached_property
+    def unscheduled(self) -> Nest:
+        """The plain loop nest."""
+        return build_nest(self.program)
+
+    @cached_property
+    def strides(self) -> dict[Tensor, tuple[Term, ...]]:
+        """Strides of the nest's inputs."""
+        return {t: tuple(as_term(int(n)) for n in s) for t, s in zip(self.unscheduled.program.inputs, self.request.strides)}
+
+    @cached_property
+    def nest(self) -> Nest:
+        """The scheduled loop nest."""
+        if self.request.scheduler is not None:
+            return self.request.scheduler(self.unscheduled)
+        return default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
+
+    @cached_property
+    def tile(self) -> TileProgram:
+        """The tile program.
+
+        Raises:
+            UserError: the definition is nested too deeply.
+        """
+        try:
+            return lower(self.nest, self.strides, _symbol(self.program.name))
+        except RecursionError as e:
+            raise UserError(f"an expression of {self.program.name} is nested too deeply to compile", "the compiler walks it recursively",
+                            "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
+
+    @cached_property
+    def module(self) -> CpuModule:
+        """The LLVM module.
+
+        Raises:
+            TargetError: the target is not a CPU.
+        """
+        target = self.request.target
+        if target.kind != "cpu":
+            raise TargetError(f"{target.name} is not a CPU", "LLVM modules are made for CPUs")
+        return emit_llvm(self.tile, target.triple, target.vector_bits)
+
+    @cached_property
+    def object_code(self) -> bytes:
+        """Machine code, from the disk cache when it is there."""
+        target = self.request.target
+        name = cache.key(_FORMAT, llvmlite.__version__, repr(target), self.module.text)
+        code = cache.get(name)
+        if code is None:
+            code = compile_object(self.module.text, target)
+            cache.put(name, code)
+        return code
+
+    def assembly(self) -> str:
+        """The machine code as assembly text."""
+        return assembly(self.module.text, self.request.target)
+
+    def launcher(self) -> Launcher:
+        """The kernel, loaded into this process."""
+        return make_launcher(self.program, self.tile.checks, self.module, self.object_code, self.request.target)
+
+
+def specialize(program: Program, shapes: Sequence[Sequence[int]]) -> Program:
+    """A program with the sizes of some arguments, every access proved in bounds.
+
+    Raises:
+        UserError: the shapes do not fit the declaration, or an access is out of bounds (with a witness).
+    """
+    special = program.specialize(bind_sizes(program, shapes))
+    prove_bounds(special)
+    return special
+
+
+def _symbol(name: str) -> str:
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "kernel"
