@@ -6,16 +6,11 @@ import hashlib
 import os
 import tempfile
 import warnings
-from pathlib import Path
+
+from dlc.config import cache_dir
 
 _MAGIC = b"dlc cache 1\n"
 _warned = False
-
-
-def directory() -> Path:
-    """Where artifacts lie: DLC_CACHE_DIR, else the user's cache directory."""
-    base = os.environ.get("DLC_CACHE_DIR")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "dlc"
 
 
 def key(*parts: str) -> str:
@@ -29,7 +24,7 @@ def key(*parts: str) -> str:
 
 def get(name: str) -> bytes | None:
     """The artifact called ``name``; None when there is none, or it is damaged (then it is removed)."""
-    path = directory() / "objects" / name[:2] / name
+    path = cache_dir() / "objects" / name[:2] / name
     try:
         raw = path.read_bytes()
     except OSError:
@@ -47,7 +42,7 @@ def get(name: str) -> bytes | None:
 def put(name: str, body: bytes) -> None:
     """Store an artifact by writing a temporary file and renaming it; a disk that refuses costs one warning, never an error."""
     global _warned
-    path = directory() / "objects" / name[:2] / name
+    path = cache_dir() / "objects" / name[:2] / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)
@@ -57,4 +52,4 @@ def put(name: str, body: bytes) -> None:
     except OSError as e:
         if not _warned:
             _warned = True
-            warnings.warn(f"dlc: cannot write the kernel cache in {directory()} ({e.strerror}); kernels are compiled anew in every process", stacklevel=2)
+            warnings.warn(f"dlc: cannot write the kernel cache in {cache_dir()} ({e.strerror}); kernels are compiled anew in every process", stacklevel=2)

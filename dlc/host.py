@@ -1,19 +1,15 @@
-"""Facts about the machine that measuring needs: cores, cache sizes, and where results are kept."""
+"""Facts about the machine that measuring needs: its cache sizes, its name, its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from functools import cache
 from pathlib import Path
 
+from dlc.config import cpus
+
 _DEFAULT_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
-
-
-def cpus() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -41,12 +37,6 @@ def fingerprint() -> str:
 def description() -> str:
     """The processor in words, with the cores this process has."""
     return f"{_cpu_facts().get('model name') or platform.machine()}, {cpus()} cores"
-
-
-def cache_dir() -> Path:
-    """Where measured facts are kept between processes."""
-    home = os.environ.get("DLC_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlc"
-    return Path(home)
 
 
 @cache

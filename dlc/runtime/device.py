@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import replace
 
 import llvmlite.binding as llvm
 
 from codegen.target import Target, by_name
-from dlc.host import cache_bytes, cpus
+from dlc.config import cpus, settings
+from dlc.host import cache_bytes
 from dsl.errors import TargetError
 
 _PREFERRED = ("x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
@@ -28,7 +28,7 @@ def host_target(name: str = "") -> Target:
     Raises:
         TargetError: the named target is unknown, or this machine lacks one of its instruction sets.
     """
-    wanted = name or os.environ.get("DLC_TARGET", "")
+    wanted = name or settings().target
     for candidate in (wanted,) if wanted else _PREFERRED:
         t = by_name(candidate)
         missing = sorted(set(t.features) - host_features())

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from dlc.host import cache_bytes, cache_dir, cpus, description, fingerprint
+from dlc.config import cache_dir, cpus
+from dlc.host import cache_bytes, description, fingerprint
 from dlc.tune.probes import PROBED_DTYPES, FmaProbe, MemoryProbe, fma_probe, memory_probe
 
 LEVELS = ("L1", "L2", "L3", "DRAM")

@@ -1,0 +1,90 @@
+"""Every setting dlc reads from the environment, typed, in one place; nothing else in dlc reads an environment variable.
+
+Settings are read anew whenever :func:`settings` is called, so a program may set them at any time. Those that make no sense are refused
+with the variable's name and what it may be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from dsl.errors import UserError
+from dsl.loc import UNKNOWN
+
+_YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
+
+#: Variable -> what it means, as ``dlc doctor`` and the documentation show it.
+VARIABLES: dict[str, str] = {
+    "DLC_CACHE_DIR": "where compiled kernels, tuning records and the measured limits of this machine are kept (default: dlc in the user's cache directory)",
+    "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, x86-64-avx512, aarch64-neon",
+    "DLC_RECORDS": "whether kernels are compiled with the choices that tuning has recorded: on (default) or off",
+    "DLC_JOBS": "how many processes compile at a time while tuning (default: one for each core this process may use)",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings as they stand.
+
+    Attributes:
+        cache_dir: see DLC_CACHE_DIR.
+        target: see DLC_TARGET; empty for the best of this machine.
+        records: see DLC_RECORDS.
+        jobs: see DLC_JOBS.
+    """
+
+    cache_dir: Path
+    target: str = ""
+    records: bool = True
+    jobs: int = 1
+
+
+def settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of an environment; of this process when None.
+
+    Raises:
+        UserError: a variable has a value that it may not have.
+    """
+    env = os.environ if environment is None else environment
+    return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()))
+
+
+def cache_dir() -> Path:
+    """Where everything that outlives the process is kept."""
+    return _cache_dir(os.environ)
+
+
+def cpus() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache_dir(env: Mapping[str, str]) -> Path:
+    own = env.get("DLC_CACHE_DIR")
+    return Path(own) if own else Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlc"
+
+
+def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value in _YES or value in _NO:
+        return value in _YES
+    if value:
+        _refuse(env, name, f"{_YES[-1]} or {_NO[-1]}")
+    return default
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    value = env.get(name, "").strip()
+    if not value:
+        return default
+    if not value.isdecimal() or int(value) < 1:
+        _refuse(env, name, "a number of at least 1")
+    return int(value)
+
+
+def _refuse(env: Mapping[str, str], name: str, remedy: str) -> NoReturn:
+    raise UserError(f"the environment variable {name} is {env[name]!r}", VARIABLES[name], f"unset it, or set it to {remedy}", UNKNOWN)
