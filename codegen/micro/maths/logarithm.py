@@ -154,9 +154,11 @@ def _log1p_of_finite(b: MathBuilder, x: Value) -> Value:
 
 
 def _log1p_or_log_of_double(b: MathBuilder, x: Value, moderate: Value) -> Value:
-    """log1p(moderate), or log(x) + ln2 where x is so large that its square may have overflowed."""
-    form = format_of(b, x)
-    large = b.cmp("gt", x, b.const(2.0 ** (form.mantissa // 2 + 2), x))
+    """log1p(moderate), or log(x) + ln2 where x is so large that 1 / x vanishes beside its logarithm.
+
+    That is far below where the square of x, of which `moderate` is made, overflows.
+    """
+    large = b.cmp("gt", x, b.const(2.0 ** (format_of(b, x).mantissa + 2), x))
     result = _log1p_of_finite(b, b.select(large, x, moderate))
     result = b.select(large, b.add(result, pieces(b, LN2, x)[0]), result)
     return b.select(b.cmp("lt", x, infinity(b, x)), result, x)
