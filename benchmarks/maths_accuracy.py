@@ -63,7 +63,8 @@ INTERVALS: dict[str, tuple[float, float]] = {
 def reference(name: str, *inputs: Array) -> Array:
     """The named function in float64."""
     with np.errstate(all="ignore"):
-        return REFERENCES.get(name, getattr(np, name, None))(*(x.astype(np.float64) for x in inputs))
+        function = REFERENCES[name] if name in REFERENCES else getattr(np, name)
+        return function(*(x.astype(np.float64) for x in inputs))
 
 
 def ulp_errors(got: Array, wanted: Array) -> Array:
@@ -100,7 +101,8 @@ def measure_f32(name: str, stride: int, progress: Progress) -> dict[str, Any]:
     loop = compile_loop(name, "f32")
     count = -(-(1 << 32) // (CHUNK * stride))
     chunks: Iterator[Any] = ((x,) for x in bit_patterns(stride)) if arity(name) == 1 else paired_samples(name, count)
-    worst, where = -1.0, (math.nan,)
+    worst: float = -1.0
+    where: tuple[float, ...] = (math.nan,)
     for inputs in progress.track(chunks, total=count, description=name):
         errors = ulp_errors(loop(*inputs), reference(name, *inputs))
         index = int(np.argmax(errors))
@@ -130,8 +132,9 @@ def measure_f64(name: str, count: int, progress: Progress) -> dict[str, Any]:
     """The largest error over random doubles, against 40 digits."""
     inputs = double_samples(name, count)
     got = compile_loop(name, "f64", 8)(*inputs)
-    exact = EXACT.get(name, getattr(mpmath, name, None))
-    worst, where = -1.0, (math.nan,)
+    exact = exact_function(name)
+    worst: float = -1.0
+    where: tuple[float, ...] = (math.nan,)
     with mpmath.workdps(40):
         for index in progress.track(range(got.size), description=name):
             values = [mpmath.mpf(float(x[index])) for x in inputs]
@@ -139,6 +142,11 @@ def measure_f64(name: str, count: int, progress: Progress) -> dict[str, Any]:
             if not error <= worst:
                 worst, where = error, tuple(float(x[index]) for x in inputs)
     return {"function": name, "dtype": "f64", "max_ulp": worst, "at": where, "samples": got.size}
+
+
+def exact_function(name: str) -> Callable[..., Any]:
+    """The named function of mpmath's numbers."""
+    return EXACT[name] if name in EXACT else getattr(mpmath, name)
 
 
 def double_ulp_error(got: float, wanted: Any) -> float:
@@ -177,7 +185,7 @@ def throughput(name: str, dtype: str, unroll: int) -> dict[str, float | None]:
         values[:] = np.random.default_rng(seed).uniform(low, high, values.size)
     out = aligned(8192, dtype)
     ours = best_seconds(loop.bind(out, *inputs)) / out.size * 1e9
-    function = {"softplus": torch.nn.functional.softplus}.get(name, getattr(torch, name, None))
+    function = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
     tensors, result = [torch.from_numpy(x) for x in inputs], torch.from_numpy(out)
     if name == "softplus":
         theirs = best_seconds(lambda: function(tensors[0])) / out.size * 1e9

@@ -55,7 +55,8 @@ def decode_vote(instruction: Instruction, decoder: Decoder) -> Step:
         if mode == "ballot":
             per_warp: Array = (yes << np.arange(32, dtype=np.uint32)).sum(1).astype(np.uint32)
         else:
-            per_warp = {"any": yes.any(1), "all": ~no.any(1), "uni": ~(yes.any(1) & no.any(1))}[mode]
+            some, others = np.asarray(yes.any(1)), np.asarray(no.any(1))
+            per_warp = {"any": some, "all": ~others, "uni": ~(some & others)}[mode]
         write(block, per_warp[block.warp], active)
 
     return step

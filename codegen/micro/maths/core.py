@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codegen.micro.maths.builder import MathBuilder, Value
@@ -57,7 +58,7 @@ def format_of(b: MathBuilder, x: Value) -> Format:
     return FORMATS[b.dtype(x)]
 
 
-def pieces(b: MathBuilder, table: dict[str, tuple[float, ...]], like: Value) -> list[Value]:
+def pieces(b: MathBuilder, table: Mapping[str, tuple[float, ...]], like: Value) -> list[Value]:
     """The constants of one multi-part table, for the dtype of `like`."""
     return [b.const(value, like) for value in table[b.dtype(like)]]
 

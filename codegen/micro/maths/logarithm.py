@@ -6,6 +6,7 @@ All share one reduction: x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from codegen.micro.maths.builder import MathBuilder, Value
 from codegen.micro.maths.core import (
@@ -135,7 +136,7 @@ def _log1p_minus(b: MathBuilder, f: Value) -> Value:
     return b.sub(b.mul(s, b.fma(z, polynomial(b, "log_s", z), half_square)), half_square)
 
 
-def _scaled_log1p(b: MathBuilder, f: Value, factor: dict[str, tuple[float, ...]]) -> Value:
+def _scaled_log1p(b: MathBuilder, f: Value, factor: Mapping[str, tuple[float, ...]]) -> Value:
     """log(1 + f) * factor, hardly less accurate than log(1 + f) in unlimited precision rounded once."""
     high, low = quick_two_sum(b, f, _log1p_minus(b, f))
     factor_high, factor_low = pieces(b, factor, f)[:2]
