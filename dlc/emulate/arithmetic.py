@@ -304,12 +304,37 @@ def comparison(word: str) -> Function:
     return lambda x, y: ordered(x, y) | (x != x) | (y != y)
 
 
-@operation("setp", "set")
+@operation("set")
+def decode_compare_to_value(instruction: Instruction, decoder: Decoder) -> Step:
+    """Comparison into a register: one or all bits set where it holds, by the type of the result; each half of a packed register apart."""
+    parts, args = instruction.parts, instruction.args
+    to, kind = parts[-2:]
+    if len(args) != 3 or (kind in PACKED) != (to in PACKED):
+        raise unknown(instruction)
+    test = comparison(parts[1])
+    first, second = (decoder.read(a, f"b{8 * width(kind)}" if kind in PACKED else kind) for a in args[1:])
+    result, write = dtype_of(PACKED.get(to, to)), decoder.write(args[0])
+    holds = np.array(1, result) if result.kind not in "iu" else np.array(-1, np.int64).astype(result)
+
+    def one(x: Array, y: Array) -> Array:
+        return np.where(test(x, y), holds, np.zeros((), result))
+
+    def step(block: Block, active: Bools) -> None:
+        x, y = first(block), second(block)
+        if kind in PACKED:
+            write(block, join(*(one(a, b) for a, b in zip(halves(x, PACKED[kind]), halves(y, PACKED[kind])))), active)
+        else:
+            write(block, one(x, y), active)
+
+    return step
+
+
+@operation("setp")
 def decode_compare(instruction: Instruction, decoder: Decoder) -> Step:
     """Comparison into a predicate, combined with another by and, or, xor."""
     parts, args = instruction.parts, instruction.args
     kind = parts[-1]
-    if parts[0] == "set" or kind in PACKED and "|" not in args[0]:
+    if kind in PACKED and "|" not in args[0]:
         raise unknown(instruction)
     test = comparison(parts[1])
     combine = next((_BINARY[w] for w in parts[2:-1] if w in ("and", "or", "xor")), None)

@@ -102,6 +102,17 @@ def test_binary(opcode: str, a: np.ndarray, function: object) -> None:
         check(f"{LOAD2}    {opcode} %r3, %r1, %r2;\n{STORE}", a, function(a[:, 0], a[:, 1]))  # type: ignore[operator]
 
 
+def test_set() -> None:
+    a = np.stack([FLOATS[:, 0], np.where(np.arange(32) % 3 == 0, FLOATS[:, 0], FLOATS[:, 1])], 1)
+    check(f"{LOAD2}    set.eq.u32.f32 %r3, %r1, %r2;\n{STORE}", a, np.where(a[:, 0] == a[:, 1], 0xFFFFFFFF, 0).astype("u4"))
+    check(f"{LOAD2}    set.ltu.f32.f32 %r3, %r1, %r2;\n{STORE}", a, (a[:, 0] < a[:, 1]).astype("f4"))
+    halves = RNG.standard_normal((32, 2, 2)).astype("f2")
+    halves[::5, 0, 1] = np.nan
+    for word, test in (("gt", np.greater), ("nan", lambda x, y: np.isnan(x) | np.isnan(y))):
+        want = np.where(test(halves[:, 0], halves[:, 1]), np.float16(1), np.float16(0))
+        check(f"{LOAD2}    set.{word}.f16x2.f16x2 %r3, %r1, %r2;\n{STORE}", halves.view("u4")[:, :, 0], np.ascontiguousarray(want).view("u4")[:, 0])
+
+
 @pytest.mark.parametrize(
     ("opcode", "a", "function"),
     [
