@@ -7,24 +7,29 @@ the heuristics.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import llvmlite
+import torch
 
 from codegen.emit.llvm import CpuModule, emit_llvm
 from codegen.heuristics import Decisions, default_schedule
 from codegen.lower import lower
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
-from dlc import cache
+from dlc import cache, records
+from dlc.config import settings
+from dlc.host import fingerprint
 from dlc.runtime.cpu import assembly, compile_object
 from dlc.runtime.launch import Launcher, make_launcher
 from dsl.bind import bind_sizes
+from dsl.canonical import digest
 from dsl.check import prove_bounds
 from dsl.dim import Term, as_term
-from dsl.errors import TargetError, UserError
+from dsl.errors import DlcError, TargetError, UserError
 from dsl.expr import Tensor
 from dsl.nest import Nest
 from dsl.program import Program
@@ -43,7 +48,7 @@ class Request:
         program: the traced definition, sizes still symbolic.
         shapes, strides: of each input; strides in elements.
         target: the machine.
-        decisions: preset choices of the heuristics.
+        decisions: preset choices of the heuristics; None for those a tuning record gives, else the heuristics' own.
         scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
     """
 
@@ -68,7 +73,8 @@ class Plan:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.decisions = Decisions(request.decisions)
+        self.record = recorded(request)
+        self.decisions = Decisions(request.decisions if self.record is None else self.record.decisions)
 
     @cached_property
     def program(self) -> Program:
@@ -133,8 +139,29 @@ class Plan:
         return assembly(self.module.text, self.request.target)
 
     def launcher(self) -> Launcher:
-        """The kernel, loaded into this process."""
-        return make_launcher(self.program, self.tile.checks, self.module, self.object_code, self.request.target)
+        """The kernel, loaded into this process; by the heuristics' own schedule where a recorded one no longer compiles."""
+        program = self.program
+        try:
+            return make_launcher(program, self.tile.checks, self.module, self.object_code, self.request.target)
+        except DlcError as e:
+            if self.record is None:
+                raise
+            warnings.warn(f"dlc: the tuned schedule of {program.name} does not compile any more ({e.title}); the default one is used", stacklevel=2)
+            return Plan(replace(self.request, decisions={})).launcher()
+
+
+def record_key(request: Request) -> records.Key:
+    """Under what the record of a request is kept: measured figures belong to this machine and number of threads."""
+    measured = request.target.kind == "cpu"
+    return records.Key(digest(request.program), request.shapes, request.strides, request.target.name,
+                       fingerprint() if measured else "", torch.get_num_threads() if measured else 0)
+
+
+def recorded(request: Request) -> records.Record | None:
+    """The record that applies to a request: none where its schedule is given, records are switched off, or nobody has tuned it."""
+    if request.decisions is not None or request.scheduler is not None or not settings().records:
+        return None
+    return records.find(record_key(request))
 
 
 def specialize(program: Program, shapes: Sequence[Sequence[int]]) -> Program:

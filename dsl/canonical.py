@@ -1,0 +1,100 @@
+"""A program as canonical text, and its digest: the same for the same mathematics, whatever its names and wherever it is written.
+
+Records and caches are found by it, so it must not depend on the process: variables and tensors are numbered in the order in which the
+definitions meet them, shared subexpressions are written once, and terms list their parts in the order of their own text. What changes
+the meaning changes the text: dtypes, sizes, the order of parameters and outputs, constants (floats as hexadecimal), carriers by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from dsl.algebra import walk
+from dsl.carrier import Carrier
+from dsl.dim import Atom, MinMax, Mod, Term, Var
+from dsl.expr import Expr, Tensor
+from dsl.program import Program
+
+VERSION = 1
+
+
+def digest(program: Program) -> str:
+    """A digest of the canonical text."""
+    return hashlib.sha256(canonical(program).encode()).hexdigest()
+
+
+def canonical(program: Program) -> str:
+    """The program as text without names, one definition or shared subexpression a line."""
+    writer = _Writer()
+    for t in program.inputs:
+        writer.tensor(t, "input")
+    for c in program.computes:
+        axes = [writer.var(a) for a in c.axes]
+        body = writer.expression(c.body)
+        writer.tensor(c, f"compute ({' '.join(axes)}) = {body}")
+    outputs = " ".join(writer.tensors[t] for t in program.outputs)
+    return "\n".join([f"program {VERSION}", *writer.lines, f"return {'one' if program.single else 'tuple'} {outputs}"]) + "\n"
+
+
+class _Writer:
+    """Numbers what it meets and collects the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.vars: dict[Var, str] = {}
+        self.tensors: dict[Tensor, str] = {}
+        self.nodes: dict[Expr, str] = {}
+
+    def tensor(self, t: Tensor, what: str) -> None:
+        shape = ", ".join(self.term(s) for s in t.shape)
+        self.tensors[t] = name = f"t{len(self.tensors)}"
+        self.lines.append(f"{name}: {t.dtype.name}[{shape}] {what}")
+
+    def expression(self, root: Expr) -> str:
+        for e in walk(root):
+            if e not in self.nodes:
+                text = " ".join([type(e).__name__, e.dtype.name, *(self.datum(d) for d in e.data), *(self.nodes[a] for a in e.args)])
+                self.nodes[e] = name = f"%{len(self.nodes)}"
+                self.lines.append(f"{name} = {text}")
+        return self.nodes[root]
+
+    def datum(self, d: Any) -> str:
+        """One attribute of a node."""
+        if isinstance(d, Term):
+            return self.term(d)
+        if isinstance(d, Var):
+            return self.var(d)
+        if isinstance(d, Tensor):
+            return self.tensors[d]
+        if isinstance(d, Carrier):
+            return d.name
+        if isinstance(d, tuple):
+            return f"({', '.join(self.datum(x) for x in d)})"
+        return d.hex() if isinstance(d, float) else repr(d)
+
+    def var(self, v: Var) -> str:
+        if v not in self.vars:
+            extent = "" if v.extent is None else f" < {self.term(v.extent)}"
+            self.vars[v] = name = f"v{len(self.vars)}"
+            self.lines.append(f"{name}: {v.kind}{extent}")
+        return self.vars[v]
+
+    def term(self, t: Term) -> str:
+        for v in _in_order(t.vars):
+            self.var(v)
+        parts = sorted("*".join([str(c), *sorted(self.atom(a) for a in mono)]) for mono, c in t.parts.items())
+        return "+".join([*parts, str(t.const)] if t.const or not parts else parts)
+
+    def atom(self, a: Atom) -> str:
+        if isinstance(a, Var):
+            return self.var(a)
+        if isinstance(a, MinMax):
+            return f"{a.which}({', '.join(sorted((self.term(a.a), self.term(a.b))))})"
+        return f"({self.term(a.num)} {'%' if isinstance(a, Mod) else '//'} {self.term(a.den)})"
+
+
+def _in_order(variables: Iterable[Var]) -> list[Var]:
+    """Variables in the order in which the program made them: the same in every process."""
+    return sorted(variables, key=lambda v: v.uid)
