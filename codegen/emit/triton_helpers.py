@@ -67,7 +67,7 @@ _TEXT = {
         base = base * base
         n = n >> 1
     odd = (y & 1).to(x.dtype)
-    inverse = tl.where(x == -1, 1 - odd - odd, (x == 1).to(x.dtype))
+    inverse = tl.where(x + 1 == 0, 1 - odd - odd, (x == 1).to(x.dtype))
     return tl.where(y < 0, inverse, result)
 ''',
     "to_f8e4m3": '''def _to_f8e4m3(x):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlc.runtime.disassembly import Instruction, count, main_loop, parse_gcn, parse_sass
-from dlc.runtime.triton_compile import GpuBinary, nvidia_tool
+from dlc.runtime.triton_compile import GpuBinary, assembler, nvidia_tool
 from dsl.errors import TargetError
 
 
@@ -174,10 +174,9 @@ def _nvidia(binary: GpuBinary) -> dict[str, Any]:
 def _ptxas(binary: GpuBinary) -> tuple[str, ...]:
     """The command Triton assembled the kernel with, so that the log is of the same code."""
     architecture = int(binary.target.removeprefix("sm_"))
-    tool = "ptxas_blackwell" if architecture >= 100 else "ptxas"
     suffix = "a" if architecture >= 90 else ""
     fused = () if binary.fp_fusion else ("--fmad=false",)
-    return (tool, "-v", "-lineinfo", "--regAllocOptLevel=2", *fused, f"--gpu-name=sm_{architecture}{suffix}", "-o", "/dev/null")
+    return (assembler(binary.target), "-v", "-lineinfo", "--regAllocOptLevel=2", *fused, f"--gpu-name=sm_{architecture}{suffix}", "-o", "/dev/null")
 
 
 def _amd(binary: GpuBinary) -> dict[str, Any]:

@@ -228,6 +228,12 @@ def _print(*args: Any, **kwargs: Any) -> None:
 nvidia_compiler.print = _print
 
 
+def assembler(target: str) -> str:
+    """The name of the ptxas that Triton assembles for ``target`` with: the wheel has an older and a newer one."""
+    chosen = nvidia_compiler.get_ptxas(int(target.removeprefix("sm_"))).path
+    return next(name for name in ("ptxas", "ptxas_blackwell") if getattr(triton.knobs.nvidia, name).path == chosen)
+
+
 def nvidia_tool(name: str, *args: str, code: bytes, merge: bool = False) -> str:
     """What a tool of the Triton wheel (ptxas, cuobjdump, nvdisasm) prints about ``code``, given to it as a file."""
     with tempfile.TemporaryDirectory() as folder:
