@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from codegen.target import Target, by_name
+from codegen.tile.text import show as show_tile
 from dlc.autograd import Derived
 from dlc.compiler import Plan, Request, Scheduler
 from dlc.runtime.arguments import as_tensor, give_back
@@ -178,14 +179,14 @@ class Kernel:
         return Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors], target))
 
     def source(self, kind: str, *args: Any) -> str:
-        """Readable text of one level for these arguments: ``expr``, ``schedule``, ``llvm`` (or ``cpu``), ``asm``.
+        """Readable text of one level for these arguments: ``expr``, ``schedule``, ``tile``, ``llvm`` (or ``cpu``), ``asm``.
 
         Raises:
             TargetError: no such level.
         """
         if kind == "expr":
             return repr(self)
-        levels = {"schedule": lambda p: show_nest(p.nest), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
+        levels = {"schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
                   "asm": lambda p: p.assembly()}
         if kind not in levels:
             by_name(kind)

@@ -10,12 +10,13 @@ from dsl.dtype import i64
 from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op
 from dsl.nest import Nest, Stage
 from dsl.program import Program
+from dsl.squeeze import squeeze
 from dsl.widen import widen
 
 
 def build_nest(program: Program) -> Nest:
     """The nest with one stage per definition and per reduction, all of them roots, in the order written."""
-    wide = widen(program)
+    wide = squeeze(widen(program))
     stages: list[Stage] = []
     moved: dict[Tensor, Tensor] = {}
     for c in wide.computes:
