@@ -27,6 +27,15 @@ def digest(program: Program) -> str:
 
 def canonical(program: Program) -> str:
     """The program as text without names, one definition or shared subexpression a line."""
+    return "\n".join([f"program {VERSION}", *_written(program).lines]) + "\n"
+
+
+def variables(program: Program) -> list[Var]:
+    """Every variable of a program, in the order in which they were made."""
+    return _in_order(_written(program).vars)
+
+
+def _written(program: Program) -> _Writer:
     writer = _Writer()
     for t in program.inputs:
         writer.tensor(t, "input")
@@ -35,7 +44,8 @@ def canonical(program: Program) -> str:
         body = writer.expression(c.body)
         writer.tensor(c, f"compute ({' '.join(axes)}) = {body}")
     outputs = " ".join(writer.tensors[t] for t in program.outputs)
-    return "\n".join([f"program {VERSION}", *writer.lines, f"return {'one' if program.single else 'tuple'} {outputs}"]) + "\n"
+    writer.lines.append(f"return {'one' if program.single else 'tuple'} {outputs}")
+    return writer
 
 
 class _Writer:
