@@ -35,6 +35,22 @@ class Named:
         return self.data[tuple(slice(None) if a in own else None for a in axes)]
 
 
+def use_counts(nodes: Iterable[Expr]) -> dict[Expr, int]:
+    """How many operands each node is."""
+    uses: dict[Expr, int] = {}
+    for n in nodes:
+        for a in n.args:
+            uses[a] = uses.get(a, 0) + 1
+    return uses
+
+
+def contracted(nodes: Iterable[Expr], uses: Mapping[Expr, int]) -> dict[Expr, Expr]:
+    """Sums of float products that nothing else reads -> the product; in float64 their order is of no interest."""
+    sums = (n for n in nodes if isinstance(n, Reduce) and n.carrier.name == "sum" and n.dtype.is_float)
+    return {n: p for n in sums if isinstance(p := n.args[0], Op) and p.name == "mul" and uses[p] == 1 and p.dtype.is_float
+            and not any(v.kind == "axis" for a in n.axes if a.extent is not None for v in a.extent.vars)}
+
+
 class Evaluator:
     """Evaluates the body of one definition over a box.
 
@@ -68,16 +84,18 @@ class Evaluator:
     def value(self, root: Expr) -> Named:
         """The value of ``root``; reads that were out of bounds are noted in ``outside``."""
         nodes = list(walk(root))
-        uses: dict[Expr, int] = {}
-        for n in nodes:
-            for a in n.args:
-                uses[a] = uses.get(a, 0) + 1
+        uses = use_counts(nodes)
+        products = contracted(nodes, uses) if self.algebra.float64 else {}
+        never = set(products.values())
         memo: dict[Expr, Named] = {}
         for n in nodes:
-            memo[n] = self._node(n, [memo[a] for a in n.args])
+            if n in never:
+                continue
+            args = [memo[a] for a in (products[n] if n in products else n).args]
+            memo[n] = self._contract(n.axes, *args) if n in products and isinstance(n, Reduce) else self._node(n, args)
             if isinstance(n, Where):
                 self.conditions[n] = memo[n.args[0]]
-            for a in n.args:
+            for a in products[n].args if n in products else n.args:
                 uses[a] -= 1
                 if not uses[a] and a is not root:
                     del memo[a]
@@ -271,6 +289,14 @@ class Evaluator:
             self.states[key] = outer, tuple(self._combine_all(e, flat))
         outer, state = self.states[key]
         return Named(outer, self.algebra.cast(np.asarray(e.carrier.finalize(self.algebra, state)[e.out]), e.dtype))
+
+    def _contract(self, bound: tuple[Var, ...], a: Named, b: Named) -> Named:
+        """The sum of a product of two factors, by the linear algebra library and without the array of all products."""
+        outer = tuple(v for v in self._union([a, b]) if v not in bound)
+        numbers = {v: n for n, v in enumerate((*outer, *bound))}
+        times = math.prod(self.range(v)[1] for v in bound if v not in a.axes and v not in b.axes)
+        args = (x for f in (a, b) for x in (f.data, [numbers[v] for v in f.axes]))
+        return Named(outer, np.asarray(np.einsum(*args, [numbers[v] for v in outer], optimize=True)) * times)
 
     def _combine_all(self, e: Reduce, states: list[Array]) -> list[Array]:
         """Combine along the last dimension, neighbours first, so that the order of the axis is kept."""

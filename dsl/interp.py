@@ -18,7 +18,7 @@ from dsl.algebra import walk
 from dsl.bind import bind_sizes
 from dsl.dim import Var
 from dsl.errors import DtypeError
-from dsl.evaluator import Evaluator, Ranges
+from dsl.evaluator import Evaluator, Ranges, contracted, use_counts
 from dsl.expr import Compute, Input, Tensor
 from dsl.numerics import Array, cast_array, dtype_of, numpy_dtype
 from dsl.program import Program
@@ -71,7 +71,7 @@ def _compute(c: Compute, values: Mapping[Tensor, Array], sizes: Mapping[Var, int
     if out.size == 0:
         return out
     order = {a: n for n, a in enumerate(c.axes)}
-    for ranges in _chunks(c, shape, sizes):
+    for ranges in _chunks(c, shape, sizes, float64):
         value = Evaluator(values, sizes, ranges, order, float64).body(c.body)
         full = tuple(ranges[a] for a in c.axes)
         box = tuple(hi - lo for lo, hi in full)
@@ -84,25 +84,26 @@ def _extent(a: Var, sizes: Mapping[Var, int]) -> int:
     return max(int(a.extent.eval(sizes)), 0)
 
 
-def _chunks(c: Compute, shape: tuple[int, ...], sizes: Mapping[Var, int]) -> Iterator[Ranges]:
-    """Boxes of the compute axes, cut along the leading ones so that no reduction holds too many points at once."""
-    inner = _peak(c, sizes)
+def _chunks(c: Compute, shape: tuple[int, ...], sizes: Mapping[Var, int], float64: bool) -> Iterator[Ranges]:
+    """Boxes of the compute axes, cut along the leading ones so that no array holds too many points at once."""
+    arrays = _arrays(c, sizes, float64)
     steps = []
-    for n, size in enumerate(shape):
-        rest = math.prod(shape[n + 1:]) * inner
-        steps.append(min(max(CHUNK_POINTS // max(rest, 1), 1), size))
+    for n, (a, size) in enumerate(zip(c.axes, shape)):
+        rest = [points * math.prod(s for v, s in zip(c.axes[n + 1:], shape[n + 1:]) if v in own) for own, points in arrays.items() if a in own]
+        steps.append(min(max(CHUNK_POINTS // max(rest, default=1), 1), size))
     cuts = [[(lo, min(lo + step, size)) for lo in range(0, size, step)] for size, step in zip(shape, steps)]
     for box in itertools.product(*cuts):
         yield dict(zip(c.axes, box))
 
 
-def _peak(c: Compute, sizes: Mapping[Var, int]) -> int:
-    """The most points of bound axes that any scalar of the body has for one point of the definition."""
+def _arrays(c: Compute, sizes: Mapping[Var, int], float64: bool) -> dict[frozenset[Var], int]:
+    """The arrays an evaluation makes: for each set of the definition's own axes that one has, the most points of bound axes beside them."""
     box = Evaluator({}, sizes, {a: (0, max(_extent(a, sizes), 1)) for a in c.axes}, {}, False)
-    own, seen, peak = set(c.axes), set[frozenset[Var]](), 1
-    for e in walk(c.body):
-        bound = frozenset(v for v in e.free if v.kind == "axis" and v not in own)
-        if bound and bound not in seen:
-            seen.add(bound)
-            peak = max(peak, math.prod(max(box.range(v)[1], 1) for v in bound))
-    return peak
+    nodes = list(walk(c.body))
+    never = set(contracted(nodes, use_counts(nodes)).values()) if float64 else set()
+    out = {frozenset(c.axes): 1}
+    for free in {e.free for e in nodes if e not in never}:
+        own = free & frozenset(c.axes)
+        points = math.prod(max(box.range(v)[1], 1) for v in free - own if v.kind == "axis")
+        out[own] = max(out.get(own, 1), points)
+    return out

@@ -276,3 +276,18 @@ def test_random_programs_specialised_and_chunked(seed: int, monkeypatch: pytest.
     got = evaluate(case.program.specialize(case.sizes), *case.arrays)
     for a, b in zip(got, want):
         np.testing.assert_array_equal(a, b)
+
+
+def test_contractions_in_float64_are_done_by_the_linear_algebra_library(rng: np.random.Generator) -> None:
+    B = dims("B")
+
+    def product(x: f32[B, M, K], w: f32[K, N]):
+        k, again = reduce_axis(K), reduce_axis(B)
+        summed = compute((B, M, N), lambda b, i, j: reduce_over(SUM, (x.read(b, i, k) * w.read(k, j),), (k,)))
+        squares = compute((M,), lambda i: reduce_over(SUM, (x.read(0, i, k) * x.read(0, i, k),), (k, again)))
+        return summed, squares
+    x, w = rng.normal(size=(3, 40, 700)).astype(np.float32), rng.normal(size=(700, 50)).astype(np.float32)
+    x[0, 0, 0] = np.inf
+    summed, squares = evaluate(trace(product), x, w, float64=True)
+    np.testing.assert_allclose(summed, x.astype(np.float64) @ w.astype(np.float64), rtol=1e-12)
+    np.testing.assert_allclose(squares, 3 * (x[0].astype(np.float64)**2).sum(1), rtol=1e-12)
