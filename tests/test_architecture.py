@@ -38,7 +38,6 @@ UNTESTED: dict[str, str] = {
     "codegen/emit/llvm_regs.py": _THROUGH,
     "codegen/emit/llvm_types.py": _THROUGH,
     "codegen/emit/writer.py": _THROUGH,
-    "codegen/heuristics/contraction.py": _THROUGH,
     "codegen/heuristics/cpu.py": _THROUGH,
     "codegen/heuristics/fusion.py": _THROUGH,
     "codegen/lower/context.py": _THROUGH,

@@ -7,6 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
+from codegen.emit.llvm_turn import Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Div, MinMax, Mod, Term, Var, as_term
@@ -163,6 +164,9 @@ class Memory:
         conds = [tiles[c] for c in op.conds]
         offset = self._offset(op.buffer, op.indices)
         dtype = op.buffer.dtype
+        turn = None if offset is None or conds else Turn.of(offset, shape)
+        if turn is not None and offset is not None:
+            return self._load_turned(op, turn, offset)
 
         def one(coord: Coord) -> ir.Value:
             mask = self.mask(op.mask, conds, shape, coord)
@@ -173,6 +177,12 @@ class Memory:
             return self._from_memory(raw, dtype)
 
         return make(shape, dtype, one)
+
+    def _load_turned(self, op: Load, turn: Turn, offset: Term) -> Tile:
+        """Load vectors along the axis that memory is contiguous in, then transpose blocks of them into the lanes asked for."""
+        rows = turn.memory
+        raw = {c: self._load_at(op.buffer, at_coord(offset, rows, c), self.mask(op.mask, [], rows, c), rows, c) for c in rows.coords()}
+        return Tile(turn.registers, op.buffer.dtype, {c: self._from_memory(v, op.buffer.dtype) for c, v in turn.exchange(self.b, raw).items()})
 
     def _load_at(self, buffer: Buffer, t: Term, mask: ir.Value | None, shape: Shape, coord: Coord) -> ir.Value:
         if shape.lane is None:
@@ -261,6 +271,10 @@ class Memory:
         conds = [tiles[c] for c in op.conds]
         offset = self._offset(op.buffer, op.indices)
         value = tiles[op.value]
+        turn = None if offset is None or conds else Turn.of(offset, shape)
+        if turn is not None and offset is not None:
+            self._store_turned(op, turn, offset, {c: value.at(self.b, shape, c) for c in shape.coords()})
+            return
         for coord in shape.coords():
             mask = self.mask(op.mask, conds, shape, coord)
             v = value.at(self.b, shape, coord)
@@ -269,6 +283,13 @@ class Memory:
                 self._scatter(op.buffer, self._dynamic(op.buffer, op.indices, shape, coord, tiles), v, mask, shape.width)
             else:
                 self._store_at(op, at_coord(offset, shape, coord), v, mask, shape, coord)
+
+    def _store_turned(self, op: Store, turn: Turn, offset: Term, regs: dict[Coord, ir.Value]) -> None:
+        """Transpose blocks of registers, then store vectors along the axis that memory is contiguous in."""
+        rows = turn.memory
+        wide = {c: self.b.zext(v, vector(memory_type(bool_), v.type.count)) if op.buffer.dtype == bool_ else v for c, v in regs.items()}
+        for c, v in turn.restore(self.b, wide).items():
+            self._store_at(op, at_coord(offset, rows, c), v, self.mask(op.mask, [], rows, c), rows, c)
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
         buffer, lane, w = op.buffer, shape.lane, shape.width

@@ -1,202 +1,177 @@
-"""Register and cache tiles for contractions: matrix products, convolutions, anything that sums products with reuse."""
+"""Schedules of contractions: matrix products, convolutions, anything that sums products with reuse.
+
+One of three forms, chosen by how often the operands are reused and how they lie in memory:
+
+- *panels*: lanes along an axis of one factor, unrolled rows along an axis of the other; accumulators stay in registers over the whole
+  sum. Blocks of both factors are packed into private memory where the reuse pays for the copy.
+- *dots*: lanes along the reduction, for few rows of factors that are contiguous along it.
+- *stream*: few rows of a factor that is contiguous along the lanes: whole rows pass by, the results stay in the nearest cache.
+"""
 
 from __future__ import annotations
 
-from codegen.analysis.access import Strides, product_reads, read_access, size
+from codegen.analysis.access import Strides, read_access, size
+from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
-from codegen.target.model import Target
-from dsl.dim import Term, Var, as_term
+from codegen.heuristics.fusion import identity_axes
+from codegen.heuristics.packing import crosses_panels, pack_lanes, pack_rows, separable
+from codegen.heuristics.product import Product, analyse
+from codegen.heuristics.slender import schedule_dots, schedule_stream
+from dsl.dim import Var
 from dsl.expr import Read
-from dsl.nest import Nest, Stage
+from dsl.nest import Nest
 from dsl.primitives.loops import annotate, reorder, set_role, split
-from dsl.primitives.storage import cache_read, compute_at
+from dsl.primitives.storage import compute_at
+
+_SERIAL_FLOPS = 400_000  # a product smaller than this is not worth a second thread
+
+
+def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
+    """Whether register tiles pay: a factor that can be read as it lies, or enough rows to share a copy of it."""
+    p = analyse(nest[heavy], strides)
+    return p.contiguous_lanes(strides) or p.contiguous_terms(strides) is not None or (p.row is not None and p.lines >= 8)
 
 
 def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) -> Nest:
-    """Lanes along one factor's axis, unrolled rows along the other's; the accumulators stay in registers over the whole sum."""
-    s = nest[heavy]
-    sides = product_reads(s.body.args[0])
-    assert sides is not None
-    lane, row = _choose_axes(nest, s, sides, setting.strides)
-    nr, mr = _register_tile(setting.target, size(lane.extent), size(row.extent) if row is not None else 1, _conflicts(s, sides, lane, row, setting.strides))
-    nr, mr = setting.choose(f"{anchor}.register_tile", (nr, mr), _register_tiles(setting.target, nr, mr))
-    names = s.axis_names()
+    """The schedule of a contraction, and of the map stage ``anchor`` that finishes it where that is another."""
+    p = analyse(nest[heavy], setting.strides)
+    form = setting.choose(f"{anchor}.form", _form(nest, anchor, p, setting), _forms(nest, anchor, p, setting))
     up = _anchor_axes(nest, anchor, heavy)
-    a = nest[anchor]
-    axes = a.axis_names()
-    lane_loop, row_loop = axes[up[lane]], axes[up[row]] if row is not None else ""
-    nest = split(nest, anchor, lane_loop, nr)
-    nest = set_role(nest, anchor, f"{lane_loop}.i", "vectorize")
-    tile = [f"{lane_loop}.i"]
-    inner: list[str] = []
-    if row is not None:
-        nest = split(nest, anchor, row_loop, mr)
-        nest = set_role(nest, anchor, f"{row_loop}.i", "unroll")
-        tile.insert(0, f"{row_loop}.i")
-        inner = [f"{row_loop}.o"]
-    batch = [axes[v] for v in a.axes if v is not up[lane] and (row is None or v is not up[row])]
-    bound = [names[v] for v in s.bound]
-    if anchor == heavy:
-        nest = reorder(nest, anchor, [*batch, f"{lane_loop}.o", *inner, *bound, *tile])
-        at = ""
+    terms = p.contiguous_terms(setting.strides)
+    if form == "dots" and terms is not None:
+        nest = schedule_dots(nest, anchor, p, terms, up, setting)
+    elif form == "stream":
+        nest = schedule_stream(nest, anchor, p, up, setting)
     else:
-        nest = reorder(nest, anchor, [*batch, f"{lane_loop}.o", *inner, *tile])
-        at = inner[-1] if inner else f"{lane_loop}.o"
-        nest = compute_at(nest, heavy, anchor, at)
-        rest = [names[v] for v in s.axes if v is not lane and v is not row]
-        spatial = [*rest, *([names[row]] if row is not None else []), names[lane]]
-        nest = reorder(nest, heavy, [*rest, *bound, *spatial[len(rest):]])
-        nest = set_role(nest, heavy, names[lane], "vectorize")
-        if row is not None:
-            nest = set_role(nest, heavy, names[row], "unroll")
-    for x in batch:
-        nest = set_role(nest, anchor, x, "parallel")
-    nest = set_role(nest, anchor, f"{lane_loop}.o", "parallel")
-    nest = _spread(nest, anchor, batch, f"{lane_loop}.o", inner, setting.target)
-    nest = _pack(nest, heavy, sides, lane, setting.strides)
-    flops = 2
-    for v in (*s.axes, *s.bound):
-        flops *= size(v.extent)
-    return annotate(nest, anchor, "serial", True) if flops < 200_000 else nest
+        nest = _panels(nest, anchor, p, up, setting)
+    return annotate(nest, anchor, "serial", True) if p.flops < _SERIAL_FLOPS else nest
+
+
+def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
+    """The forms that are possible."""
+    forms = ["panels"]
+    if p.lines > setting.target.vector_registers // 2:
+        return forms
+    if p.contiguous_terms(setting.strides) is not None:
+        forms.append("dots")
+    if p.contiguous_lanes(setting.strides) and _kept_in_memory(nest, anchor, p) and len(p.stage.bound) == 1:
+        forms.append("stream")
+    return forms
+
+
+def _form(nest: Nest, anchor: str, p: Product, setting: Setting) -> str:
+    """Panels, unless the rows are too few to repay a copy of the lane factor, or to read it in pieces."""
+    forms = _forms(nest, anchor, p, setting)
+    if "stream" in forms and p.lanes is not None and _bytes(p.lanes) > setting.target.caches[1] // 2:
+        return "stream"
+    return "dots" if "dots" in forms and not p.contiguous_lanes(setting.strides) else "panels"
+
+
+def _kept_in_memory(nest: Nest, anchor: str, p: Product) -> bool:
+    """Whether unfinished sums can lie where the results go: the result's dtype is the accumulator's."""
+    s = p.stage
+    carrier = s.body.data[0]
+    return len(s.tensors) == 1 and carrier.state(tuple(a.dtype for a in s.body.args)) == (s.tensors[0].dtype,)
 
 
 def _anchor_axes(nest: Nest, anchor: str, heavy: str) -> dict[Var, Var]:
     """Axis of the contraction -> axis of its anchor."""
-    from codegen.heuristics.fusion import identity_axes  # noqa: PLC0415
     s = nest[heavy]
     return {v: v for v in s.axes} if anchor == heavy else identity_axes(nest[anchor], s) or {}
 
 
-def _choose_axes(nest: Nest, s: Stage, sides: tuple[Read, Read], strides: Strides) -> tuple[Var, Var | None]:
-    """(lane axis, row axis): lanes where the result is contiguous; rows along an axis only the other factor has."""
-    spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
-    written = _result_strides(nest, s, strides)
-
-    def fitness(v: Var) -> tuple[int, int, int]:
-        others = [r for r in sides if v not in r.free]
-        loads = [2 if read_access(r, strides).stride(v) == 1 else 1 if _separable(r, v) else 0 for r in sides if v in r.free]
-        return (1 if others else 0, 2 * min(loads, default=0) + (1 if written.get(v) == 1 else 0), min(size(v.extent), 64))
-
-    lane = max(spatial, key=fitness)
-    rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
-    shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
-    row = max(shared or rows, key=lambda v: size(v.extent), default=None)
-    return lane, row
-
-
-def _separable(r: Read, v: Var) -> bool:
-    """Whether one index of the read is the axis itself and no other index mentions it: a permuted copy makes it contiguous."""
-    own = [i for i in r.indices if v in (i.vars if isinstance(i, Term) else i.free)]
-    return len(own) == 1 and own[0] == as_term(v)
-
-
-def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
-    """Whether register tiles pay: the lane factor is contiguous, or enough rows share a contiguous copy of it."""
-    s = nest[heavy]
-    sides = product_reads(s.body.args[0])
-    assert sides is not None
-    lane, row = _choose_axes(nest, s, sides, strides)
-    factor = next((r for r in sides if lane in r.free), None)
-    contiguous = factor is None or read_access(factor, strides).stride(lane) == 1
-    return contiguous or (row is not None and size(row.extent) >= 8)
-
-
-def _result_strides(nest: Nest, s: Stage, strides: Strides) -> dict[Var, int]:
-    t = s.tensors[0]
-    x = read_access(t.read(*t.axes), strides)  # type: ignore[arg-type]
-    return {v: n for v in s.axes if (n := x.stride(v)) is not None}
-
-
-def _register_tile(target: Target, lanes: int, rows: int, conflict: bool) -> tuple[int, int]:
-    """(lane extent, row extent) of the accumulator tile."""
-    w = target.vector_bits // 32
-    while w > 4 and w // 2 >= lanes:
-        w //= 2
-    many = target.vector_registers >= 32
-    shapes = ((6, 4), (8, 3), (12, 2)) if many and conflict else ((14, 2), (12, 2)) if many else ((6, 2), (4, 3))
-    mr, nv = shapes[0]
-    while nv > 1 and (nv - 1) * w >= lanes:
-        nv -= 1
-        mr = 14 if many and nv > 1 else 24 if many else 12
-    if rows < mr:
-        mr = rows
-        room = (28 if many else 12) // max(mr, 1)
-        nv = max(1, min(max(nv, room), 8, -(-lanes // w)))
-    elif rows % mr:
-        blocks = -(-rows // mr)
-        mr = -(-rows // blocks)
-    return nv * w, max(mr, 1)
-
-
-def _register_tiles(target: Target, lanes: int, rows: int) -> list[tuple[int, int]]:
-    """Other accumulator tiles no larger than the registers hold, and no larger than twice the default in either direction."""
-    w = target.vector_bits // 32
-    room = target.vector_registers - 2
-    return [(nv * w, mr) for nv in (1, 2, 3, 4) for mr in (1, 2, 4, 6, 8, 12, 14, 24)
-            if nv * mr + nv <= room and nv * w <= max(2 * lanes, w) and mr <= 2 * rows]
-
-
-def _conflicts(s: Stage, sides: tuple[Read, Read], lane: Var, row: Var | None, strides: Strides) -> bool:
-    """Whether the rows of the broadcast factor fall into the same cache sets."""
-    if row is None:
-        return False
-    other = next((r for r in sides if lane not in r.free), None)
-    if other is None:
-        return False
-    n = read_access(other, strides).stride(row)
-    return n is not None and n != 0 and (n * other.dtype.itemsize) % 2048 == 0
-
-
-def _spread(nest: Nest, anchor: str, batch: list[str], lane_loop: str, inner: list[str], target: Target) -> Nest:
-    """Give every thread work: where the lane blocks are few, blocks of rows become parallel too; long rows are cut for the cache."""
-    if not inner:
-        return nest
-    from dsl.nest import place  # noqa: PLC0415
-    loops = {x.name: size(x.extent) for x in place(nest)[anchor].loops}
-    points = loops[lane_loop]
-    for x in batch:
-        points *= loops[x]
-    rows = loops[inner[0]]
-    want = 4 * target.threads
-    pieces = min(rows, -(-want // points)) if points < want else 1
-    pieces = max(pieces, -(-rows // 64))
-    if pieces <= 1:
-        return nest
-    x = inner[0]
-    nest = split(nest, anchor, x, -(-rows // pieces), f"{x}.p", f"{x}.s")
-    order = list(nest[anchor].order)
-    order.remove(f"{x}.p")
-    order.insert(order.index(lane_loop), f"{x}.p")
-    nest = reorder(nest, anchor, order)
-    nest = set_role(nest, anchor, f"{x}.p", "parallel")
-    for s in nest.stages:
-        if s.attach == (anchor, x):
-            nest = compute_at(nest, s.name, anchor, f"{x}.s")
+# -- panels --------------------------------------------------------------------------------------------------------
+def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
+    """Register tiles inside cache blocks: grid of blocks, panels of lanes, rows, the whole sum in registers."""
+    target, heavy = setting.target, p.stage.name
+    tile = register_tile(target, p.columns, p.lines)
+    nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
+    packs = _packs(p, anchor, nr, mr, setting)
+    axes = nest[anchor].axis_names()
+    lane = axes[up[p.lane]]
+    row = axes[up[p.row]] if p.row is not None else ""
+    batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row)]
+    points = 1
+    for v in nest[anchor].axes:
+        points *= size(v.extent) if axes[v] in batch else 1
+    shape = Blocks(p.columns, p.lines, nr, mr, p.depth, points)
+    blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs), [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
+    nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]))
+    at = inner[0]
+    if packs[0] and crosses_panels(p.lanes, p.lane, setting.strides):
+        together = setting.choose(f"{anchor}.panels", panels_together(target, shape, blocks[0]), (1, 2, 4, 8))
+        at = f"{lane}.g"
+        nest = split(nest, anchor, f"{lane}.s", together, at, f"{lane}.w")
+        inner[:1] = [at, f"{lane}.w"]
+    bound = [nest[heavy].axis_names()[v] for v in p.stage.bound]
+    if anchor == heavy:
+        nest = reorder(nest, anchor, [*batch, *grid, *inner, *bound, *tiles])
+    else:
+        nest = reorder(nest, anchor, [*batch, *grid, *inner, *tiles])
+        nest = _attach(nest, anchor, inner[-1], p)
+    for x in (*batch, *grid):
+        nest = set_role(nest, anchor, x, "parallel")
+    if packs[1] and p.rows is not None and p.row is not None:
+        nest = pack_rows(nest, heavy, p.rows, p.row, mr, (anchor, grid[-1]), setting)
+    if packs[0] and p.lanes is not None:
+        nest = pack_lanes(nest, heavy, p.lanes, p.lane, nr, (anchor, at), setting)
     return nest
 
 
-def _pack(nest: Nest, heavy: str, sides: tuple[Read, Read], lane: Var, strides: Strides) -> Nest:
-    """Read the lane factor through a copy in which its lane dimension is contiguous, when it is not."""
-    factor = next((r for r in sides if lane in r.free), None)
-    if factor is None or read_access(factor, strides).stride(lane) == 1 or not _separable(factor, lane):
-        return nest
-    at = next(n for n, i in enumerate(factor.indices) if isinstance(i, Term) and i == as_term(lane))
-    order = [n for n in range(factor.tensor.ndim) if n != at] + [at]
-    nest, copy = cache_read(nest, heavy, factor.tensor, f"{factor.tensor.name}.packed", order)
-    c = nest[copy]
-    names = c.axis_names()
-    loops = [names[c.axes[n]] for n in order]
-    extent = size(c.axes[at].extent)
-    width = 16
-    while width > 1 and width // 2 >= extent:
-        width //= 2
-    nest = split(nest, copy, loops[-1], width)
-    nest = reorder(nest, copy, [f"{loops[-1]}.o", *loops[:-1], f"{loops[-1]}.i"])
-    nest = set_role(nest, copy, f"{loops[-1]}.i", "vectorize")
-    nest = set_role(nest, copy, f"{loops[-1]}.o", "parallel")
-    if len(loops) > 1:
-        nest = set_role(nest, copy, loops[0], "parallel")
-    total = 1
-    for v in c.axes:
-        total *= size(v.extent)
-    return annotate(nest, copy, "serial", True) if total < 20_000 else nest
+def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int]) -> tuple[Nest, list[str], list[str], list[str]]:
+    """Split lane and row loops into blocks, tiles and points; returns (grid, loops inside a block, tile) outermost first."""
+    grid: list[str] = []
+    inner: list[str] = []
+    tile: list[str] = []
+    for (loop, points, tiles), role in ((row, "unroll"), (lane, "vectorize")):
+        if loop:
+            nest = split(nest, anchor, loop, points)
+            nest = split(nest, anchor, f"{loop}.o", tiles, f"{loop}.p", f"{loop}.s")
+            nest = set_role(nest, anchor, f"{loop}.i", role)
+            grid.append(f"{loop}.p")
+            inner.insert(0, f"{loop}.s")
+            tile.append(f"{loop}.i")
+    return nest, grid, inner, tile
+
+
+def _attach(nest: Nest, anchor: str, loop: str, p: Product) -> Nest:
+    """Compute the contraction's tile where the anchor finishes it; its loops run over the tile and the sum alone."""
+    heavy = p.stage.name
+    nest = compute_at(nest, heavy, anchor, loop)
+    names = nest[heavy].axis_names()
+    rest = [names[v] for v in p.stage.axes if v is not p.lane and v is not p.row]
+    tile = [*([names[p.row]] if p.row is not None else []), names[p.lane]]
+    nest = reorder(nest, heavy, [*rest, *(names[v] for v in p.stage.bound), *tile])
+    nest = set_role(nest, heavy, names[p.lane], "vectorize")
+    return set_role(nest, heavy, names[p.row], "unroll") if p.row is not None else nest
+
+
+def _packs(p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple[bool, bool]:
+    """(pack the lane factor, pack the row factor): where a block is read often enough, or cannot be read well as it lies."""
+    lanes = rows = False
+    nearby = setting.target.caches[1] // 2
+    if p.lanes is not None and separable(p.lanes, p.lane):
+        contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
+        worth = p.lines >= 2 * mr and _bytes(p.lanes) > nearby
+        lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
+    if p.rows is not None and p.row is not None and separable(p.rows, p.row):
+        access = read_access(p.rows, setting.strides)
+        ragged = p.lines % mr != 0
+        far = _bytes(p.rows) > nearby or access.stride(p.row) == 1
+        worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (ragged or far or _conflicts(p, setting))
+        rows = setting.choose(f"{anchor}.pack_rows", worth, (False, True))
+    return lanes, rows
+
+
+def _conflicts(p: Product, setting: Setting) -> bool:
+    """Whether neighbouring rows of the row factor fall into the same cache sets."""
+    assert p.rows is not None and p.row is not None
+    n = read_access(p.rows, setting.strides).stride(p.row)
+    return n is not None and n != 0 and (n * p.rows.dtype.itemsize) % 2048 == 0
+
+
+def _bytes(r: Read) -> int:
+    out = r.dtype.itemsize
+    for n in r.tensor.shape:
+        out *= size(n)
+    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dsl.algebra import reads, substitute, transform
@@ -103,6 +103,19 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout
     return _moved(nest, tuple(out), moved), unique
 
 
+def lay_out(nest: Nest, stage: str, dimensions: Callable[[tuple[Var, ...]], tuple[Term, ...]]) -> Nest:
+    """Store a private stage's region in other dimensions.
+
+    Args:
+        nest: the nest.
+        stage: an attached stage.
+        dimensions: from the stage's axes, counted from the start of its region, to the index in each storage dimension:
+            ``lambda i, k: (i // 8, k, i % 8)`` keeps eight rows side by side. No two points may share a place.
+    """
+    s = nest[stage]
+    return nest.with_stage(replace(s, layout=dimensions(s.axes)))
+
+
 def rfactor(nest: Nest, stage: str, loop: str) -> tuple[Nest, str]:
     """Turn a reduction loop into a spatial one of a new stage of partial results, which ``stage`` then combines.
 
@@ -167,4 +180,4 @@ def neutral_input(body: Reduce, n: int) -> Expr | None:
     return value if isinstance(value, Expr) else None
 
 
-__all__ = ["Index", "Read", "cache_read", "compute_at", "compute_inline", "compute_root", "merge", "rfactor", "transform"]
+__all__ = ["Index", "Read", "cache_read", "compute_at", "compute_inline", "compute_root", "lay_out", "merge", "rfactor", "transform"]

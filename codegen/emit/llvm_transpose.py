@@ -1,0 +1,77 @@
+"""Transposes between registers: rows of memory to columns of lanes by shuffles, where a gather would take a cycle per element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from codegen.emit.llvm_types import I32
+
+_SEGMENT_BITS = 128  # shuffles inside these segments of a register cost one cycle on every x86 and on NEON
+
+
+def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """The columns of a square block: ``out[j]`` holds lane ``j`` of every row. The number of rows is the lane count, a power of two.
+
+    First every 128-bit segment is transposed against its neighbours in the same place, then whole segments change places; both are
+    networks of perfect shuffles.
+    """
+    width = len(rows)
+    if width == 1:
+        return list(rows)
+    bits = _element_bits(rows[0].type.element)
+    group = min(max(_SEGMENT_BITS // bits, 1), width)
+    parts = [_network(b, list(rows[at:at + group]), 1, group) for at in range(0, width, group)]
+    columns: list[ir.Value] = [None] * width
+    for j in range(group):
+        for at, v in enumerate(_network(b, [part[j] for part in parts], group, width)):
+            columns[at * group + j] = v
+    return columns
+
+
+def _network(b: ir.IRBuilder, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
+    """Transpose ``len(rows)`` rows of units inside every segment: as many rounds of perfect shuffles as the count has bits.
+
+    Args:
+        b: the builder.
+        rows: registers; their number is a power of two and the count of units in a segment.
+        unit: elements that move together.
+        segment: elements of the segments that units do not leave.
+    """
+    count = len(rows)
+    for _ in range(count.bit_length() - 1):
+        half = count // 2
+        rows = [_interleave(b, rows[n // 2], rows[n // 2 + half], unit, segment, n % 2) for n in range(count)]
+    return rows
+
+
+def _interleave(b: ir.IRBuilder, x: ir.Value, y: ir.Value, unit: int, segment: int, high: int) -> ir.Value:
+    """Units of the low (or high) half of every segment of ``x`` and ``y``, in turn."""
+    width = x.type.count
+    picked = []
+    for start in range(0, width, segment):
+        for n in range(segment // (2 * unit)):
+            first = start + high * segment // 2 + n * unit
+            picked += [*range(first, first + unit), *range(width + first, width + first + unit)]
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, width), [I32(n) for n in picked]))
+
+
+def concatenate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
+    """One register of the lanes of several of equal width; their number is a power of two."""
+    while len(parts) > 1:
+        width = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(I32, width), [I32(n) for n in range(width)])
+        parts = [b.shuffle_vector(parts[n], parts[n + 1], order) for n in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def lanes_between(b: ir.IRBuilder, v: ir.Value, first: int, count: int) -> ir.Value:
+    """The lanes ``first .. first + count - 1`` of a register."""
+    if count == v.type.count:
+        return v
+    return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, count), [I32(first + n) for n in range(count)]))
+
+
+def _element_bits(t: ir.Type) -> int:
+    return t.width if isinstance(t, ir.IntType) else {"half": 16, "float": 32, "double": 64}[str(t)]

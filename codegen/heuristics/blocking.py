@@ -1,0 +1,89 @@
+"""Sizes of register tiles and cache blocks, from counts of instructions and footprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codegen.target.model import Target
+
+_LATENCY = 8  # independent accumulations that keep the multipliers busy: latency times throughput
+_COPY = 10  # copying an element into a packed block, in multiply-adds
+_RUN = 1024  # bytes of a row that are copied at a time: a run this long repays the translation of its page
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A product as the choice of its blocks sees it.
+
+    Attributes:
+        columns, rows: extents of the lane and the row axis.
+        nr, mr: the register tile.
+        depth: terms of each sum.
+        batch: independent products.
+    """
+
+    columns: int
+    rows: int
+    nr: int
+    mr: int
+    depth: int
+    batch: int
+
+
+def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
+    """(lane extent, row extent) of the accumulator tile: the fewest cycles a step for the whole result, edges included."""
+    w = target.vector_bits // 32
+    while w > 4 and w // 2 >= columns:
+        w //= 2
+    room = target.vector_registers
+    shapes = [(nv, mr) for nv in range(1, 9) for mr in range(1, room) if nv * mr + nv + 1 <= room and (nv == 1 or (nv - 1) * w < columns) and mr <= rows]
+    nv, mr = min(shapes, key=lambda s: (_tile_cycles(*s) * -(-columns // (s[0] * w)) * -(-rows // s[1]), -s[0] * s[1]))
+    return nv * w, mr
+
+
+def _tile_cycles(nv: int, mr: int) -> float:
+    """Half-cycles of one step of an ``mr`` x ``nv`` tile: multiply-adds (or the latency that few of them cannot hide), loads, bytes from L2."""
+    return max(nv * mr, nv + mr, _LATENCY) + 0.1 * (nv + mr) + 0.02 * (64 * nv + 4 * mr)
+
+
+def register_tiles(target: Target, lanes: int, rows: int) -> list[tuple[int, int]]:
+    """Other accumulator tiles no larger than the registers hold, and no larger than twice the default in either direction."""
+    w = target.vector_bits // 32
+    room = target.vector_registers - 2
+    return [(nv * w, mr) for nv in (1, 2, 3, 4) for mr in (1, 2, 4, 6, 8, 9, 12, 13, 14, 24)
+            if nv * mr + nv <= room and nv * w <= max(2 * lanes, w) and mr <= 2 * rows]
+
+
+def thread_blocks(target: Target, b: Blocks, packs: tuple[bool, bool]) -> tuple[int, int]:
+    """(lane tiles, row tiles) of one thread's block: equal shares, few copies, and packed rows that stay in a core's share of the cache."""
+    lane_tiles, row_tiles = -(-b.columns // b.nr), -(-b.rows // b.mr)
+    room = max(target.caches[1] // 2, target.caches[2] // (2 * target.threads))
+    most = max(1, room // (4 * b.depth * b.mr)) if packs[1] else row_tiles
+    best: tuple[float, tuple[int, int]] | None = None
+    for lp in _parts(lane_tiles, 4 * target.threads):
+        for rp in _parts(row_tiles, max(4 * target.threads, 2 * -(-row_tiles // most))):
+            cb, rb = -(-lane_tiles // lp), -(-row_tiles // rp)
+            if rb <= most:
+                cost = _cost(target.threads, b, (cb, rb), (lane_tiles, row_tiles), packs)
+                if best is None or cost < best[0]:
+                    best = cost, (cb, rb)
+    return best[1] if best is not None else (lane_tiles, min(row_tiles, most))
+
+
+def _parts(tiles: int, most: int) -> range:
+    return range(1, min(tiles, most) + 1)
+
+
+def _cost(threads: int, b: Blocks, block: tuple[int, int], tiles: tuple[int, int], packs: tuple[bool, bool]) -> float:
+    """Multiply-adds, copies counted as such, of the thread with the largest share."""
+    points = b.batch * -(-tiles[0] // block[0]) * -(-tiles[1] // block[1])
+    rounds = -(-points // threads)
+    width, height = block[0] * b.nr, block[1] * b.mr
+    return rounds * (width * height + _COPY * (width * packs[0] + height * packs[1]) + 1)
+
+
+def panels_together(target: Target, b: Blocks, lane_tiles: int) -> int:
+    """How many panels are packed at a time when rows cross them: long runs of every row, in a quarter of a core's share of the cache."""
+    room = max(target.caches[1] // 2, target.caches[2] // (4 * target.threads))
+    most = max(1, room // (4 * b.depth * b.nr))
+    return max(1, min(lane_tiles, most, _RUN // (4 * b.nr)))

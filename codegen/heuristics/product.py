@@ -1,0 +1,93 @@
+"""A contraction with its axes in their parts: which lies along the lanes, which along the rows, and which factor has which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codegen.analysis.access import Strides, product_reads, read_access, size
+from codegen.heuristics.packing import separable
+from dsl.dim import Var
+from dsl.expr import Read
+from dsl.nest import Stage
+
+
+@dataclass(frozen=True)
+class Product:
+    """A contraction with its axes in their parts.
+
+    Attributes:
+        stage: the contraction.
+        lane, row: the axes of the register tile; no row axis for the product of a matrix and a vector.
+        lanes, rows: the factor that has the lane axis, and the one without it; either may be missing (a lane axis of both).
+    """
+
+    stage: Stage
+    lane: Var
+    row: Var | None
+    lanes: Read | None
+    rows: Read | None
+
+    @property
+    def depth(self) -> int:
+        """Terms of each sum."""
+        out = 1
+        for v in self.stage.bound:
+            out *= size(v.extent)
+        return out
+
+    @property
+    def flops(self) -> int:
+        """Operations of the whole product."""
+        out = 2 * self.depth
+        for v in self.stage.axes:
+            out *= size(v.extent)
+        return out
+
+    @property
+    def columns(self) -> int:
+        """Extent of the lane axis."""
+        return size(self.lane.extent)
+
+    @property
+    def lines(self) -> int:
+        """Extent of the row axis."""
+        return size(self.row.extent) if self.row is not None else 1
+
+    def contiguous_lanes(self, strides: Strides) -> bool:
+        """Whether the lane factor can be loaded as it lies."""
+        return self.lanes is None or read_access(self.lanes, strides).stride(self.lane) == 1
+
+    def contiguous_terms(self, strides: Strides) -> Var | None:
+        """The reduction axis along which both factors are contiguous, when there is one."""
+        sides = [read_access(r, strides) for r in (self.lanes, self.rows) if r is not None]
+        return next((v for v in self.stage.bound if len(sides) == 2 and all(x.stride(v) == 1 for x in sides)), None)
+
+
+def analyse(s: Stage, strides: Strides) -> Product:
+    """Choose the axes of the register tile: lanes where result and factor are contiguous, rows along an axis only the other factor has."""
+    sides = product_reads(s.body.args[0])
+    assert sides is not None
+    lane, row = _choose_axes(s, sides, strides)
+    return Product(s, lane, row, next((r for r in sides if lane in r.free), None), next((r for r in sides if lane not in r.free), None))
+
+
+def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides) -> tuple[Var, Var | None]:
+    """(lane axis, row axis)."""
+    spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
+    written = _result_strides(s, strides)
+
+    def fitness(v: Var) -> tuple[bool, bool, bool, bool, int, int]:
+        others = any(v not in r.free for r in sides)
+        loads = min((2 if read_access(r, strides).stride(v) == 1 else 1 if separable(r, v) else 0 for r in sides if v in r.free), default=0)
+        return others, loads > 0, size(v.extent) >= 8, written.get(v) == 1, loads, min(size(v.extent), 64)
+
+    lane = max(spatial, key=fitness)
+    rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
+    shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
+    return lane, max(shared or rows, key=lambda v: size(v.extent), default=None)
+
+
+def _result_strides(s: Stage, strides: Strides) -> dict[Var, int]:
+    t = s.tensors[0]
+    x = read_access(t.read(*t.axes), strides)  # type: ignore[arg-type]
+    return {v: n for v in s.axes if (n := x.stride(v)) is not None}

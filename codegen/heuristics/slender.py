@@ -1,0 +1,79 @@
+"""Products with few rows: the large factor is read once, so it is used as it lies in memory, without a copy."""
+
+from __future__ import annotations
+
+from codegen.analysis.access import size
+from codegen.heuristics.decisions import Setting
+from codegen.heuristics.product import Product
+from dsl.dim import Var
+from dsl.nest import Nest
+from dsl.primitives.loops import reorder, set_role, split
+from dsl.primitives.storage import compute_at
+
+_STEP = 16  # rows of the large factor that pass while results are held in registers
+
+
+def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var, Var], setting: Setting) -> Nest:
+    """Lanes along ``terms``, in which both factors are contiguous; the lanes are added up at the end of each sum."""
+    room, rows = setting.target.vector_registers, p.lines
+    columns = max(n for n in (1, 2, 3, 4, 6, 8) if n == 1 or (n * rows + n + 1 <= room - 2 and n <= p.columns))
+    columns = setting.choose(f"{anchor}.columns", columns, (1, 2, 3, 4, 6, 8))
+    width = min(setting.target.vector_bits // 32, size(terms.extent))
+    nest, block = _block_columns(nest, anchor, p, up, 16 * columns, setting)
+    heavy, names = p.stage.name, p.stage.axis_names()
+    col = names[p.lane] if anchor != heavy else f"{block}.i"
+    nest = split(nest, heavy, col, columns, f"{col}.t", f"{col}.u", tail="peel")
+    nest = set_role(nest, heavy, f"{col}.u", "unroll")
+    nest = split(nest, heavy, names[terms], width, tail="peel")
+    nest = set_role(nest, heavy, f"{names[terms]}.i", "vectorize")
+    tile = [f"{col}.u", f"{names[terms]}.i"]
+    if p.row is not None:
+        nest = set_role(nest, heavy, names[p.row], "unroll")
+        tile.insert(0, names[p.row])
+    sums = [names[v] for v in p.stage.bound if v is not terms]
+    return reorder(nest, heavy, [f"{col}.t", *sums, f"{names[terms]}.o", *tile])
+
+
+def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
+    """Rows of the lane factor pass by, some at a time and whole blocks long; the results stay in the nearest cache."""
+    target, rows = setting.target, p.lines
+    lanes = target.vector_bits // 32
+    vectors = max(n for n in (1, 2, 3, 4, 6, 8) if n == 1 or (n * rows + n + 1 <= target.vector_registers - 2 and (n - 1) * lanes < p.columns))
+    width = vectors * lanes
+    most = max(1, target.caches[0] // (2 * 4 * rows * width))
+    nest, block = _block_columns(nest, anchor, p, up, width * min(most, max(1, p.columns // (width * target.threads))), setting)
+    heavy, names = p.stage.name, p.stage.axis_names()
+    col = names[p.lane] if anchor != heavy else f"{block}.i"
+    nest = split(nest, heavy, col, width, f"{col}.t", f"{col}.u", tail="peel")
+    nest = set_role(nest, heavy, f"{col}.u", "vectorize")
+    deep = max(p.stage.bound, key=lambda v: size(v.extent))
+    step = setting.choose(f"{anchor}.step", min(_STEP, size(deep.extent)), (4, 8, 16, 32))
+    nest = split(nest, heavy, names[deep], step, tail="peel")
+    tile = [f"{col}.u"]
+    if p.row is not None:
+        nest = set_role(nest, heavy, names[p.row], "unroll")
+        tile.insert(0, names[p.row])
+    sums = [names[v] for v in p.stage.bound if v is not deep]
+    return reorder(nest, heavy, [*sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
+
+
+def _block_columns(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], columns: int, setting: Setting) -> tuple[Nest, str]:
+    """Blocks of columns in parallel; a product that its anchor finishes is computed a block at a time. Returns the column loop."""
+    axes = nest[anchor].axis_names()
+    col = axes[up[p.lane]]
+    row = axes[up[p.row]] if p.row is not None else ""
+    threads = setting.target.threads
+    columns = max(1, min(columns, -(-p.columns // threads)))
+    nest = split(nest, anchor, col, columns)
+    batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (col, row)]
+    rest = [x for x in nest[anchor].order if x not in (*batch, f"{col}.o")]
+    nest = reorder(nest, anchor, [*batch, f"{col}.o", *rest])
+    for x in (*batch, f"{col}.o"):
+        nest = set_role(nest, anchor, x, "parallel")
+    if anchor == p.stage.name:
+        return nest, col
+    width = min(setting.target.vector_bits // 32, columns)
+    nest = split(nest, anchor, f"{col}.i", width, f"{col}.w", f"{col}.v", tail="peel")
+    nest = set_role(nest, anchor, f"{col}.v", "vectorize")
+    nest = reorder(nest, anchor, [*([row] if row else []), f"{col}.w", f"{col}.v"])
+    return compute_at(nest, p.stage.name, anchor, f"{col}.o"), col

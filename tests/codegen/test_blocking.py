@@ -1,0 +1,44 @@
+"""Register tiles and cache blocks fit what they are chosen for."""
+
+from dataclasses import replace
+
+import pytest
+
+from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
+from codegen.target import by_name
+
+WIDE, NARROW = by_name("x86-64-avx512"), by_name("x86-64-avx2")
+
+
+@pytest.mark.parametrize("target", [WIDE, NARROW])
+@pytest.mark.parametrize("columns, rows", [(1, 1), (5, 3), (64, 64), (1000, 1), (33, 1000), (4096, 4096)])
+def test_tiles_fit_the_registers(target, columns, rows):
+    nr, mr = register_tile(target, columns, rows)
+    vectors = -(-nr * 32 // target.vector_bits)
+    assert vectors * mr + vectors + 1 <= target.vector_registers
+    assert mr <= rows and all(n * m <= 32 * nr * mr for n, m in register_tiles(target, nr, mr))
+
+
+def test_edges_count():
+    assert register_tile(WIDE, 4096, 26)[1] == 13
+    assert register_tile(WIDE, 4096, 4096) == (32, 14)
+
+
+def test_threads_get_equal_shares():
+    for threads in (1, 2, 7, 16):
+        target = replace(WIDE, threads=threads)
+        b = Blocks(1024, 1024, 32, 14, 1024, 1)
+        lanes, rows = thread_blocks(target, b, (True, True))
+        points = -(-32 // lanes) * -(-74 // rows)
+        assert -(-points // threads) * lanes * rows <= 1.2 * 32 * 74 / threads
+        assert rows * b.mr * b.depth * 4 <= max(target.caches[1] // 2, target.caches[2] // (2 * threads))
+
+
+def test_batches_are_not_cut():
+    assert thread_blocks(replace(WIDE, threads=2), Blocks(64, 56, 32, 14, 64, 64), (False, False)) == (2, 4)
+
+
+def test_panels_packed_together_fit():
+    assert panels_together(WIDE, Blocks(4096, 4096, 32, 14, 1024, 1), 128) == 8
+    assert panels_together(WIDE, Blocks(4096, 4096, 32, 14, 1 << 20, 1), 128) == 1
+    assert panels_together(WIDE, Blocks(64, 4096, 32, 14, 1024, 1), 2) == 2

@@ -1,0 +1,66 @@
+"""Loads and stores whose lanes run across memory: when they are turned, and that turned code gives the right elements."""
+
+import pytest
+import torch
+
+import dlc
+from codegen.emit.llvm_regs import Shape
+from codegen.emit.llvm_turn import Turn
+from dlc import bf16, bool_, f32, f64
+from dsl.dim import Var, as_term
+from dsl.primitives.loops import set_role, split
+from tests.codegen.products import run
+
+M, N = dlc.dims("M N")
+U, V = Var("i", 16), Var("j", 32)
+FIRST, SECOND = as_term(U), as_term(V)
+
+
+def test_lanes_across_contiguous_rows_are_turned():
+    turn = Turn.of(FIRST * 100 + SECOND, Shape((V,), U, 16, 1))
+    assert turn is not None and turn.contiguous is V and turn.block == 16
+    assert turn.memory == Shape((U,), V, 16, 2)
+
+
+@pytest.mark.parametrize("offset, shape", [
+    (FIRST + SECOND * 100, Shape((V,), U, 16, 1)),            # lanes are contiguous
+    (FIRST * 100 + SECOND * 2, Shape((V,), U, 16, 1)),        # nothing is
+    (FIRST * 100, Shape((), U, 16, 1)),                  # no other axis
+    (FIRST * 100 + SECOND, Shape((V,), U, 12, 1)),            # no power of two
+])
+def test_others_are_not(offset, shape):
+    assert Turn.of(offset, shape) is None
+
+
+def across(nest, rows: int, lanes: int):
+    """Lanes along the first axis, which is not contiguous in the input, with the second unrolled."""
+    s = nest.stages[-1]
+    i, j = (s.axis_names()[a] for a in s.axes)
+    nest = split(split(nest, s.name, i, lanes), s.name, j, rows)
+    nest = set_role(set_role(nest, s.name, f"{i}.i", "vectorize"), s.name, f"{j}.i", "unroll")
+    order = (f"{i}.o", f"{j}.o", f"{j}.i", f"{i}.i")
+    from dataclasses import replace
+    return nest.with_stage(replace(nest[s.name], order=order))
+
+
+@pytest.mark.parametrize("dtype", [f32, f64, bf16, bool_], ids=str)
+@pytest.mark.parametrize("rows, lanes", [(4, 16), (16, 16), (8, 32), (16, 4), (32, 16)])
+def test_turned_copies(dtype, rows, lanes):
+    @dlc.kernel
+    def copy(x: dtype[M, N]):
+        return dlc.compute((M, N), lambda i, j: x[i, j])
+
+    for shape in [(16, 16), (37, 29), (3, 70), (65, 1)]:
+        x = (torch.randn(shape) > 0) if dtype is bool_ else torch.randn(shape).to({f32: torch.float32, f64: torch.float64, bf16: torch.bfloat16}[dtype])
+        plan = copy.plan(x)
+        plan = dlc.compiler.Plan(type(plan.request)(**{**plan.request.__dict__, "scheduler": lambda n: across(n, rows, lanes)}))
+        got = plan.launcher()([x])[0]
+        assert torch.equal(got, x), shape
+    assert "gather" not in plan.module.text and "scatter" not in plan.module.text
+
+
+def test_default_products_of_transposed_factors_do_not_gather():
+    from tests.codegen.products import PRODUCTS, operands
+    for kind in PRODUCTS:
+        plan, _ = run(PRODUCTS[kind], *operands(kind, 200, 192, 96))
+        assert "masked.gather" not in plan.module.text, kind

@@ -1,0 +1,52 @@
+"""Packed blocks hold what the product reads, side by side; which factors may be packed at all."""
+
+import torch
+
+from codegen.analysis.access import product_reads
+from codegen.heuristics.packing import crosses_panels, separable
+from dsl.dim import as_term
+from dsl.nest import place
+from tests.codegen.products import PRODUCTS, choice, operands, planned
+
+
+def plan_of(kind, **decisions):
+    return planned(PRODUCTS[kind], *operands(kind, 100, 200, 300), decisions=decisions)
+
+
+def test_an_axis_alone_in_an_index_is_separable():
+    import dlc
+    from dlc import f32
+    
+
+    @dlc.kernel
+    def window(x: f32[64], w: f32[5, 60]):
+        k = dlc.reduce_axis(5)
+        return dlc.compute((60,), lambda i: dlc.sum(x[i + k] * w[k, i], k))
+
+    s = window.plan(torch.randn(64), torch.randn(5, 60)).unscheduled.stages[0]
+    x, w = product_reads(s.body.args[0])
+    assert not separable(x, s.axes[0]) and separable(w, s.axes[0])
+
+
+def test_packed_factors_are_private_and_padded():
+    plan = plan_of("nn", pack_lanes=True, pack_rows=True, register_tile=(32, 14), blocks=(4, 4))
+    buffers = {b.name: b for phase in plan.tile.phases for b in phase.scratch}
+    assert set(buffers) == {"x.packed", "w.packed"}
+    assert [int(n) for n in buffers["x.packed"].shape] == [4, 19, 14, 16]
+    assert [int(n) for n in buffers["w.packed"].shape][1:] == [300, 32]
+
+
+def test_each_factor_is_packed_where_its_block_is_known():
+    plan = plan_of("nt", pack_rows=True)
+    tile = choice(plan, "register_tile").value
+    placed = place(plan.nest)
+    x, w = (next(s for s in plan.nest.stages if s.name == f"{n}.packed") for n in "xw")
+    assert x.attach[1].endswith(".p") and w.attach[1].endswith(".s")
+    assert placed[w.name].extent[w.axes[0]] == as_term(tile[0])
+
+
+def test_rows_cross_panels_only_where_lanes_are_contiguous():
+    for kind, crosses in (("nn", True), ("nt", False)):
+        plan = PRODUCTS[kind].plan(*operands(kind, 40, 50, 60))
+        s = plan.unscheduled.stages[0]
+        assert crosses_panels(product_reads(s.body.args[0])[1], s.axes[1], plan.strides) is crosses

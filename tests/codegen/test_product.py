@@ -1,0 +1,47 @@
+"""Which axis of a contraction lies along the lanes."""
+
+import pytest
+import torch
+
+import dlc
+from codegen.heuristics.product import analyse
+from dlc import f32
+from tests.codegen.products import PRODUCTS, operands
+
+
+def analysed(kernel, *arguments):
+    plan = kernel.plan(*arguments)
+    stage = next(s for s in plan.unscheduled.stages if s.kind == "reduce")
+    return analyse(stage, plan.strides)
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_lanes_lie_where_the_result_is_contiguous(kind):
+    p = analysed(PRODUCTS[kind], *operands(kind, 40, 50, 60))
+    assert (p.lane.name, p.row.name) == ("j", "i")
+    assert (p.columns, p.lines, p.depth, p.flops) == (50, 40, 60, 2 * 40 * 50 * 60)
+    assert p.lanes.tensor.name == "w" and p.rows.tensor.name == "x"
+
+
+def test_a_result_too_narrow_for_lanes_gives_them_to_the_other_axis():
+    p = analysed(PRODUCTS["nn"], *operands("nn", 400, 3, 60))
+    assert (p.lane.name, p.row.name) == ("i", "j")
+
+
+def test_terms_along_which_both_factors_are_contiguous():
+    for kind, found in (("nn", False), ("nt", True), ("tn", False), ("tt", False)):
+        x, w = operands(kind, 40, 50, 60)
+        plan = PRODUCTS[kind].plan(x, w)
+        p = analyse(plan.unscheduled.stages[0], plan.strides)
+        assert (p.contiguous_terms(plan.strides) is not None) is found
+        assert p.contiguous_lanes(plan.strides) is (kind[1] == "n")
+
+
+def test_convolutions_take_the_contiguous_axis():
+    @dlc.kernel
+    def conv(x: f32[2, 8, 20, 20], w: f32[16, 8, 3, 3]):
+        c, p, q = dlc.reduce_axis(8), dlc.reduce_axis(3), dlc.reduce_axis(3)
+        return dlc.compute((2, 16, 18, 18), lambda n, o, h, v: dlc.sum(x[n, c, h + p, v + q] * w[o, c, p, q], c, p, q))
+
+    p = analysed(conv, torch.randn(2, 8, 20, 20), torch.randn(16, 8, 3, 3))
+    assert (p.lane.name, p.row.name) == ("v", "o")
