@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from codegen.target import Target, by_name
+from codegen.target import TARGETS, Target, by_name
 from codegen.tile.text import show as show_tile
 from dlc.autograd import Derived
 from dlc.compiler import Plan, Request, Scheduler
+from dlc.gpu import Compilation, triton_artifact, triton_source
 from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
@@ -179,19 +180,35 @@ class Kernel:
         return Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors], target))
 
     def source(self, kind: str, *args: Any) -> str:
-        """Readable text of one level for these arguments: ``expr``, ``schedule``, ``tile``, ``llvm`` (or ``cpu``), ``asm``.
+        """Readable text of one level for these arguments.
+
+        Args:
+            kind: ``expr``; ``schedule``, ``tile``, ``llvm`` (or ``cpu``), ``asm`` on this CPU; the name of a GPU target for Triton source.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
 
         Raises:
-            TargetError: no such level.
+            TargetError: no such level or target.
         """
         if kind == "expr":
             return repr(self)
-        levels = {"schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
-                  "asm": lambda p: p.assembly()}
-        if kind not in levels:
-            by_name(kind)
-            raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join(levels)}")
-        return levels[kind](self.plan(*args))
+        if kind in _LEVELS:
+            return _LEVELS[kind](self.plan(*args))
+        if kind not in TARGETS:
+            raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join((*_LEVELS, *TARGETS))}")
+        plan = self.plan(*args, target=TARGETS[kind])
+        return plan.module.text if plan.request.target.kind == "cpu" else triton_source(triton_artifact(plan))
+
+    def compile(self, target: str, *args: Any) -> Compilation:
+        """Compile for a GPU that need not be here: machine code, PTX, and what they show.
+
+        Args:
+            target: ``sm_80``, ``sm_90``, ``sm_100`` or ``gfx942``.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+
+        Raises:
+            TargetError: an unknown target, a CPU, or one that the kernel does not fit.
+        """
+        return Compilation(self.plan(*args, target=by_name(target)))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
@@ -238,3 +255,9 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _as_numpy(t: torch.Tensor) -> Any:
     return give_back(t.detach(), True)
+
+
+_LEVELS: dict[str, Callable[[Plan], str]] = {
+    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
+    "asm": lambda p: p.assembly(),
+}

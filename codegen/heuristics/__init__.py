@@ -5,20 +5,17 @@ from __future__ import annotations
 from codegen.analysis.access import Strides
 from codegen.heuristics.cpu import schedule_cpu
 from codegen.heuristics.decisions import Choice, Decisions, Setting
+from codegen.heuristics.gpu import schedule_gpu
 from codegen.target.model import Target
-from dsl.errors import TargetError
 from dsl.nest import Nest
 
 __all__ = ["Choice", "Decisions", "default_schedule"]
 
 
 def default_schedule(nest: Nest, target: Target, strides: Strides, decisions: Decisions | None = None) -> Nest:
-    """The schedule of a nest on a target that the heuristics give for some decisions; without any, the default one.
-
-    Raises:
-        TargetError: there are no heuristics for this kind of target.
-    """
+    """The schedule of a nest on a target that the heuristics give for some decisions; without any, the default one."""
     setting = Setting(target, strides, decisions if decisions is not None else Decisions())
-    if target.kind == "cpu":
-        return schedule_cpu(nest, setting)
-    raise TargetError(f"no schedules for {target.name}")
+    return _BY_KIND[target.kind](nest, setting)
+
+
+_BY_KIND = {"cpu": schedule_cpu, "cuda": schedule_gpu, "hip": schedule_gpu}

@@ -15,8 +15,12 @@ class Target:
         arch: instruction set or GPU architecture.
         triple, cpu, features: what LLVM is told; features that must be present.
         vector_bits, vector_registers: the widest vectors and how many there are.
-        caches: bytes of the first, second and (a core's share of the) third level.
-        threads: threads that a kernel is scheduled for.
+        caches: bytes of the first, second and (a core's share of the) third level; on a GPU shared memory a program may use, the
+            registers of a processor, the second level.
+        threads: threads that a kernel is scheduled for; processors of a GPU.
+        warp: threads of a GPU's warp.
+        bandwidth: bytes a second to and from memory, as published; zero where it is measured instead.
+        peak: published dense matrix (for f64 and f32: best) operations a second by dtype of the operands.
     """
 
     name: str
@@ -29,3 +33,6 @@ class Target:
     vector_registers: int = 0
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
     threads: int = 2
+    warp: int = 32
+    bandwidth: float = 0.0
+    peak: tuple[tuple[str, float], ...] = ()
