@@ -74,7 +74,7 @@ class Compilation:
     @cached_property
     def ptx(self) -> str:
         """PTX of every kernel; empty for AMD."""
-        return "\n".join(k.binary.ptx for k in self.kernels)
+        return "\n".join(k.binary.ptx for k in self.kernels if k.binary.ptx)
 
     @cached_property
     def assembly(self) -> str:

@@ -6,6 +6,7 @@ import re
 
 from codegen.emit.triton_helpers import Helpers
 from codegen.emit.triton_maths import Operand, convert, pointwise
+from codegen.emit.writer import atom
 from dsl.carrier import ALL, ANY, MAX, MIN, SUM, Carrier
 from dsl.dtype import Dtype
 from dsl.errors import InternalError, TargetError
@@ -75,7 +76,7 @@ def reduction(carrier: Carrier, states: tuple[str, ...], dtypes: tuple[Dtype, ..
         if carrier in (MAX, MIN) and d.is_int and d.bits >= 32:
             return f"tl.{carrier.name}({x}, axis={axis})"
         if carrier in (ANY, ALL):
-            return f"(tl.{'max' if carrier == ANY else 'min'}({x}.to(tl.int32), axis={axis}) != 0)"
+            return f"(tl.{'max' if carrier == ANY else 'min'}({atom(x)}.to(tl.int32), axis={axis}) != 0)"
     text = states[0] if len(states) == 1 else f"({', '.join(states)})"
     return f"tl.reduce({text}, {axis}, {combine_function(carrier, dtypes, helpers)})"
 

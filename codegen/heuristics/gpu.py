@@ -7,6 +7,7 @@ maximum and sum, the product under an activation) are computed in the same progr
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from codegen.analysis.access import accesses, product_reads, size
 from codegen.heuristics.cpu import Group, collapse, group_stages
@@ -30,7 +31,8 @@ def schedule_gpu(nest: Nest, setting: Setting) -> Nest:
     """Fuse, group by rows, then give every group its grid and its tiles."""
     nest = fuse_stages(nest)
     nest = _factor_reductions(nest, setting)
-    for group in group_stages(nest, setting.target).values():
+    alone = replace(setting.target, threads=1)  # a row is worth one program however few rows there are: kernels apart cost more
+    for group in group_stages(nest, alone).values():
         nest = _schedule_group(nest, group, setting)
     return nest
 
@@ -197,14 +199,15 @@ def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
 
 
 def _chunk(s: Stage, extent: int, rows: int, setting: Setting) -> int | None:
-    """Elements of one partial result: a power of two, or a divisor for a carrier that has no neutral input."""
-    wanted = max(1024, power(-(-extent * rows // (2 * setting.target.threads))))
-    step = setting.choose(f"{s.name}.chunk", wanted, [n for n in (1024, 4096, 16384, 65536) if n < extent])
-    if step >= extent:
-        return None
+    """Points along the longest axis that make one partial result; a divisor of it for a carrier that has no neutral input."""
+    each = max(1, iterations(s) // max(rows, 1) // extent)
+    wanted = min(2 * setting.target.threads // max(rows, 1), each * extent // _ROWS)
+    chunks = setting.choose(f"{s.name}.chunks", max(1, wanted), [n for n in (8, 32, 128, 512) if n * each < each * extent])
+    step = -(-extent // chunks)
+    step = power(step) if step * each >= 256 and chunks > 1 else step
     if extent % step and neutral_input(s.body, 0) is None:  # type: ignore[arg-type]
-        step = next((n for n in range(step, 0, -1) if extent % n == 0), 1)
-    return step if step >= 64 else None
+        step = next(n for n in range(step, 0, -1) if extent % n == 0)
+    return step if chunks > 1 and step < extent and step * each >= 64 else None
 
 
 # -- contractions --------------------------------------------------------------------------------------------------
@@ -279,7 +282,7 @@ def _matrix_tile(s: Stage, sides: tuple[Read, Read], rows: list[Var], columns: l
     bits = _operand(sides).bits
     unit = _has_unit(sides)
     least = 16
-    high, deep = {64: (32, 16), 32: (64, 32), 16: (128, 64), 8: (128, 64)}[bits] if unit else (64, 1)
+    high, deep = {64: (32, 16), 32: (64, 16), 16: (128, 64), 8: (128, 64)}[bits] if unit else (64, 1)
     m, n = (math.prod(size(v.extent) for v in side) for side in (rows, columns))
     batch = math.prod(size(v.extent) for v in s.axes if v not in rows and v not in columns)
     bm, bn = (max(least, min(high, power(x))) for x in (m, n))

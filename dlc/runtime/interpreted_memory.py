@@ -65,6 +65,7 @@ class Memory:
 
     def access(self, address: NDArray[np.uint64], size: int, active: Bools, action: str) -> Bools:
         """Check ``size`` bytes at each active address for a ``load``, ``store`` or ``atomic``; returns the lanes that are in bounds."""
+        active = active.astype(bool)  # Triton's interpreter gives a mask of scalars as integers
         good = np.zeros(active.shape, bool)
         for buffer in self.buffers:
             lanes = active & (address >= buffer.base) & (address + np.uint64(size) <= buffer.base + buffer.raw.size)

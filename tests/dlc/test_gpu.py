@@ -1,0 +1,115 @@
+"""GPU kernels with no GPU: every case computes the oracle's result under Triton's checked interpreter and compiles without spills."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from codegen.target import TARGETS, by_name
+from codegen.tile.verify import verify
+from dlc.compiler import Plan
+from dlc.gpu import Compilation, parameter_names, triton_artifact
+from dlc.kernel import Kernel
+from dlc.runtime.arguments import torch_dtype
+from dlc.runtime.triton_run import interpret
+from dsl.errors import TargetError
+from dsl.interp import evaluate
+from tests.dlc.gpu_cases import CASES, brain_product, chain, matmul_bias_gelu, softmax
+from tests.strategies import random_case
+
+GPUS = [t.name for t in TARGETS.values() if t.kind != "cpu"]
+COMPILED = ["matmul + bias + gelu", "softmax", "strided padded conv2d"]
+
+
+def interpreted(plan, args):
+    """The outputs of a plan's Triton kernels, every access checked."""
+    verify(plan.tile)
+    artifact = triton_artifact(plan)
+    inputs, outputs = parameter_names(plan)
+    tensors = dict(zip(inputs, args))
+    for name, t in zip(outputs, plan.program.outputs):
+        tensors[name] = torch.empty([int(n) for n in t.shape], dtype=torch_dtype(t.dtype))
+    if artifact.error:
+        tensors[artifact.error] = torch.zeros(1, dtype=torch.int32)
+    report = interpret(artifact, tensors)
+    assert report.ok, report.findings
+    return [report.outputs[n] for n in outputs]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_interpreted_result_is_the_oracles(name):
+    kernel, make = CASES[name]
+    torch.manual_seed(0)
+    args = make()
+    exact = kernel.reference(*args)
+    for got, want in zip(interpreted(kernel.plan(*args, target=by_name("sm_90")), args), exact if isinstance(exact, tuple) else (exact,)):
+        tolerance = 2e-3 if got.dtype == np.float16 else 2e-6
+        np.testing.assert_allclose(got.astype(np.float64), want, rtol=tolerance, atol=tolerance * max(np.max(np.abs(want)), 1))
+
+
+@pytest.mark.parametrize("target", GPUS)
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_without_spills(name, target):
+    kernel, make = CASES[name]
+    made = kernel.compile(target, *make())
+    assert made.launchable and not made.spills, made
+    assert all(made.code) and made.assembly and len(made.kernels) == len(made.artifact.kernels)
+    assert bool(made.ptx) == target.startswith("sm_")
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_low_precision_products_use_the_matrix_unit(target):
+    made = brain_product.compile(target, torch.empty(512, 256, dtype=torch.bfloat16), torch.empty(256, 384, dtype=torch.bfloat16))
+    assert made.kernels[0].resources.matrix_instructions > 0
+    assert not made.spills
+
+
+def test_source_reads_well():
+    text = softmax.source("sm_90", torch.empty(37, 50))
+    assert "# softmax: grid (" in text and "@triton.jit" in text and "tl.sum(" in text
+    assert "mask=" not in chain.source("sm_90", torch.empty(64, 2048), torch.empty(2048))
+
+
+def test_meta_tensors_are_enough():
+    args = (torch.empty(50, 37, device="meta"), torch.empty(37, 70, device="meta"), torch.empty(70, device="meta"))
+    assert "tl.dot" in matmul_bias_gelu.source("sm_80", *args)
+
+
+def test_report_is_text_and_json():
+    made = chain.compile("sm_80", torch.empty(37, 50), torch.empty(50))
+    assert "registers" in str(made) and '"target": "sm_80"' in made.to_json()
+
+
+@pytest.mark.parametrize("target", ["x86-64", "sm_12"])
+def test_not_a_gpu(target):
+    with pytest.raises(TargetError):
+        chain.compile(target, torch.empty(37, 50), torch.empty(50))
+
+
+@pytest.mark.parametrize("name", ["matmul + bias + gelu", "softmax", "layer norm", "column extremes"])
+def test_every_decision_gives_the_same_result(name):
+    kernel, make = CASES[name]
+    torch.manual_seed(0)
+    args = make()
+    plan = kernel.plan(*args, target=by_name("sm_80"))
+    want = interpreted(plan, args)
+    for choice in plan.decisions.made.values():
+        for value in choice.options[1:3]:
+            other = Plan(type(plan.request)(**(vars(plan.request) | {"decisions": {choice.name: value}})))
+            for a, b in zip(interpreted(other, args), want):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_compilation_of_a_plan():
+    assert Compilation(chain.plan(torch.empty(3, 5), torch.empty(5), target=by_name("gfx942"))).target.name == "gfx942"
+
+
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_random_programs(seed):
+    case = random_case(seed, scans=False, symbolic=False)
+    got = interpreted(Kernel.of(case.program).plan(*case.arrays, target=by_name("sm_80")), case.arrays)
+    for g, want in zip(got, evaluate(case.program, *case.arrays), strict=True):
+        finite = np.abs(want[np.isfinite(want)])
+        np.testing.assert_allclose(g, want, rtol=1e-4, atol=1e-4 * max(1.0, finite.max(initial=0.0)))
