@@ -121,7 +121,7 @@ class Plan:
         target = self.request.target
         if target.kind != "cpu":
             raise TargetError(f"{target.name} is not a CPU", "LLVM modules are made for CPUs")
-        return emit_llvm(self.tile, target.triple, target.vector_bits)
+        return emit_llvm(self.tile, target.triple, target.vector_bits, target.features)
 
     @cached_property
     def object_code(self) -> bytes:

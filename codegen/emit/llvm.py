@@ -16,6 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_dot import emit_dot
 from codegen.emit.llvm_memory import Memory, Terms, iota_tile
 from codegen.emit.llvm_ops import RegisterAlgebra, emit_op
 from codegen.emit.llvm_regs import Coord, Shape, Tile, describe, make, shape_of
@@ -24,7 +25,6 @@ from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import Var, nonneg, product
 from dsl.dtype import bool_
-from dsl.errors import InternalError
 
 _STACK_LIMIT = 64 * 1024
 
@@ -45,13 +45,13 @@ class CpuModule:
     scratch: int
 
 
-def emit_llvm(program: TileProgram, triple: str, vector_bits: int) -> CpuModule:
-    """The module of a program for a machine with vectors of ``vector_bits``."""
+def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tuple[str, ...] = ()) -> CpuModule:
+    """The module of a program for a machine with vectors of ``vector_bits`` and the instruction sets ``features``."""
     module = ir.Module(name=program.name)
     module.triple = triple
     spill = max((sum(_aligned(b) for b in p.scratch) for p in program.phases), default=0)
     scratch = spill if spill > _STACK_LIMIT else 0
-    bodies = [PhaseEmitter(module, program, p, vector_bits // 32, bool(scratch), scratch).emit() for p in program.phases]
+    bodies = [PhaseEmitter(module, program, p, vector_bits // 32, features, scratch).emit() for p in program.phases]
     _entry(module, program, bodies)
     workspaces = tuple(b for b in program.buffers if b.scope == "workspace")
     return CpuModule(str(module), program.name, workspaces, scratch)
@@ -100,8 +100,9 @@ def _worker(module: ir.Module, body: ir.Function) -> ir.Function:
 class PhaseEmitter:
     """Emits one phase as ``void body(ptr context, i64 thread, i64 threads)``."""
 
-    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, outside: bool, scratch_bytes: int) -> None:
-        self.program, self.phase, self.width, self.outside, self.scratch_bytes = program, phase, lanes, outside, scratch_bytes
+    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], scratch_bytes: int) -> None:
+        self.program, self.phase, self.width, self.features, self.scratch_bytes = program, phase, lanes, features, scratch_bytes
+        self.outside = scratch_bytes > 0
         self.fn = ir.Function(module, _BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
         self.b = ir.IRBuilder(self.fn.append_basic_block("entry"))
@@ -332,20 +333,8 @@ class PhaseEmitter:
         return [b.extract_element(v, I32(0)) for v in state]
 
     def op_dot(self, op: tile.Dot) -> None:
-        """Multiply-accumulate over the contracted axes, one element at a time."""
-        r = op.results[0]
-        a, c, acc = (self.tiles[v] for v in (op.a, op.b, op.acc))
-        union = tuple(sorted({*r.axes, *op.axes}, key=lambda v: v.uid))
-        wide, out = self.shape(union), self.shape(r.axes)
-        if wide.lane is not out.lane:
-            raise InternalError("a dot on a CPU contracts unrolled axes only")
-        regs = {coord: acc.at(self.b, out, coord) for coord in out.coords()}
-        for coord in wide.coords():
-            env = dict(zip(wide.unrolled, coord))
-            key = (*(env[v] for v in out.unrolled), coord[-1])
-            x, y = (convert(self.b, t.at(self.b, wide, coord), t.dtype, r.dtype) for t in (a, c))
-            regs[key] = emit_op(self.b, "fma", [splat(self.b, x, wide.width), splat(self.b, y, wide.width), regs[key]], r.dtype)
-        self.tiles[r] = Tile(out, r.dtype, regs)
+        """A dot, by an instruction where one fits."""
+        self.tiles[op.results[0]] = emit_dot(self.b, self.memory, op, self.tiles, self.shape, self.features)
 
     def op_for(self, op: tile.For) -> None:
         """A loop; carried tiles become phis."""
@@ -379,7 +368,7 @@ class PhaseEmitter:
 
     def op_prefetch(self, op: tile.Prefetch) -> None:
         """A prefetch for reading."""
-        offset = self.memory._offset(op.buffer, op.indices)  # noqa: SLF001
+        offset = self.memory.offset(op.buffer, op.indices)
         assert offset is not None
         p = self.memory.pointer(op.buffer, offset)
         intrinsic(self.b, "llvm.prefetch.p0", ir.VoidType(), [p, I32(0), I32(4 - op.level), I32(1)])

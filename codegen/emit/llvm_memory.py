@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
-from codegen.emit.llvm_turn import Turn
+from codegen.emit.llvm_turn import Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Div, MinMax, Mod, Term, Var, as_term
@@ -103,7 +103,8 @@ class Memory:
         self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------
-    def _offset(self, buffer: Buffer, slots: tuple[Any, ...]) -> Term | None:
+    def offset(self, buffer: Buffer, slots: tuple[Any, ...]) -> Term | None:
+        """The element offset of an access; None when an index is data."""
         if any(isinstance(s, Value) for s in slots):
             return None
         out: Term = as_term(0)
@@ -162,7 +163,7 @@ class Memory:
     def load(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> Tile:
         """The tile of a load."""
         conds = [tiles[c] for c in op.conds]
-        offset = self._offset(op.buffer, op.indices)
+        offset = self.offset(op.buffer, op.indices)
         dtype = op.buffer.dtype
         turn = None if offset is None or conds else Turn.of(offset, shape)
         if turn is not None and offset is not None:
@@ -269,11 +270,16 @@ class Memory:
     def store(self, op: Store, shape: Shape, tiles: dict[Value, Tile]) -> None:
         """Write a tile."""
         conds = [tiles[c] for c in op.conds]
-        offset = self._offset(op.buffer, op.indices)
+        offset = self.offset(op.buffer, op.indices)
         value = tiles[op.value]
         turn = None if offset is None or conds else Turn.of(offset, shape)
         if turn is not None and offset is not None:
             self._store_turned(op, turn, offset, {c: value.at(self.b, shape, c) for c in shape.coords()})
+            return
+        mixed = None if offset is None or conds or op.mask or op.buffer.dtype == bool_ else Interleave.of(offset, shape)
+        if mixed is not None and offset is not None:
+            for t, v in mixed.join(self.b, offset, {c: value.at(self.b, shape, c) for c in shape.coords()}):
+                self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
             return
         for coord in shape.coords():
             mask = self.mask(op.mask, conds, shape, coord)

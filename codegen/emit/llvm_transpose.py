@@ -66,6 +66,14 @@ def concatenate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
     return parts[0]
 
 
+def alternate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
+    """One register with the first lane of every part, then the second of every part, and so on; a power of two of parts."""
+    width, count = parts[0].type.count, len(parts)
+    order = [part * width + lane for lane in range(width) for part in range(count)]
+    whole = concatenate(b, parts)
+    return b.shuffle_vector(whole, whole, ir.Constant(ir.VectorType(I32, len(order)), [I32(n) for n in order]))
+
+
 def lanes_between(b: ir.IRBuilder, v: ir.Value, first: int, count: int) -> ir.Value:
     """The lanes ``first .. first + count - 1`` of a register."""
     if count == v.type.count:

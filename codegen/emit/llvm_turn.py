@@ -1,4 +1,4 @@
-"""Tiles whose lanes run across memory: which axis memory is contiguous in, and how registers along it become registers along the lanes."""
+"""Tiles whose lanes run across memory: which axis memory is contiguous in, and the shuffles between registers along it and along the lanes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape
-from codegen.emit.llvm_transpose import concatenate, lanes_between, transpose
-from dsl.dim import Term, Var
+from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
+from dsl.dim import Term, Var, as_term
 
 _LEAST = 4  # a smaller block is as well gathered
 
@@ -73,10 +73,43 @@ class Turn:
         return (*(n if v is self.contiguous else next(rest) for v in self.registers.unrolled), chunk)
 
 
+@dataclass(frozen=True)
+class Interleave:
+    """Registers whose lanes alternate in memory: ``terms`` neighbours along ``axis`` lie between one lane and the next."""
+
+    shape: Shape
+    axis: Var
+    terms: int
+
+    @staticmethod
+    def of(offset: Term, shape: Shape) -> Interleave | None:
+        """How the registers of a tile at an element offset interleave; None when they do not."""
+        terms = offset.coef(shape.lane) if shape.lane is not None else None
+        if terms is None or terms not in (2, 4):
+            return None
+        for axis in shape.unrolled:
+            at = [offset.subs({axis: as_term(n)}) for n in range(axis.size)]
+            if axis.size % terms == 0 and all(at[n] - at[n - n % terms] == n % terms for n in range(axis.size)):
+                return Interleave(shape, axis, terms)
+        return None
+
+    def join(self, b: ir.IRBuilder, offset: Term, regs: dict[Coord, ir.Value]) -> list[tuple[Term, ir.Value]]:
+        """(offset, register) of the whole runs of memory that the registers make up."""
+        place = self.shape.unrolled.index(self.axis)
+        out = []
+        for coord in regs:
+            if coord[place] % self.terms == 0:
+                parts = [regs[(*coord[:place], coord[place] + n, *coord[place + 1:])] for n in range(self.terms)]
+                assert self.shape.lane is not None
+                env = {v: as_term(n) for v, n in zip(self.shape.unrolled, coord)} | {self.shape.lane: as_term(coord[-1] * self.shape.width)}
+                out.append((offset.subs(env), alternate(b, parts)))
+        return out
+
+
 def _common_power(a: int, b: int) -> int:
     """The largest power of two that divides both."""
     both = a | b
     return both & -both
 
 
-__all__ = ["Turn"]
+__all__ = ["Interleave", "Turn"]

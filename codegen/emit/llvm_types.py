@@ -19,6 +19,27 @@ PTR = ir.PointerType()
 _FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType(), "f16": ir.HalfType()}
 
 
+class _Named(ir.Type):
+    """A type that LLVM has and llvmlite does not spell."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _to_string(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def named_type(name: str) -> ir.Type:
+    """The LLVM type with this name: ``bfloat``, ``float``, ``i16``."""
+    return ir.IntType(int(name[1:])) if name[1:].isdigit() else _Named(name)
+
+
 def scalar_type(d: Dtype) -> ir.Type:
     """The LLVM type of one value in registers."""
     if d is bool_ or d == bool_:
@@ -195,5 +216,5 @@ def _round_fp8(b: ir.IRBuilder, v: ir.Value, u: ir.Value, wide: ir.Type, bits: i
     return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(24)))
 
 
-__all__ = ["I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle", "memory_type",
-           "scalar_type", "splat", "vector"]
+__all__ = ["I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle",
+           "memory_type", "named_type", "scalar_type", "splat", "vector"]

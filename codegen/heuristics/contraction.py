@@ -14,9 +14,10 @@ from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
-from codegen.heuristics.packing import crosses_panels, pack_lanes, pack_rows, separable
+from codegen.heuristics.packing import Packing, contiguous_dimension, crosses_panels, dimension, pack_lanes, pack_rows, separable
 from codegen.heuristics.product import Product, analyse
 from codegen.heuristics.slender import schedule_dots, schedule_stream
+from codegen.micro.instructions import dot_instruction
 from dsl.dim import Var
 from dsl.expr import Read
 from dsl.nest import Nest
@@ -86,7 +87,8 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     target, heavy = setting.target, p.stage.name
     tile = register_tile(target, p.columns, p.lines)
     nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
-    packs = _packs(p, anchor, nr, mr, setting)
+    by = _dot_terms(p, anchor, min(nr, target.vector_bits // 32), setting)
+    packs = (True, True) if by is not None else _packs(p, anchor, nr, mr, setting)
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]
     row = axes[up[p.row]] if p.row is not None else ""
@@ -111,11 +113,35 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         nest = _attach(nest, anchor, inner[-1], p)
     for x in (*batch, *grid):
         nest = set_role(nest, anchor, x, "parallel")
+    packing = Packing(heavy, setting, by[:2] if by is not None else None, None if by is not None else p.wider)
     if packs[1] and p.rows is not None and p.row is not None:
-        nest = pack_rows(nest, heavy, p.rows, p.row, mr, (anchor, grid[-1]), setting)
+        nest = pack_rows(nest, packing, p.rows, p.row, mr, (anchor, grid[-1]))
     if packs[0] and p.lanes is not None:
-        nest = pack_lanes(nest, heavy, p.lanes, p.lane, nr, (anchor, at), setting)
-    return nest
+        nest = pack_lanes(nest, packing, p.lanes, p.lane, nr, (anchor, at))
+    return _contract(nest, p, *by) if by is not None else nest
+
+
+def _contract(nest: Nest, p: Product, terms: Var, count: int) -> Nest:
+    """Several terms of the sum at a time, by a dot."""
+    heavy, loop = p.stage.name, p.stage.axis_names()[terms]
+    nest = split(nest, heavy, loop, count, tail="peel")
+    nest = set_role(nest, heavy, f"{loop}.i", "dot")
+    return reorder(nest, heavy, [*(x for x in nest[heavy].order if x != f"{loop}.i"), f"{loop}.i"])
+
+
+def _dot_terms(p: Product, anchor: str, lanes: int, setting: Setting) -> tuple[Var, int] | None:
+    """The reduction axis and the number of its terms that a dot instruction of the target adds up, where packing can bring them together."""
+    if p.lanes is None or p.rows is None or p.row is None or p.lanes.dtype != p.rows.dtype:
+        return None
+    found = dot_instruction(setting.target.features, p.lanes.dtype, p.accumulator, lanes)
+    sides = ((p.lanes, p.lane), (p.rows, p.row))
+    if found is None or not all(separable(r, v) for r, v in sides):
+        return None
+    for terms in p.stage.bound:
+        near = [(contiguous_dimension(r, setting.strides), r, v) for r, v in sides if separable(r, terms)]
+        if len(near) == 2 and size(terms.extent) >= found.terms and all(n in (None, dimension(r, v), dimension(r, terms)) for n, r, v in near):
+            return (terms, found.terms) if setting.choose(f"{anchor}.instruction", found.name, ("", found.name)) else None
+    return None
 
 
 def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int]) -> tuple[Nest, list[str], list[str], list[str]]:
@@ -152,13 +178,13 @@ def _packs(p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple
     nearby = setting.target.caches[1] // 2
     if p.lanes is not None and separable(p.lanes, p.lane):
         contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
-        worth = p.lines >= 2 * mr and _bytes(p.lanes) > nearby
+        worth = (p.lines >= 2 * mr and _bytes(p.lanes) > nearby) or (p.wider is not None and p.lines >= 4)
         lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
     if p.rows is not None and p.row is not None and separable(p.rows, p.row):
         access = read_access(p.rows, setting.strides)
         ragged = p.lines % mr != 0
         far = _bytes(p.rows) > nearby or access.stride(p.row) == 1
-        worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (ragged or far or _conflicts(p, setting))
+        worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (ragged or far or p.wider is not None or _conflicts(p, setting))
         rows = setting.choose(f"{anchor}.pack_rows", worth, (False, True))
     return lanes, rows
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from codegen.analysis.access import Strides, size
 from codegen.heuristics.decisions import Setting
 from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
+from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Nest
 from dsl.primitives.loops import reorder, set_role, split
@@ -22,67 +25,100 @@ def separable(r: Read, v: Var) -> bool:
 
 def crosses_panels(factor: Read | None, lane: Var, strides: Strides) -> bool:
     """Whether a row of the lane factor runs on in memory from one panel to the next."""
-    return factor is not None and _contiguous(factor, strides) == _dimension(factor, lane)
+    return factor is not None and contiguous_dimension(factor, strides) == dimension(factor, lane)
 
 
-def pack_lanes(nest: Nest, heavy: str, factor: Read, lane: Var, nr: int, at: tuple[str, str], setting: Setting) -> Nest:
+@dataclass(frozen=True)
+class Packing:
+    """How factors are packed, whichever side they are on.
+
+    Attributes:
+        heavy: the contraction.
+        terms: a reduction axis, so many of whose terms are kept side by side for a dot instruction; None for none.
+        dtype: what elements are converted to while they are copied; None for what they are.
+    """
+
+    heavy: str
+    setting: Setting
+    terms: tuple[Var, int] | None = None
+    dtype: Dtype | None = None
+
+    def pair(self, factor: Read) -> tuple[int, int] | None:
+        """(dimension, count) of the terms kept side by side."""
+        return None if self.terms is None else (dimension(factor, self.terms[0]), self.terms[1])
+
+
+def pack_lanes(nest: Nest, packing: Packing, factor: Read, lane: Var, nr: int, at: tuple[str, str]) -> Nest:
     """Read the lane factor through a copy of the panels in use: the lanes of one register tile side by side."""
-    own = _dimension(factor, lane)
-    nest, copy, names = _copy(nest, heavy, factor, at)
+    own, near = dimension(factor, lane), contiguous_dimension(factor, packing.setting.strides)
+    nest, copy, names = _copy(nest, packing, factor, at)
     order = [n for n in range(factor.tensor.ndim) if n != own]
-    nest = lay_out(nest, copy, lambda axes: (as_term(axes[own]) // nr, *(as_term(axes[n]) for n in order), as_term(axes[own]) % nr))
-    near = _contiguous(factor, setting.strides)
-    if near is None or near == own:
-        nest = split(nest, copy, names[own], nr, tail="peel")
-        nest = set_role(nest, copy, f"{names[own]}.i", "vectorize")
-        return reorder(nest, copy, [*(names[n] for n in order), f"{names[own]}.o", f"{names[own]}.i"])
-    width = min(_vector(setting, size(factor.tensor.shape[own])), nr)
+    pair = packing.pair(factor)
+
+    def layout(axes: tuple[Var, ...]) -> tuple[Term, ...]:
+        n, sums = as_term(axes[own]), [as_term(axes[n]) for n in order]
+        if pair is None:
+            return (n // nr, *sums, n % nr)
+        k = as_term(axes[pair[0]])
+        return (n // nr, *(t // pair[1] if t == k else t for t in sums), n % nr, k % pair[1])
+
+    nest = lay_out(nest, copy, layout)
+    turned = near is not None and near != own
+    width = min(_vector(packing.setting, size(factor.tensor.shape[own])), nr) if turned else nr
     nest = split(nest, copy, names[own], width, tail="peel")
-    nest = split(nest, copy, names[near], min(width, _power(size(factor.tensor.shape[near]))), tail="peel")
-    nest = set_role(set_role(nest, copy, f"{names[own]}.i", "vectorize"), copy, f"{names[near]}.i", "unroll")
-    inner = [names[n] if n != near else f"{names[n]}.o" for n in order]
-    return reorder(nest, copy, [*inner, f"{names[own]}.o", f"{names[near]}.i", f"{names[own]}.i"])
+    nest = set_role(nest, copy, f"{names[own]}.i", "vectorize")
+    side, count = (near, min(width, _power(size(factor.tensor.shape[near])))) if turned and near is not None else pair or (None, 0)
+    if side is None:
+        return reorder(nest, copy, [*(names[n] for n in order), f"{names[own]}.o", f"{names[own]}.i"])
+    nest = split(nest, copy, names[side], count, tail="peel")
+    nest = set_role(nest, copy, f"{names[side]}.i", "unroll")
+    inner = [names[n] if n != side else f"{names[n]}.o" for n in order]
+    return reorder(nest, copy, [*inner, f"{names[own]}.o", f"{names[side]}.i", f"{names[own]}.i"])
 
 
-def pack_rows(nest: Nest, heavy: str, factor: Read, row: Var, mr: int, at: tuple[str, str], setting: Setting) -> Nest:
+def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at: tuple[str, str]) -> Nest:
     """Read the row factor through a copy of the block in use: the rows of one register tile side by side, in chunks of a cache line."""
-    own = _dimension(factor, row)
-    near = _contiguous(factor, setting.strides)
-    nest, copy, names = _copy(nest, heavy, factor, at)
-    others = [n for n in range(factor.tensor.ndim) if n not in (own, near)]
-    chunk = min(_vector(setting, size(factor.tensor.shape[near])), _CHUNK) if near is not None and near != own else 0
+    own, near = dimension(factor, row), contiguous_dimension(factor, packing.setting.strides)
+    nest, copy, names = _copy(nest, packing, factor, at)
+    pair = packing.pair(factor)
+    across = near is not None and near != own
+    side, count = (near, min(_vector(packing.setting, size(factor.tensor.shape[near])), _CHUNK)) if across and near is not None else pair or (None, 0)
+    others = [n for n in range(factor.tensor.ndim) if n not in (own, side)]
 
     def layout(axes: tuple[Var, ...]) -> tuple[Term, ...]:
         r, rest = as_term(axes[own]), tuple(as_term(axes[n]) for n in others)
-        if not chunk:
+        if side is None:
             return (r // mr, *rest, r % mr)
-        assert near is not None
-        c = as_term(axes[near])
-        return (r // mr, *rest, c // chunk, r % mr, c % chunk)
+        c = as_term(axes[side])
+        return (r // mr, *rest, c // count, r % mr, c % count)
 
     nest = lay_out(nest, copy, layout)
     nest = split(nest, copy, names[own], mr, tail="peel")
     loops = [f"{names[own]}.o", *(names[n] for n in others)]
-    if not chunk:
-        return reorder(set_role(nest, copy, f"{names[own]}.i", "vectorize"), copy, [*loops, f"{names[own]}.i"])
-    assert near is not None
-    nest = split(nest, copy, names[near], chunk, tail="peel")
-    nest = set_role(set_role(nest, copy, f"{names[own]}.i", "unroll"), copy, f"{names[near]}.i", "vectorize")
-    return reorder(nest, copy, [*loops, f"{names[near]}.o", f"{names[own]}.i", f"{names[near]}.i"])
+    lanes, unrolled = (names[side], names[own]) if across and side is not None else (names[own], names[side] if side is not None else "")
+    if side is not None:
+        nest = split(nest, copy, names[side], count, tail="peel")
+        loops.append(f"{names[side]}.o")
+    nest = set_role(nest, copy, f"{lanes}.i", "vectorize")
+    if not unrolled:
+        return reorder(nest, copy, [*loops, f"{lanes}.i"])
+    nest = set_role(nest, copy, f"{unrolled}.i", "unroll")
+    return reorder(nest, copy, [*loops, f"{unrolled}.i", f"{lanes}.i"])
 
 
-def _copy(nest: Nest, heavy: str, factor: Read, at: tuple[str, str]) -> tuple[Nest, str, list[str]]:
+def _copy(nest: Nest, packing: Packing, factor: Read, at: tuple[str, str]) -> tuple[Nest, str, list[str]]:
     """A copy of the factor computed at a loop; its loop names, one per dimension."""
-    nest, copy = cache_read(nest, heavy, factor.tensor, f"{factor.tensor.name}.packed")
+    nest, copy = cache_read(nest, packing.heavy, factor.tensor, f"{factor.tensor.name}.packed", dtype=packing.dtype, only=factor)
     names = nest[copy].axis_names()
     return compute_at(nest, copy, *at), copy, [names[a] for a in nest[copy].axes]
 
 
-def _dimension(factor: Read, axis: Var) -> int:
+def dimension(factor: Read, axis: Var) -> int:
+    """The dimension of a separable axis."""
     return next(n for n, i in enumerate(factor.indices) if isinstance(i, Term) and i == as_term(axis))
 
 
-def _contiguous(factor: Read, strides: Strides) -> int | None:
+def contiguous_dimension(factor: Read, strides: Strides) -> int | None:
     """The dimension whose neighbours are neighbours in memory."""
     steps = strides.get(factor.tensor) or contiguous(factor.tensor.shape)
     return next((n for n, (s, e) in enumerate(zip(steps, factor.tensor.shape)) if s == 1 and size(e) > 1), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from codegen.analysis.access import Strides, product_reads, read_access, size
 from codegen.heuristics.packing import separable
 from dsl.dim import Var
+from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Stage
 
@@ -42,6 +43,18 @@ class Product:
         for v in self.stage.axes:
             out *= size(v.extent)
         return out
+
+    @property
+    def accumulator(self) -> Dtype:
+        """The dtype that sums are kept in."""
+        body = self.stage.body
+        state: Dtype = body.data[0].state(tuple(a.dtype for a in body.args))[0]
+        return state
+
+    @property
+    def wider(self) -> Dtype | None:
+        """The accumulator's dtype where a factor must be converted to it before it is multiplied."""
+        return self.accumulator if any(r is not None and r.dtype != self.accumulator for r in (self.lanes, self.rows)) else None
 
     @property
     def columns(self) -> int:

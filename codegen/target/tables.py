@@ -8,6 +8,7 @@ _LINUX = "x86_64-unknown-linux-gnu"
 _SSE = ("sse4.2", "popcnt")
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "popcnt", "sse4.2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+_AVX512_BF16 = (*_AVX512, "avx512vnni", "avx512bf16")
 
 TARGETS: dict[str, Target] = {
     t.name: t
@@ -15,6 +16,7 @@ TARGETS: dict[str, Target] = {
         Target("x86-64", "cpu", "x86-64", _LINUX, "x86-64", _SSE, 128, 16),
         Target("x86-64-avx2", "cpu", "x86-64", _LINUX, "haswell", _AVX2, 256, 16),
         Target("x86-64-avx512", "cpu", "x86-64", _LINUX, "skylake-avx512", _AVX512, 512, 32),
+        Target("x86-64-avx512-bf16", "cpu", "x86-64", _LINUX, "cooperlake", _AVX512_BF16, 512, 32),
         Target("aarch64-neon", "cpu", "aarch64", "aarch64-unknown-linux-gnu", "generic", ("neon",), 128, 32, (64 << 10, 1 << 20, 16 << 20)),
         # A100 SXM 80 GB, H100 SXM, B200, MI300X: data sheets, dense figures.
         Target("sm_80", "cuda", "sm_80", caches=(163 << 10, 256 << 10, 40 << 20), threads=108, bandwidth=2.04e12,

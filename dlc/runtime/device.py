@@ -12,7 +12,7 @@ from dlc.config import cpus, settings
 from dlc.host import cache_bytes
 from dsl.errors import TargetError
 
-_PREFERRED = ("x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
+_PREFERRED = ("x86-64-avx512-bf16", "x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
 
 
 @functools.cache

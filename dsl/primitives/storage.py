@@ -8,8 +8,9 @@ from dataclasses import replace
 from dsl.algebra import reads, substitute, transform
 from dsl.carrier import merging, partial
 from dsl.dim import Term, Var, as_term
+from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
-from dsl.expr import Compute, Expr, Index, Read, Reduce, Tensor, index, where
+from dsl.expr import Cast, Compute, Expr, Index, Read, Reduce, Tensor, cast, index, where
 from dsl.nest import Nest, Split, Stage
 from dsl.program import Program
 from dsl.stages import inline_reads
@@ -70,7 +71,8 @@ def merge(nest: Nest, first: str, second: str) -> Nest:
     return _moved(nest, tuple(_with_bodies(s, moved, {}) if s is not joined else s for s in order), moved)
 
 
-def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout: Sequence[int] | None = None) -> tuple[Nest, str]:
+def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout: Sequence[int] | None = None,
+               dtype: Dtype | None = None, only: Read | None = None) -> tuple[Nest, str]:
     """Read ``tensor`` in ``consumer`` through a copy: a new map stage (a root until it is placed).
 
     Args:
@@ -79,6 +81,8 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout
         tensor: what is copied.
         name: the copy's stage name; made from the tensor's when empty.
         layout: order of the copy's storage dimensions, a permutation of the tensor's; row-major when omitted.
+        dtype: what the elements are converted to on the way; the tensor's when None.
+        only: the one read that shall go through the copy; every read of the tensor when None.
 
     Returns:
         The new nest and the copy's stage name.
@@ -89,9 +93,8 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout
     while any(s.name == unique for s in nest.stages):
         unique, n = f"{label}{n}", n + 1
     axes = tuple(Var(f"{tensor.name}{d}", e) for d, e in enumerate(tensor.shape))
-    copy = Compute(unique, axes, tensor.read(*(index(a) for a in axes)), tensor.loc)
-    bodies: dict[Tensor, Tensor] = {tensor: copy}
-    new = tuple(Compute(t.name, t.axes, substitute(t.body, {}, bodies), t.loc, t.dtype) for t in c.tensors)
+    copy = Compute(unique, axes, cast(tensor.read(*(index(a) for a in axes)), dtype or tensor.dtype), tensor.loc)
+    new = tuple(Compute(t.name, t.axes, _through(t.body, tensor, copy, only), t.loc, t.dtype) for t in c.tensors)
     moved: dict[Tensor, Tensor] = dict(zip(c.tensors, new))
     stage = Stage(unique, (copy,), axes, order=tuple(a.name for a in axes), layout=tuple(as_term(axes[d]) for d in layout) if layout else None)
     out: list[Stage] = []
@@ -101,6 +104,17 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout
         else:
             out.append(_with_bodies(s, moved, {}))
     return _moved(nest, tuple(out), moved), unique
+
+
+def _through(body: Expr, tensor: Tensor, copy: Compute, only: Read | None) -> Expr:
+    """A body that reads the copy; a conversion that the copy has made already is dropped."""
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Read) and e.tensor is tensor and (only is None or e is only):
+            return cast(copy.read(*e.indices), e.dtype)
+        held = e.args[0].args[0] if isinstance(e, Cast) and isinstance(e.args[0], Cast) else None
+        return held if isinstance(held, Read) and held.tensor is copy and held.dtype == e.dtype else None
+
+    return transform(body, one)
 
 
 def lay_out(nest: Nest, stage: str, dimensions: Callable[[tuple[Var, ...]], tuple[Term, ...]]) -> Nest:

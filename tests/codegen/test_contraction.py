@@ -113,3 +113,15 @@ def test_decisions_are_the_same_on_a_second_run():
         default_schedule(plan.unscheduled, plan.request.target, plan.strides, d)
         made.append({n: c.value for n, c in d.made.items()})
     assert made[0] == made[1] and made[0]
+
+
+@dlc.kernel
+def gram(x: f32[K, M]):
+    k = dlc.reduce_axis(K)
+    return dlc.compute((M, M), lambda i, j: dlc.sum(x[k, i] * x[k, j], k))
+
+
+@pytest.mark.parametrize("packs", [(False, False), (True, False), (False, True), (True, True)])
+def test_both_factors_may_be_one_tensor(packs):
+    x = torch.randn(40, 70)
+    agrees(run(gram, x, decisions={"pack_lanes": packs[0], "pack_rows": packs[1]})[1], x.double().T @ x.double(), 40)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from codegen.emit.llvm_transpose import concatenate, lanes_between, transpose
+from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
 from codegen.emit.llvm_types import I64, PTR
 from dlc.runtime.cpu import compile_object, load_object
 from dlc.runtime.device import host_target
@@ -48,9 +48,14 @@ def test_transpose(dtype, width):
     assert np.array_equal(call(dtype, width, width, transpose, rows).reshape(width, width), rows.T)
 
 
+def alternate_all(b, registers):
+    return [alternate(b, registers)]
+
+
 def test_concatenate_and_take_apart():
     rows = np.arange(16, dtype=np.float32).reshape(4, 4)
     assert np.array_equal(call("float32", 4, 4, lambda b, v: [concatenate(b, v)], rows), np.arange(16))
+    assert np.array_equal(call("float32", 4, 4, alternate_all, rows), rows.T.ravel())
     assert np.array_equal(call("float32", 1, 8, lambda b, v: [lanes_between(b, v[0], 2, 4)], rows), [2, 3, 4, 5])
 
 

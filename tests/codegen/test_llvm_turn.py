@@ -5,7 +5,7 @@ import torch
 
 import dlc
 from codegen.emit.llvm_regs import Shape
-from codegen.emit.llvm_turn import Turn
+from codegen.emit.llvm_turn import Interleave, Turn
 from dlc import bf16, bool_, f32, f64
 from dsl.dim import Var, as_term
 from dsl.primitives.loops import set_role, split
@@ -30,6 +30,15 @@ def test_lanes_across_contiguous_rows_are_turned():
 ])
 def test_others_are_not(offset, shape):
     assert Turn.of(offset, shape) is None
+
+
+def test_lanes_that_alternate_with_an_axis_interleave():
+    pair = Var("p", 4)
+    offset = FIRST * 2 + (as_term(pair) // 2) * 64 + as_term(pair) % 2
+    mixed = Interleave.of(offset, Shape((pair,), U, 16, 1))
+    assert mixed is not None and (mixed.axis, mixed.terms) == (pair, 2)
+    assert Interleave.of(FIRST * 2 + as_term(pair) * 64, Shape((pair,), U, 16, 1)) is None
+    assert Interleave.of(FIRST + as_term(pair) * 64, Shape((pair,), U, 16, 1)) is None
 
 
 def across(nest, rows: int, lanes: int):
