@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from dlc.gpu import Compilation, triton_artifact, triton_source
 from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
+from dlc.tune.outcome import TuneReport
+from dlc.tune.progress import Progress
+from dlc.tune.tuner import Task, tune
 from dsl.bind import bind_sizes
 from dsl.check import verify
 from dsl.derivative import vjp
-from dsl.errors import ArgumentError, TargetError, UserError
+from dsl.errors import ArgumentError, ScheduleError, TargetError, UserError
 from dsl.interp import evaluate
 from dsl.nest import Nest
 from dsl.program import Program, trace
@@ -209,6 +213,37 @@ class Kernel:
             TargetError: an unknown target, a CPU, or one that the kernel does not fit.
         """
         return Compilation(self.plan(*args, target=by_name(target)))
+
+    # -- tuning ------------------------------------------------------------------------------------------------
+    def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
+             progress: bool | None = None, seed: int = 0) -> TuneReport:
+        """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
+
+        Args:
+            args: as for a call; tensors on the CPU.
+            budget: seconds for everything.
+            against: the peer, called with the same arguments and timed in the same interleaved run.
+            reproducible: admit only schedules whose results have the same bits as those of the default one on these arguments; False
+                also admits other orders of summation, within four times the default's error against float64.
+            progress: whether to show a progress bar; None where standard error is a terminal.
+            seed: of the search.
+
+        Raises:
+            UserError: the arguments do not fit, or the kernel has a schedule given by hand.
+        """
+        if self.scheduler is not None:
+            raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose", "tune the kernel without it")
+        if not budget > 0:
+            raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
+        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
+        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors]), decisions=None)
+        arrays = [_as_numpy(t) for t in tensors]
+        peer = None if against is None else lambda: against(*args)
+        report = tune(Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed),
+                      Progress(self.__name__, budget, progress))
+        self._launchers.clear()
+        return report
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

@@ -65,6 +65,7 @@ class Record:
         errors: largest error against float64 of each, relative to the largest value.
         schedule: the schedule's trace where there is one, else the loop nest as text.
         code: digest of the generated code.
+        confirmed: whether ``seconds`` come from a fresh process; not so when the user stopped the search.
         reproducible: whether only schedules with the bits of the default one were admitted.
         versions: of everything that decides the code and its speed.
         when: seconds since 1970.
@@ -79,6 +80,7 @@ class Record:
     errors: Mapping[str, float] = field(default_factory=dict)
     schedule: Any = ""
     code: str = ""
+    confirmed: bool = True
     reproducible: bool = True
     versions: Mapping[str, str] = field(default_factory=dict)
     when: float = 0.0
@@ -100,9 +102,8 @@ class Record:
             key = data["key"]
             shapes, strides = (tuple(tuple(int(n) for n in s) for s in key[what]) for what in ("shapes", "strides"))
             own = Key(str(key["program"]), shapes, strides, str(key["target"]), str(key["machine"]), int(key["threads"]))
-            decisions = {str(name): _plain(value) for name, value in data["decisions"].items()}
-            rest = {f.name: data[f.name] for f in fields(Record) if f.name in data and f.name not in ("key", "decisions")}
-            return Record(own, decisions=decisions, **rest)
+            rest = {f.name: _plain(data[f.name]) for f in fields(Record) if f.name in data and f.name != "key"}
+            return Record(own, **rest)
         except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not a tuning record: {e!r}") from e
 
@@ -275,4 +276,6 @@ def _warn(about: str, text: str) -> None:
 
 def _plain(value: Any) -> Any:
     """JSON's lists as the tuples they were."""
+    if isinstance(value, dict):
+        return {str(name): _plain(v) for name, v in value.items()}
     return tuple(_plain(v) for v in value) if isinstance(value, list) else value

@@ -13,16 +13,28 @@ import tempfile
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import IO, Any, ClassVar, Protocol
 
 from dsl.errors import DlcError, InternalError, LaunchError
 
 _BOOT = """
 import importlib, sys
-from dlc.runtime.child import serve
+from {module} import {serve}
 module, name = sys.argv[1].split(":")
-serve(getattr(importlib.import_module(module), name), int(sys.argv[2]))
+{serve}(getattr(importlib.import_module(module), name), int(sys.argv[2]))
 """
+
+
+class Process(Protocol):
+    """What a child needs to know of its process."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status, once it has ended."""
 
 
 class Child:
@@ -33,26 +45,56 @@ class Child:
         env: environment variables set in the child only.
     """
 
+    loop: ClassVar[tuple[str, str]] = ("dlc.runtime.child", "serve")
+
     def __init__(self, handler: str, env: dict[str, str] | None = None) -> None:
         self.handler, self.env = handler, env or {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+        self._log: IO[bytes] | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
 
     def call(self, request: Any, timeout: float | None = None) -> Any:
         """The handler's reply. Raises what it raised, or LaunchError when the child dies or runs out of time."""
         with self._lock:
-            pipe = self._start()
             try:
-                pipe.send(request)
-                if not pipe.poll(timeout):
-                    raise LaunchError(f"no answer from a helper process within {timeout:g} s", f"it was running {self.handler}")
-                status, value = pipe.recv()
-            except (EOFError, OSError) as error:
-                raise LaunchError("a helper process died", self._epitaph()) from error
+                self.send(request)
+                return self.receive(timeout)
+            except DlcError:
+                raise
             except BaseException:  # includes the user's Ctrl-C: a reply to this request must not answer the next
                 self._stop()
                 raise
+
+    def start(self) -> int:
+        """Start the process, if it is not running, without waiting until it is ready; returns its number."""
+        self._start()
+        assert self._process is not None
+        return self._process.pid
+
+    def send(self, request: Any) -> Connection:
+        """Hand over a request without waiting; the connection is readable when the reply, or the child's end, is there.
+
+        Raises:
+            LaunchError: the child died while it was read.
+        """
+        pipe = self._start()
+        try:
+            pipe.send(request)
+        except OSError as error:
+            raise LaunchError("a helper process died", self._epitaph()) from error
+        return pipe
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The reply to the last request sent; see :meth:`call`. A child that is out of time is ended."""
+        assert self._pipe is not None
+        try:
+            if not self._pipe.poll(timeout):
+                self._stop()
+                raise LaunchError(f"no answer from a helper process within {timeout:g} s", f"it was running {self.handler}")
+            status, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise LaunchError("a helper process died", self._epitaph()) from error
         if status == "ok":
             return value
         raise _rebuild(value)
@@ -67,20 +109,24 @@ class Child:
             return self._pipe
         self._stop()
         ours, theirs = Pipe()
+        self._process = self._spawn(theirs)
+        theirs.close()
+        self._pipe = ours
+        return ours
+
+    def _spawn(self, pipe: Connection) -> Process:
+        """A process that answers on ``pipe``."""
         path = os.pathsep.join(p for p in sys.path if p) + os.pathsep + os.getcwd()
         self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, self.handler, str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
+        return subprocess.Popen(
+            [sys.executable, "-c", _BOOT.format(module=self.loop[0], serve=self.loop[1]), self.handler, str(pipe.fileno())],
+            pass_fds=(pipe.fileno(),),
             env={**os.environ, "PYTHONPATH": path, **self.env},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,  # so that a compiler the child started ends with it
         )
-        theirs.close()
-        self._pipe = ours
-        return ours
 
     def _stop(self) -> None:
         if self._pipe is not None:
@@ -91,7 +137,9 @@ class Child:
             except ProcessLookupError:
                 pass
             self._process.wait()
+        if self._log is not None:
             self._log.close()
+        self._log = None
         self._process = self._pipe = None
 
     def _epitaph(self) -> str:
@@ -101,10 +149,16 @@ class Child:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             code = None
-        self._log.seek(0)
-        tail = self._log.read()[-2000:].decode(errors="replace")
+        tail = self._last_words()
         self._stop()
         return f"exit status {code}\n{tail}".strip()
+
+    def _last_words(self) -> str:
+        """The end of what the process printed."""
+        if self._log is None:
+            return ""
+        self._log.seek(0)
+        return self._log.read()[-2000:].decode(errors="replace")
 
 
 def serve(handler: Callable[[Any], Any], descriptor: int) -> None:

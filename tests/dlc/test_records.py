@@ -33,8 +33,8 @@ def key(n: int = 0) -> records.Key:
 
 
 def record(n: int = 0, **changes) -> records.Record:
-    plain = records.Record(key(n), "product", {"t.tile": (32, 4), "t.vectors": 2}, {"default": [2e-3, 3e-3], "tuned": [1e-3, 1.5e-3]}, 2.0,
-                           {"default": 1e-7}, "for i", "cd" * 32, True, {"dlc": "0"}, 1.0, 10.0, 7)
+    plain = records.Record(key(n), "product", {"t.tile": (32, 4), "t.vectors": 2}, {"default": (2e-3, 3e-3), "tuned": (1e-3, 1.5e-3)}, 2.0,
+                           {"default": 1e-7}, "for i", "cd" * 32, True, True, {"dlc": "0"}, 1.0, 10.0, 7)
     return replace(plain, **changes)
 
 

@@ -1,0 +1,86 @@
+"""What a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dlc.records import Record
+from dlc.tune.measure import Measurement, Ratio, ratio
+from dlc.tune.session import Trial
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """The result of ``kernel.tune``.
+
+    Attributes:
+        name: the kernel's name.
+        record: what was written to disk.
+        history: every candidate tried, the default first.
+        best: the candidate that is used from now on; the default when none was better beyond noise.
+        times: ``default``, ``tuned`` and ``peer`` in the last interleaved run, in seconds with cold operands.
+        reason: in words, why this one.
+        seconds: what the search took.
+        interrupted: whether the user stopped it.
+    """
+
+    name: str
+    record: Record
+    history: Sequence[Trial]
+    best: Trial
+    times: dict[str, Measurement]
+    reason: str
+    seconds: float
+    interrupted: bool = False
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def improved(self) -> bool:
+        """Whether something better than the default was found."""
+        return self.best.number != 0
+
+    @property
+    def ratio(self) -> Ratio:
+        """Time of the default over time of the tuned schedule, round by round; exactly 1 where the default was kept."""
+        return ratio(self.times["default"], self.times["tuned"]) if self.improved else Ratio(1.0, 1.0, 1.0, len(self.times["default"].samples))
+
+    @property
+    def peer_ratio(self) -> Ratio | None:
+        """Time of the peer over that of what is used from now on: above 1 dlc is faster. None without a peer."""
+        peer = self.times.get("peer")
+        return ratio(peer, self.times["tuned" if self.improved else "default"]) if peer is not None and peer.samples else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; times in seconds."""
+        peer = self.peer_ratio
+        return {
+            "name": self.name, "improved": self.improved, "reason": self.reason, "seconds": self.seconds, "interrupted": self.interrupted,
+            "ratio": {"median": self.ratio.median, "p25": self.ratio.p25, "p75": self.ratio.p75, "pairs": self.ratio.pairs},
+            "peer_ratio": None if peer is None else {"median": peer.median, "p25": peer.p25, "p75": peer.p75, "pairs": peer.pairs},
+            "decisions": dict(self.record.decisions), "threads": self.record.key.threads, "target": self.record.key.target,
+            "times": {n: {"median": m.median, "p25": m.p25, "p75": m.p75, "samples": list(m.samples)} for n, m in self.times.items()},
+            "history": [_plain(t) for t in self.history], "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        tried, failed = len(self.history), sum(t.failure is not None for t in self.history)
+        lines = [f"{self.name}: {self.reason}", f"{tried} candidates in {self.seconds:.1f} s, {failed} refused or failed"
+                 + (", stopped by the user" if self.interrupted else "")]
+        for name, m in self.times.items():
+            if m.samples:
+                lines.append(f"  {name:8} {m.median * 1e6:10.1f} us  {m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}  ({len(m.samples)} cold samples)")
+        if self.peer_ratio is not None:
+            lines.append(f"  peer / dlc: {self.peer_ratio}")
+        if self.improved:
+            default = {c.name: c.value for c in self.history[0].choices}
+            lines += [f"  {c.name} = {c.value}  (default {default.get(c.name, 'not met')})" for c in self.best.choices if c.value != default.get(c.name)]
+        return "\n".join([*lines, *(f"  note: {n}" for n in self.notes)])
+
+
+def _plain(t: Trial) -> dict[str, Any]:
+    return {"number": t.number, "at": t.at, "decisions": {c.name: c.value for c in t.choices} or dict(t.decisions), "failure": t.failure,
+            "error": None if t.error is None else t.error.as_dict(), "samples": list(t.samples), "speedup": t.speedup,
+            "spread": float(np.ptp(t.samples)) if t.samples else None}

@@ -1,0 +1,244 @@
+"""The parent's side of the helper processes: compile in parallel, run and time one at a time, survive what crashes and hangs."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from codegen.heuristics import Choice
+from dlc.runtime.child import Child
+from dlc.runtime.nursery import Nursery
+from dlc.tune.accuracy import Error
+from dlc.tune.worker import Built, Checked, Work
+from dsl.errors import DlcError
+
+
+@dataclass
+class Trial:
+    """One candidate and everything that was found out about it.
+
+    Attributes:
+        number: in the order of trying; 0 is the default schedule.
+        decisions: what was asked for.
+        choices: what the heuristics made of it.
+        code: digest of its generated code.
+        schedule: the trace of its schedule.
+        error: against float64; None when it did not run.
+        bits: digest of its results.
+        samples: seconds, each beside the default's sample of the same round in ``beside``.
+        failure: why it was not timed, or not to the end.
+        at: seconds since the search began.
+    """
+
+    number: int
+    decisions: Mapping[str, Any]
+    choices: tuple[Choice, ...] = ()
+    code: str = ""
+    schedule: Any = ()
+    error: Error | None = None
+    bits: str = ""
+    samples: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    failure: str | None = None
+    at: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """The median of its samples; None when it was not timed."""
+        return float(np.median(self.samples)) if self.samples else None
+
+    @property
+    def speedup(self) -> float | None:
+        """Time of the default over its own, the best of the same rounds: above 1 it is faster. None when it failed.
+
+        The best, because with few samples a median is at the mercy of whatever else the machine does.
+        """
+        return min(self.beside) / min(self.samples) if self.samples and self.failure is None else None
+
+    def fail(self, error: DlcError) -> None:
+        """Note why it is out of the race."""
+        self.failure = f"{error.title}: {error.reason.splitlines()[0]}" if error.reason else error.title
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """How helper processes are run: what answers in them, and the seconds after which one that compiles or runs a candidate is given up."""
+
+    handler: str = "dlc.tune.worker:handle"
+    build: float = 60.0
+    run: float = 30.0
+
+
+HELPERS = Helpers()
+
+
+class Session:
+    """Helper processes for one kernel and one set of arguments.
+
+    Args:
+        work: the kernel.
+        arguments: what every candidate is called with.
+        threads: threads to run with.
+        jobs: processes that compile; the first of them also runs and times.
+        helpers: how they are run.
+
+    Attributes:
+        exact: the exact results, to be set before anything is checked.
+    """
+
+    def __init__(self, work: Work, arguments: Sequence[torch.Tensor], threads: int, jobs: int, helpers: Helpers = HELPERS) -> None:
+        self.work, self.threads, self.helpers = work, threads, helpers
+        self._arguments = pickle.dumps([_own(a) for a in arguments], protocol=5)  # torch would share them instead of sending them
+        self.exact: Sequence[np.ndarray] = ()
+        self._directory = tempfile.TemporaryDirectory(prefix="dlc-tune-", ignore_cleanup_errors=True)
+        env = {"DLC_CACHE_DIR": self._directory.name}  # the losers stay out of the user's cache, and a read-only one does not matter
+        self._nursery = Nursery(helpers.handler, env)
+        self._builders = [self._nursery.child() for _ in range(max(jobs, 1))]
+        self._runner = self._builders[0]
+        self._state: tuple[int, set[int]] = (0, set())
+        self._nursery.start()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for child in (*self._builders, self._nursery):
+            child.close()
+        self._directory.cleanup()
+
+    # -- compiling ---------------------------------------------------------------------------------------------
+    def build(self, trials: Sequence[Trial], until: float) -> None:
+        """Compile candidates, as many at a time as there are processes; those not begun ``until`` then stay without code.
+
+        Args:
+            trials: what to compile.
+            until: on the clock of ``time.perf_counter``.
+        """
+        todo, idle = list(trials), list(self._builders)
+        busy: dict[Connection, tuple[Child, Trial, float]] = {}
+        while todo or busy:
+            while todo and idle and time.perf_counter() < until:
+                child, trial = idle.pop(), todo.pop(0)
+                try:
+                    pipe = child.send(("build", self.work, trial.decisions))
+                except DlcError as e:
+                    trial.fail(e)
+                    idle.append(child)
+                    continue
+                busy[pipe] = child, trial, time.perf_counter() + self.helpers.build
+            if not busy:
+                return
+            first = min(deadline for _, _, deadline in busy.values())
+            ready = wait(list(busy), max(first - time.perf_counter(), 0.0))
+            late = [pipe for pipe, (_, _, deadline) in busy.items() if pipe not in ready and time.perf_counter() >= deadline]
+            for done in [pipe for pipe in busy if pipe in ready or pipe in late]:
+                child, trial, _ = busy.pop(done)
+                self._finish(child, trial)
+                idle.append(child)
+
+    def _finish(self, child: Child, trial: Trial) -> None:
+        try:
+            built: Built = child.receive(0.0)
+        except DlcError as e:
+            trial.fail(e)
+            return
+        trial.code, trial.choices, trial.schedule = built.code, built.choices, built.schedule
+
+    # -- running -----------------------------------------------------------------------------------------------
+    def check(self, trial: Trial) -> None:
+        """Run a candidate and note its error and the bits of its results, or its failure."""
+        checked: Checked | None = self._ask(trial, "check")
+        if checked is not None:
+            trial.error, trial.bits = checked.error, checked.bits
+
+    def sample(self, trial: Trial) -> float | None:
+        """Seconds of one call with cold operands; None when the candidate failed."""
+        seconds: float | None = self._ask(trial, "sample")
+        return seconds
+
+    def _ask(self, trial: Trial, action: str) -> Any:
+        try:
+            pid = self._runner.start()
+            if self._state[0] != pid:
+                self._runner.call(("open", self.work, self._arguments, self.exact, self.threads), self.helpers.build)
+                self._state = pid, set()
+            if trial.number not in self._state[1]:
+                self._runner.call(("load", trial.number, trial.decisions), self.helpers.build)
+                self._state[1].add(trial.number)
+            return self._runner.call((action, trial.number), self.helpers.run)
+        except DlcError as e:
+            trial.fail(e)
+            return None
+
+    def forget(self, trials: Sequence[Trial]) -> None:
+        """Unload candidates that will not be run again soon."""
+        numbers = [t.number for t in trials if t.number in self._state[1]]
+        if numbers and self._state[0] == self._runner.start():
+            self._runner.call(("forget", numbers), self.helpers.run)
+            self._state[1].difference_update(numbers)
+
+    def renew(self) -> None:
+        """Run from now on in a process in which nothing has run yet."""
+        for child in self._builders:
+            child.close()
+        self._runner = self._nursery.child()
+        self._builders = [self._runner]
+        self._state = 0, set()
+
+
+def rounds(session: Session, trials: Sequence[Trial], peer: Callable[[], float | None], until: float, least: int, most: int,
+           hopeless: float = float("inf")) -> list[float]:
+    """Time candidates and the peer in turn, one cold sample each a round, in alternating order; the first trial is the reference.
+
+    Args:
+        session: where the candidates run.
+        trials: the reference, then the candidates. Their samples are appended.
+        peer: one sample of the peer, run in this process, or None.
+        until: no round is begun later, once there are ``least`` of them.
+        least: number of rounds there are in any case.
+        most: number of rounds after which it ends.
+        hopeless: a candidate this many times slower than the best, after two rounds, is not timed again.
+
+    Returns:
+        The peer's samples.
+    """
+    live, peers = list(trials), list[float]()
+    for n in range(most):
+        if n >= least and time.perf_counter() > until:
+            break
+        taken = {t.number: session.sample(t) for t in (live if n % 2 == 0 else reversed(live))}
+        reference = taken.get(trials[0].number)
+        if reference is None:
+            break
+        seconds = {t.number: s for t in live if (s := taken[t.number]) is not None}
+        for t in live:
+            if t.number in seconds:
+                t.samples.append(seconds[t.number])
+                t.beside.append(reference)
+        live = [t for t in live if t.number in seconds]
+        if n:
+            best = min(min(t.samples) for t in live)
+            live = [t for t in live if t is trials[0] or min(t.samples) <= hopeless * best]
+        if (own := peer()) is not None:
+            peers.append(own)
+        if len(live) == 1 and len(trials) > 1 and n + 1 >= least:
+            break
+    return peers
+
+
+def _own(a: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides that holds nothing but what it reaches."""
+    a = a.detach()
+    if not a.numel():
+        return a
+    span = sum((n - 1) * s for n, s in zip(a.shape, a.stride())) + 1
+    return a.as_strided((span,), (1,)).clone().as_strided(a.shape, a.stride())

@@ -1,0 +1,155 @@
+"""What a helper process of the tuner does: build candidates, check them against the exact results, time them with cold operands.
+
+It may crash or hang: everything that matters is in the parent (``dlc/tune/session.py``), which starts another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import hashlib
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from codegen.heuristics import Choice
+from codegen.target import Target
+from dlc.compiler import Plan, Request
+from dlc.runtime.launch import Launcher
+from dlc.tune.accuracy import Error, error, worst
+from dlc.tune.measure import flush_caches
+from dsl.errors import InternalError
+from dsl.portable import loads
+from dsl.program import Program
+
+_GARBAGE = 0xA5
+
+
+@dataclass(frozen=True)
+class Work:
+    """The kernel to tune, in a form that travels: see :func:`dsl.portable.dumps`."""
+
+    program: bytes
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    target: Target
+
+    def plan(self, decisions: Mapping[str, Any]) -> Plan:
+        """The kernel on its way down, with some choices preset."""
+        return Plan(Request(_program(self.program), self.shapes, self.strides, self.target, dict(decisions)))
+
+
+@functools.lru_cache(maxsize=8)
+def _program(data: bytes) -> Program:
+    return loads(data)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What is known of a candidate once it is compiled.
+
+    Attributes:
+        code: digest of the generated code: candidates with the same are the same.
+        choices: every choice the heuristics met.
+        schedule: the trace of the schedule.
+        seconds: what compiling took.
+    """
+
+    code: str
+    choices: tuple[Choice, ...]
+    schedule: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a candidate once it has run: its error, and a digest of its results' bits."""
+
+    error: Error
+    bits: str
+
+
+@dataclass
+class _Session:
+    """The arguments, the exact results and the candidates that are loaded."""
+
+    work: Work
+    arguments: Sequence[torch.Tensor]
+    exact: Sequence[np.ndarray]
+    loaded: dict[int, Launcher]
+
+
+_session: _Session | None = None
+
+
+def handle(request: tuple[Any, ...]) -> Any:
+    """Answer one request: the name of an action and its arguments."""
+    action, *arguments = request
+    return ACTIONS[action](*arguments)
+
+
+def build(work: Work, decisions: Mapping[str, Any]) -> Built:
+    """Schedule, lower and compile a candidate; the machine code stays in the cache directory that all helpers of a search share."""
+    started = time.perf_counter()
+    plan = work.plan(decisions)
+    code = hashlib.sha256(plan.module.text.encode()).hexdigest()
+    assert plan.object_code
+    return Built(code, tuple(plan.decisions.made.values()), plan.nest.trace, time.perf_counter() - started)
+
+
+def open_session(work: Work, arguments: bytes, exact: Sequence[np.ndarray], threads: int) -> None:
+    """Take over what every candidate is called with and held against."""
+    global _session
+    torch.set_num_threads(threads)
+    gc.disable()  # a collection in the middle of a sample would be charged to whoever happens to run
+    _session = _Session(work, pickle.loads(arguments), exact, {})
+
+
+def load(number: int, decisions: Mapping[str, Any]) -> None:
+    """Load a candidate under a number."""
+    s = _opened()
+    s.loaded[number] = s.work.plan(decisions).launcher()
+    gc.collect()
+
+
+def forget(numbers: Sequence[int]) -> None:
+    """Drop candidates that will not be timed again."""
+    for n in numbers:
+        _opened().loaded.pop(n, None)
+
+
+def check(number: int) -> Checked:
+    """Run a candidate once into memory full of garbage and compare the results with the exact ones."""
+    s = _opened()
+    launcher = s.loaded[number]
+    outs = [torch.full((max(t.numel() * t.element_size(), 1),), _GARBAGE, dtype=torch.uint8)[:t.numel() * t.element_size()].view(t.dtype).reshape(t.shape)
+            for t in launcher(s.arguments)]
+    results = launcher(s.arguments, outs)
+    bits = hashlib.sha256()
+    for r in results:
+        bits.update(r.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return Checked(worst(error(r, e) for r, e in zip(results, s.exact)), bits.hexdigest())
+
+
+def sample(number: int) -> float:
+    """Seconds of one call with cold operands."""
+    s = _opened()
+    launcher = s.loaded[number]
+    flush_caches()
+    started = time.perf_counter_ns()
+    launcher(s.arguments)
+    return max(time.perf_counter_ns() - started, 1) * 1e-9
+
+
+def _opened() -> _Session:
+    if _session is None:
+        raise InternalError("a helper process of the tuner was asked for a candidate before its arguments")
+    return _session
+
+
+ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "load": load, "forget": forget, "check": check, "sample": sample}
