@@ -1,18 +1,40 @@
-"""A kernel against a peer: interleaved times, ratio, rates, and both errors against float64."""
+"""A kernel against a peer: interleaved times with warm and with cold operands, rates, share of the machine's limit, errors against float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 
-from dlc.kernel import Kernel
-from dlc.tune.measure import Measurement, measure, ratio
+from dlc.tune.accuracy import Error, error, worst
+from dlc.tune.limits import Limits, machine_limits
+from dlc.tune.measure import Measurement, Ratio, measure, ratio
 from dsl.cost import bytes_moved, flops
-from dsl.errors import UserError
+from dsl.dim import product
+from dsl.errors import ArgumentError
+from dsl.program import Program
+
+_WIDE, _MICRO = 140, 1e6
+
+
+class Measurable(Protocol):
+    """What can be measured: a kernel."""
+
+    __name__: str
+
+    def __call__(self, *args: Any) -> Any:
+        """The results."""
+
+    def reference(self, *args: Any) -> Any:
+        """The exact results."""
+
+    def specialized(self, *args: Any) -> Program:
+        """The definition with the sizes of these arguments."""
 
 
 @dataclass(frozen=True)
@@ -20,80 +42,161 @@ class BenchReport:
     """What was measured.
 
     Attributes:
-        times: name to its samples, in seconds.
-        ratio: median of the peer's time over dlc's, pair by pair: above 1 dlc is faster. None without a peer.
-        flops, bytes: arithmetic of the definition, and its inputs and outputs, per call.
-        errors: name to the largest error against float64, relative to the largest value.
+        name: the kernel's name.
+        arguments: dtype and shape of each, in words.
+        warm, cold: ``dlc`` and ``peer`` to their samples, in seconds, with operands in the caches and with the caches emptied before
+            every call. Empty where not asked for.
+        flops, bytes: arithmetic of the definition, and its inputs and outputs each moved once, per call.
+        exactness: ``dlc`` and ``peer`` to their errors against float64.
         threads: threads used.
+        limits: what this machine can do at most with as many threads; None where not asked for.
+        dtype: the dtype whose peak counts.
     """
 
     name: str
-    times: dict[str, Measurement]
-    ratio: float | None
+    arguments: tuple[str, ...]
+    warm: Mapping[str, Measurement]
+    cold: Mapping[str, Measurement]
     flops: int
     bytes: int
-    errors: dict[str, float]
+    exactness: Mapping[str, Error]
     threads: int
+    limits: Limits | None = None
+    dtype: str = "f32"
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def times(self) -> Mapping[str, Measurement]:
+        """Warm times where there are any, else cold ones."""
+        return self.warm or self.cold
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Largest distance from the exact values relative to the largest of them, by side."""
+        return {name: e.relative for name, e in self.exactness.items()}
+
+    @property
+    def ratio(self) -> float | None:
+        """Time of the peer over dlc's, round by round: above 1 dlc is faster. None without a peer."""
+        pairs = _ratio(self.times)
+        return None if pairs is None else pairs.median
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """``warm`` and ``cold`` to the same with its quartiles."""
+        return {name: r for name, times in (("warm", self.warm), ("cold", self.cold)) if (r := _ratio(times)) is not None}
+
+    def share(self, seconds: float, cold: bool = False) -> float | None:
+        """The least time this machine needs for the arithmetic and the traffic, as a share of a time; None without limits."""
+        if self.limits is None:
+            return None
+        level = "DRAM" if cold else self.limits.level_of(self.bytes)
+        return self.limits.seconds(self.flops, self.bytes, self.dtype, level) / seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; times in seconds."""
-        return {"name": self.name, "threads": self.threads, "ratio": self.ratio, "flops": self.flops, "bytes": self.bytes, "errors": self.errors,
-                "seconds": {n: {"median": m.median, "p25": m.p25, "p75": m.p75, "failure": m.failure} for n, m in self.times.items()}}
+        return {
+            "name": self.name, "arguments": list(self.arguments), "threads": self.threads, "flops": self.flops, "bytes": self.bytes, "dtype": self.dtype,
+            "errors": {name: e.as_dict() for name, e in self.exactness.items()}, "failures": dict(self.failures),
+            "ratios": {name: {"median": r.median, "p25": r.p25, "p75": r.p75, "pairs": r.pairs} for name, r in self.ratios.items()},
+            "seconds": {state: {n: self._figures(m, state == "cold") for n, m in times.items()} for state, times in (("warm", self.warm), ("cold", self.cold))},
+            "limits": None if self.limits is None else {"machine": self.limits.machine, "gflops": self.limits.gflops(self.dtype), "gbs": self.limits.bandwidth_gbs}}
+
+    def _figures(self, m: Measurement, cold: bool) -> dict[str, Any]:
+        if not m.samples:
+            return {"failure": m.failure}
+        return {"median": m.median, "p25": m.p25, "p75": m.p75, "min": m.min, "samples": list(m.samples), "inner": m.inner, "failure": m.failure,
+                "gflops": self.flops / m.median / 1e9, "gbs": self.bytes / m.median / 1e9, "share_of_limit": self.share(m.median, cold)}
+
+    def table(self) -> Table:
+        """The figures as a table for the terminal."""
+        t = Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None, pad_edge=False)
+        for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp")):
+            t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
+        for state, times in (("warm", self.warm), ("cold", self.cold)):
+            for name, m in times.items():
+                t.add_row(*self._row(name, state, m))
+        return t
+
+    def _row(self, name: str, state: str, m: Measurement) -> list[str]:
+        if not m.samples:
+            return [name, state, "failed", m.failure or "", *[""] * 5]
+        share, e = self.share(m.median, state == "cold"), self.exactness.get(name)
+        return [name, state, f"{m.median * _MICRO:.1f} us", f"{m.p25 * _MICRO:.1f} - {m.p75 * _MICRO:.1f}", f"{self.flops / m.median / 1e9:.1f}",
+                f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}", "" if e is None else f"{e.relative:.1e}",
+                "" if e is None else f"{e.ulp:.3g}"]
 
     def __str__(self) -> str:
-        lines = [f"{self.name} ({self.threads} threads)", f"{'':10} {'median':>10} {'p25-p75':>21} {'GFLOP/s':>9} {'GB/s':>7} {'error':>9}"]
-        for n, m in self.times.items():
-            if not m.ok:
-                lines.append(f"{n:10} failed: {m.failure}")
-                continue
-            spread = f"{m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}"
-            lines.append(f"{n:10} {m.median * 1e6:8.1f}us {spread:>21} {self.flops / m.median / 1e9:9.1f} {self.bytes / m.median / 1e9:7.1f}"
-                         f" {self.errors.get(n, float('nan')):9.1e}")
-        return "\n".join(lines + ([f"peer / dlc: {self.ratio:.2f}"] if self.ratio is not None else []))
+        out = io.StringIO()
+        Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
+        return out.getvalue() + "\n".join(f"peer / dlc, {state}: {r}" for state, r in self.ratios.items())
 
 
-def bench(kernel: Kernel, *args: Any, against: Callable[..., Any] | None = None, cold: bool = False, budget: float = 1.0) -> BenchReport:
+def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0,
+          threads: int | None = None, limits: bool = False) -> BenchReport:
     """Measure a kernel, and a peer beside it in the same interleaved run.
 
     Args:
         kernel: what to measure.
-        args: its arguments (torch tensors).
+        args: its arguments.
         against: the peer, called with the same arguments.
-        cold: flush the caches before every sample.
+        cold: True empties the caches before every call, False never does; None measures both.
         budget: seconds.
+        threads: size of the thread pool; as it is when None.
+        limits: also tell the share of what this machine can do, which is measured in about two seconds when it is not known yet.
 
     Raises:
-        UserError: the peer's result has another shape than the kernel's.
+        UserError: the arguments do not fit, or the peer's result has another shape than the kernel's.
     """
+    if not budget > 0:
+        raise ArgumentError(f"the budget of a measurement is {budget!r} seconds", remedy="a positive number")
+    calls: dict[str, Callable[[], Any]] = {"dlc": lambda: kernel(*args)}
+    if against is not None:
+        calls["peer"] = lambda: against(*args)
+    count = threads or torch.get_num_threads()
     with torch.no_grad():
-        calls: dict[str, Any] = {"dlc": lambda: kernel(*args)}
-        if against is not None:
-            calls["peer"] = lambda: against(*args)
-        errors = _errors(kernel, args, calls)
-        times = measure(calls, budget=budget, cold=cold)
-    faster = ratio(times["peer"], times["dlc"]).median if against is not None and times["peer"].ok and times["dlc"].ok else None
+        exactness, failures = _exactness(kernel, args, calls)
+        states = [False, True] if cold is None else [cold]
+        times = {state: measure(calls, budget=budget / len(states), cold=state, threads=threads) for state in states}
     special = kernel.specialized(*args)
-    return BenchReport(kernel.__name__, times, faster, flops(special), bytes_moved(special), errors, torch.get_num_threads())
+    known = machine_limits(count) if limits else None
+    described = tuple(f"{t.name}: {t.dtype}[{', '.join(map(str, t.shape))}]" if t.shape else f"{t.name}: {t.dtype}" for t in special.inputs)
+    return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}), flops(special), bytes_moved(special), exactness, count,
+                       known, _dtype(special), failures)
 
 
-def _errors(kernel: Kernel, args: Sequence[Any], calls: dict[str, Any]) -> dict[str, float]:
-    exact = kernel.reference(*args)
-    expected = exact if isinstance(exact, tuple) else (exact,)
-    return {name: max((_error(g, e, name) for g, e in zip(_tuple(call()), expected)), default=0.0) for name, call in calls.items()}
+def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
+    if not {"dlc", "peer"} <= set(times) or not (times["dlc"].ok and times["peer"].ok):
+        return None
+    return ratio(times["peer"], times["dlc"])
+
+
+def _exactness(kernel: Measurable, args: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Error], dict[str, str]]:
+    """Errors by side; why a peer that raises has none."""
+    exact = _tuple(kernel.reference(*args))
+    errors, failures = {}, {}
+    for name, call in calls.items():
+        try:
+            results = _tuple(call())
+        except Exception as e:
+            if name == "dlc":
+                raise
+            failures[name] = f"{type(e).__name__}: {e}"
+            continue
+        if len(results) != len(exact):
+            raise ArgumentError(f"the {name} gives {len(results)} results, the definition {len(exact)}", remedy="compare functions with the same results")
+        errors[name] = worst(error(g, e, f"the result of {name}") for g, e in zip(results, exact))
+    return errors, failures
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def _error(got: Any, exact: Any, name: str) -> float:
-    values = got.detach().to(torch.float64).numpy() if isinstance(got, torch.Tensor) else np.asarray(got, np.float64)
-    if values.shape != exact.shape:
-        raise UserError(f"{name} gives shape {values.shape}, the definition {exact.shape}", remedy="compare functions with the same result")
-    if not exact.size:
-        return 0.0
-    scale = float(np.max(np.abs(exact), where=np.isfinite(exact), initial=0.0)) or 1.0
-    with np.errstate(invalid="ignore"):
-        off = np.abs(values - exact)
-    same = (values == exact) | (np.isnan(values) & np.isnan(exact))
-    return float(np.max(np.where(same, 0.0, off))) / scale
+def _dtype(program: Program) -> str:
+    """The dtype of most of the data."""
+    def elements(name: str) -> int:
+        return sum(int(product(t.shape)) for t in program.inputs if t.dtype.name == name)
+
+    names = [t.dtype.name for t in program.inputs if t.dtype.is_float] or ["f32"]
+    return max(dict.fromkeys(names), key=elements)

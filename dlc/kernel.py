@@ -12,6 +12,7 @@ import torch
 from codegen.target import TARGETS, Target, by_name
 from codegen.tile.text import show as show_tile
 from dlc.autograd import Derived
+from dlc.bench import BenchReport, bench
 from dlc.compiler import Plan, Request, Scheduler
 from dlc.gpu import Compilation, triton_artifact, triton_source
 from dlc.runtime.arguments import as_tensor, give_back
@@ -244,6 +245,11 @@ class Kernel:
                       Progress(self.__name__, budget, progress))
         self._launchers.clear()
         return report
+
+    def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0, threads: int | None = None,
+              limits: bool = True) -> BenchReport:
+        """Measure the kernel, and a peer beside it: see :func:`dlc.bench.bench`."""
+        return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits)
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

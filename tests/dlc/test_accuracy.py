@@ -37,6 +37,14 @@ def test_zeros_and_tiny_values_count_in_the_smallest_step() -> None:
     assert of([0.0], [0.0]) == Error()
 
 
+def test_a_few_cancelled_elements_do_not_hide_the_rest() -> None:
+    exact = np.ones(1000)
+    exact[0] = 1e-12
+    got = torch.ones(1000)
+    got[0] = 1e-7
+    assert error(got, exact).ulp == 0.0 and error(got, exact).relative == pytest.approx(1e-7, rel=1e-3)
+
+
 def test_integers_differ_by_their_difference() -> None:
     e = error(torch.tensor([2**62, 5]), np.array([2**62 - 3, 5]))
     assert e.ulp == 3.0 and e.relative > 0
