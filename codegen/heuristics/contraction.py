@@ -16,7 +16,7 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.packing import Packing, contiguous_dimension, crosses_panels, dimension, pack_lanes, pack_rows, separable
 from codegen.heuristics.product import Product, analyse
-from codegen.heuristics.slender import schedule_dots, schedule_stream
+from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
 from codegen.micro.instructions import dot_instruction
 from dsl.dim import Var
 from dsl.expr import Read
@@ -48,6 +48,16 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) 
     return annotate(nest, anchor, "serial", True) if p.flops < _SERIAL_FLOPS else nest
 
 
+def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Nest | None:
+    """The schedule of a reduction of whole rows into one, when ``name`` is one and ``anchor`` is it or what finishes it."""
+    p = passing(nest, anchor, name, setting)
+    up = _anchor_axes(nest, anchor, name)
+    if p is None or set(up) != set(p.stage.axes):
+        return None
+    form = setting.choose(f"{anchor}.form", "stream", ("stream", "rows"))
+    return schedule_stream(nest, anchor, p, up, setting) if form == "stream" else None
+
+
 def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
     """The forms that are possible."""
     forms = ["panels"]
@@ -55,7 +65,7 @@ def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
         return forms
     if p.contiguous_terms(setting.strides) is not None:
         forms.append("dots")
-    if p.contiguous_lanes(setting.strides) and _kept_in_memory(nest, anchor, p) and len(p.stage.bound) == 1:
+    if p.contiguous_lanes(setting.strides) and kept_in_memory(p.stage) and len(p.stage.bound) == 1:
         forms.append("stream")
     return forms
 
@@ -66,13 +76,6 @@ def _form(nest: Nest, anchor: str, p: Product, setting: Setting) -> str:
     if "stream" in forms and p.lanes is not None and _bytes(p.lanes) > setting.target.caches[1] // 2:
         return "stream"
     return "dots" if "dots" in forms and not p.contiguous_lanes(setting.strides) else "panels"
-
-
-def _kept_in_memory(nest: Nest, anchor: str, p: Product) -> bool:
-    """Whether unfinished sums can lie where the results go: the result's dtype is the accumulator's."""
-    s = p.stage
-    carrier = s.body.data[0]
-    return len(s.tensors) == 1 and carrier.state(tuple(a.dtype for a in s.body.args)) == (s.tensors[0].dtype,)
 
 
 def _anchor_axes(nest: Nest, anchor: str, heavy: str) -> dict[Var, Var]:
@@ -88,7 +91,7 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     tile = register_tile(target, p.columns, p.lines)
     nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
     by = _dot_terms(p, anchor, min(nr, target.vector_bits // 32), setting)
-    packs = (True, True) if by is not None else _packs(p, anchor, nr, mr, setting)
+    packs = (True, True) if by is not None else _packs(nest, p, anchor, nr, mr, setting)
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]
     row = axes[up[p.row]] if p.row is not None else ""
@@ -172,21 +175,28 @@ def _attach(nest: Nest, anchor: str, loop: str, p: Product) -> Nest:
     return set_role(nest, heavy, names[p.row], "unroll") if p.row is not None else nest
 
 
-def _packs(p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple[bool, bool]:
+def _packs(nest: Nest, p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple[bool, bool]:
     """(pack the lane factor, pack the row factor): where a block is read often enough, or cannot be read well as it lies."""
     lanes = rows = False
     nearby = setting.target.caches[1] // 2
     if p.lanes is not None and separable(p.lanes, p.lane):
         contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
-        worth = (p.lines >= 2 * mr and _bytes(p.lanes) > nearby) or (p.wider is not None and p.lines >= 4)
+        worth = (p.lines >= 2 * mr and _bytes(p.lanes) > nearby) or ((p.wider is not None or _computed(nest, p.lanes)) and p.lines >= 4)
         lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
     if p.rows is not None and p.row is not None and separable(p.rows, p.row):
         access = read_access(p.rows, setting.strides)
         ragged = p.lines % mr != 0
         far = _bytes(p.rows) > nearby or access.stride(p.row) == 1
         worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (ragged or far or p.wider is not None or _conflicts(p, setting))
+        worth = worth or (_computed(nest, p.rows) and p.columns >= nr)
         rows = setting.choose(f"{anchor}.pack_rows", worth, (False, True))
     return lanes, rows
+
+
+def _computed(nest: Nest, factor: Read) -> bool:
+    """Whether a factor can be computed while it is packed."""
+    producer = nest.producer(factor.tensor)
+    return producer is not None and producer.kind == "map" and not nest.is_output(producer)
 
 
 def _conflicts(p: Product, setting: Setting) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
-from codegen.heuristics.contraction import schedule_contraction, worth_tiling
+from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
 from codegen.target.model import Target
 from dsl.dim import Var
@@ -34,10 +35,11 @@ class Group:
 
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
-    nest = fuse_stages(nest)
+    nest = part_factors(fuse_stages(nest), setting.strides)
     nest = _factor_reductions(nest, setting)
     for group in group_stages(nest, setting.target).values():
-        nest = _schedule_group(nest, group, setting)
+        if any(s.name == group.anchor for s in nest.stages):  # not computed while a contraction packs it
+            nest = _schedule_group(nest, group, setting)
     return nest
 
 
@@ -139,6 +141,10 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     heavy = next((m for m in (group.anchor, *group.members) if is_contraction(nest[m])), None)
     if heavy is not None and worth_tiling(nest, heavy, setting.strides):
         return schedule_contraction(nest, group.anchor, heavy, setting)
+    if len(group.members) <= 1:
+        passing = schedule_passing(nest, group.anchor, next(iter(group.members), group.anchor), setting)
+        if passing is not None:
+            return passing
     if anchor.kind == "scan":
         return _schedule_scan(nest, anchor, setting)
     if anchor.kind == "map" and not group.members:

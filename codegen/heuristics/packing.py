@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, size
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.fusion import identity_axes
 from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Nest
 from dsl.primitives.loops import reorder, set_role, split
-from dsl.primitives.storage import cache_read, compute_at, lay_out
+from dsl.primitives.storage import cache_read, compute_at, compute_inline, lay_out
 
 _CHUNK = 16  # elements of a row that are kept together: a cache line of f32
 
@@ -109,8 +110,21 @@ def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at:
 def _copy(nest: Nest, packing: Packing, factor: Read, at: tuple[str, str]) -> tuple[Nest, str, list[str]]:
     """A copy of the factor computed at a loop; its loop names, one per dimension."""
     nest, copy = cache_read(nest, packing.heavy, factor.tensor, f"{factor.tensor.name}.packed", dtype=packing.dtype, only=factor)
+    while (producer := _made_for(nest, copy)) is not None:
+        nest = compute_inline(nest, producer)
     names = nest[copy].axis_names()
     return compute_at(nest, copy, *at), copy, [names[a] for a in nest[copy].axes]
+
+
+def _made_for(nest: Nest, copy: str) -> str | None:
+    """A definition that nothing but the copy reads, each element once: it is computed while it is copied."""
+    for t in nest[copy].sources():
+        s = nest.producer(t)
+        direct = identity_axes(nest[copy], s) if s is not None else None
+        if s is not None and direct is not None and len(direct) == len(nest[copy].axes) and s.kind == "map" and not nest.is_output(s):
+            if nest.consumers(s) == [nest[copy]]:
+                return s.name
+    return None
 
 
 def dimension(factor: Read, axis: Var) -> int:

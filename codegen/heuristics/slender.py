@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from codegen.analysis.access import size
+from codegen.analysis.access import accesses, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.product import Product
 from dsl.dim import Var
-from dsl.nest import Nest
+from dsl.nest import Nest, Stage
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.primitives.storage import compute_at
 
@@ -55,6 +55,30 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
         tile.insert(0, names[p.row])
     sums = [names[v] for v in p.stage.bound if v is not deep]
     return reorder(nest, heavy, [*sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
+
+
+def passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Product | None:
+    """A reduction over whole rows of a tensor too large for the nearer caches, one result for every column: a matrix and a vector, column sums.
+
+    Its lanes lie along the columns, and the rows pass as in :func:`schedule_stream`.
+    """
+    s = nest[name]
+    if not kept_in_memory(s) or len(s.bound) != 1:
+        return None
+    columns = [v for v in s.axes if size(v.extent) > 1]
+    large = [x for x in accesses(s, setting.strides) if not x.write and x.uses(s.bound[0]) and len(columns) == 1 and x.stride(columns[0]) == 1]
+    if not large or size(columns[0].extent) * size(s.bound[0].extent) * large[0].dtype.itemsize <= setting.target.caches[1] // 2:
+        return None
+    return Product(s, columns[0], None, None, None)
+
+
+def kept_in_memory(s: Stage) -> bool:
+    """Whether unfinished results can lie where the finished ones go: they are one value of the result's dtype."""
+    if s.kind != "reduce" or len(s.tensors) != 1:
+        return False
+    carrier = s.body.data[0]
+    plain = carrier.name.split(".")[0] in ("sum", "prod", "max", "min")
+    return plain and carrier.state(tuple(a.dtype for a in s.body.args)) == (s.tensors[0].dtype,)
 
 
 def _block_columns(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], columns: int, setting: Setting) -> tuple[Nest, str]:

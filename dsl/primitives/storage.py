@@ -117,6 +117,18 @@ def _through(body: Expr, tensor: Tensor, copy: Compute, only: Read | None) -> Ex
     return transform(body, one)
 
 
+def redefine(nest: Nest, stage: str, body: Expr, helpers: Sequence[Stage] = ()) -> Nest:
+    """Give a stage of one tensor another body of the same meaning; ``helpers`` are new stages that it reads, put in front of it."""
+    s = nest[stage]
+    old = s.tensors[0]
+    new = Compute(old.name, old.axes, body, old.loc, old.dtype)
+    moved: dict[Tensor, Tensor] = {old: new}
+    out: list[Stage] = []
+    for x in nest.stages:
+        out += [*helpers, replace(s, tensors=(new,))] if x.name == stage else [_with_bodies(x, moved, {})]
+    return _moved(nest, tuple(out), moved)
+
+
 def lay_out(nest: Nest, stage: str, dimensions: Callable[[tuple[Var, ...]], tuple[Term, ...]]) -> Nest:
     """Store a private stage's region in other dimensions.
 
@@ -194,4 +206,4 @@ def neutral_input(body: Reduce, n: int) -> Expr | None:
     return value if isinstance(value, Expr) else None
 
 
-__all__ = ["Index", "Read", "cache_read", "compute_at", "compute_inline", "compute_root", "lay_out", "merge", "rfactor", "transform"]
+__all__ = ["Index", "Read", "cache_read", "compute_at", "compute_inline", "compute_root", "lay_out", "merge", "redefine", "rfactor", "transform"]

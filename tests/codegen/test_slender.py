@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from tests.codegen.products import PRODUCTS, agrees, choice, exact, operands, run
+import dlc
+from dlc import f32
+from tests.codegen.products import PRODUCTS, K, N, agrees, choice, exact, operands, run
 
 
 @pytest.mark.parametrize("kind, form", [("nt", "dots"), ("nn", "stream")])
@@ -33,3 +35,30 @@ def test_sums_kept_in_memory_start_from_zero():
     _, first = run(PRODUCTS["nn"], x, w, decisions={"form": "stream"})
     _, second = run(PRODUCTS["nn"], x, w, decisions={"form": "stream"})
     assert torch.equal(first, second)
+
+
+@dlc.kernel
+def gemv(x: f32[K], w: f32[K, N], b: f32[N]):
+    return dlc.relu(x @ w + b)
+
+
+@dlc.kernel
+def column_sums(w: f32[K, N]):
+    return dlc.sum(w, axis=0)
+
+
+@dlc.kernel
+def column_maxima(w: f32[K, N]):
+    return dlc.max(w, axis=0)
+
+
+@pytest.mark.parametrize("k, n", [(700, 901), (1500, 333), (33, 20000)])
+@pytest.mark.parametrize("form", ["stream", "rows"])
+def test_whole_rows_pass(k, n, form):
+    w, x, b = torch.randn(k, n), torch.randn(k), torch.randn(n)
+    cases = [(gemv, (x, w, b), (x.double() @ w.double() + b.double()).relu()), (column_sums, (w,), w.double().sum(0)),
+             (column_maxima, (w,), w.double().amax(0))]
+    for kernel, arguments, expected in cases:
+        chosen = choice(kernel.plan(*arguments), "form")
+        assert chosen.value == "stream"
+        agrees(run(kernel, *arguments, decisions={"form": form}, stage=chosen.name.removesuffix(".form"))[1], expected, k)

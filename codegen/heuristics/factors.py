@@ -1,0 +1,101 @@
+"""Products of more than two things, parted into the two factors of a contraction.
+
+``sum_k x[i, k] * s[k] * relu(w[j, k])`` reuses ``x[i, k] * s[k]`` for every ``j`` and ``relu(w[j, k])`` for every ``i``. Each becomes a
+definition of its own, which the schedule of the contraction computes while it packs the factor. Products are associated anew.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+from codegen.analysis.access import Strides, product_reads, read_access, size
+from dsl.algebra import reads, substitute
+from dsl.dim import Term, Var, as_term
+from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, index, op
+from dsl.nest import Nest, Stage
+from dsl.primitives.storage import redefine
+
+_REUSE = 8  # uses of an element that repay a pass of its own over the factor
+
+
+def part_factors(nest: Nest, strides: Strides) -> Nest:
+    """Give each factor of a sum of products a definition of its own, where the other factor's axes reuse it."""
+    for s in nest.stages:
+        if isinstance(s.body, Reduce) and len(s.tensors) == 1 and s.body.carrier.name.startswith("sum") and product_reads(s.body.args[0]) is None:
+            sides = _sides(s, s.body.args[0])
+            if sides is not None:
+                nest = _parted(nest, s, sides, strides)
+    return nest
+
+
+def _parted(nest: Nest, s: Stage, sides: tuple[Expr, Expr], strides: Strides) -> Nest:
+    helpers: list[Stage] = []
+    taken = {x.name for x in nest.stages}
+    factors = []
+    for side in sides:
+        if isinstance(_plain(side), Read):
+            factors.append(side)
+            continue
+        axes = _axes(s, side, strides)
+        own = tuple(Var(v.name, v.extent) for v in axes)
+        name = next(n for n in (f"{s.name}.factor{k or ''}" for k in range(len(taken) + 2)) if n not in taken)
+        taken.add(name)
+        env: dict[Var, Term] = {v: as_term(o) for v, o in zip(axes, own)}
+        t = Compute(name, own, substitute(side, env), s.tensors[0].loc)
+        helper = Stage(name, (t,), own)
+        helpers.append(replace(helper, order=tuple(helper.axis_names().values())))
+        factors.append(t.read(*(index(v) for v in axes)))
+    body = s.body
+    assert isinstance(body, Reduce)
+    return redefine(nest, s.name, Reduce((op("mul", *factors),), body.data, body.dtype, body.loc), helpers)
+
+
+def _sides(s: Stage, body: Expr) -> tuple[Expr, Expr] | None:
+    """The two factors; None where nothing would be reused."""
+    parts = _factors(body)
+    placed = [p for p in parts if _spatial(s, p)]
+    if len(parts) < 2 or not placed:
+        return None
+    first = max(placed, key=lambda p: len(_spatial(s, p)))
+    here = [p for p in placed if _spatial(s, p) <= _spatial(s, first)]
+    there = [p for p in placed if not _spatial(s, p) <= _spatial(s, first)]
+    if not there or any(p.dtype != first.dtype for p in parts):
+        return None
+    a, b = (functools.reduce(frozenset.union, (_spatial(s, p) for p in side)) for side in (here, there))
+    if not all(any(size(v.extent) >= _REUSE for v in x - y) for x, y in ((a, b), (b, a))):
+        return None
+    loose = [p for p in parts if not _spatial(s, p)]
+    smaller = here if _points(a) <= _points(b) else there
+    smaller += loose
+    return _product(here), _product(there)
+
+
+def _factors(e: Expr) -> list[Expr]:
+    """The things multiplied, in order."""
+    return [p for a in e.args for p in _factors(a)] if isinstance(e, Op) and e.name == "mul" else [e]
+
+
+def _product(parts: list[Expr]) -> Expr:
+    return functools.reduce(lambda a, b: op("mul", a, b), parts)
+
+
+def _points(axes: frozenset[Var]) -> int:
+    return functools.reduce(lambda n, v: n * size(v.extent), axes, 1)
+
+
+def _spatial(s: Stage, e: Expr) -> frozenset[Var]:
+    return frozenset(v for v in s.axes if v in e.free and size(v.extent) > 1)
+
+
+def _axes(s: Stage, e: Expr, strides: Strides) -> tuple[Var, ...]:
+    """The axes of a factor, in the order of the tensor that has most of them in memory."""
+    free = [v for v in (*s.axes, *s.bound) if v in e.free]
+    main = read_access(max(reads(e), key=lambda r: sum(v in r.free for v in free)), strides)
+    return tuple(sorted(free, key=lambda v: -(main.stride(v) or 1 << 60)))
+
+
+def _plain(e: Expr) -> Expr:
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e
