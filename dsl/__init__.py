@@ -23,6 +23,7 @@ from dsl.ops.activation import (
     softsign,
     swiglu,
 )
+from dsl.ops.cumulative import cummax, cummin, cumprod, cumsum, logcumsumexp, scan
 from dsl.ops.pointwise import (
     abs,
     acos,

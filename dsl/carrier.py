@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dsl.dtype import Dtype, bool_, i64
+from dsl.dtype import Dtype, bool_, f32, i64
 
 
 class Algebra(Protocol):
@@ -137,6 +137,11 @@ ARGMAX = _arg("argmax", "gt", lowest)
 ARGMIN = _arg("argmin", "lt", highest)
 
 
+def _real(d: Dtype) -> Dtype:
+    """The dtype a logarithm is taken in."""
+    return d if d.is_float else f32
+
+
 def shifted_exp(a: Algebra, old: Any, new: Any) -> Any:
     """``exp(old - new)``, and 1 where they are equal so that ``-inf - -inf`` is not NaN."""
     return a.where(a.op("eq", old, new), a.const(1.0, a.dtype(old)), a.op("exp", a.op("sub", old, new)))
@@ -154,8 +159,8 @@ def _lse_combine(a: Algebra, x: Values, y: Values) -> Values:
 
 
 LOGSUMEXP = Carrier(
-    "logsumexp", 1, lambda d: (d[0].held, d[0].held), lambda a, s: (a.const(-math.inf, s[0]), a.const(0.0, s[1])), _lse_lift, _lse_combine,
-    lambda a, s: (a.op("add", s[0], a.op("log", s[1])),), lambda d: (d[0],))
+    "logsumexp", 1, lambda d: (_real(d[0]).held,) * 2, lambda a, s: (a.const(-math.inf, s[0]), a.const(0.0, s[1])), _lse_lift, _lse_combine,
+    lambda a, s: (a.op("add", s[0], a.op("log", s[1])),), lambda d: (_real(d[0]),))
 
 
 def _moments_combine(a: Algebra, x: Values, y: Values) -> Values:
@@ -169,9 +174,9 @@ def _moments_combine(a: Algebra, x: Values, y: Values) -> Values:
 
 
 MOMENTS = Carrier(
-    "moments", 1, lambda d: (d[0].held,) * 3, lambda a, s: tuple(a.const(0.0, t) for t in s),
+    "moments", 1, lambda d: (_real(d[0]).held,) * 3, lambda a, s: tuple(a.const(0.0, t) for t in s),
     lambda a, x, s: (a.const(1.0, s[0]), a.cast(x[0], s[1]), a.const(0.0, s[2])), _moments_combine,
-    lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (d[0], d[0]))
+    lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (_real(d[0]),) * 2)
 
 # ``y[t] = a[t] * y[t-1] + b[t]`` from ``y[-1] = 0``, as composition of affine maps: the first operand is applied first.
 RECURRENCE = Carrier(

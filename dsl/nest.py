@@ -87,6 +87,14 @@ class Stage:
         """``"reduce"``, ``"scan"`` or ``"map"``."""
         return "reduce" if isinstance(self.body, Reduce) else "scan" if isinstance(self.body, Scan) else "map"
 
+    @property
+    def position(self) -> Var | None:
+        """The axis that runs over the results of a scan; it has no loop of its own, it goes along with the scanned axis."""
+        if not isinstance(self.body, Scan):
+            return None
+        at: Term = self.body.data[2]
+        return next(a for a in self.axes if at == as_term(a))
+
     def role(self, loop: str) -> str:
         """The role of a loop."""
         return self.roles.get(loop, "serial")
@@ -223,6 +231,11 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
                 checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
         else:
             value[r.outer], value[r.inner] = value[r.fused] // extent[r.inner], value[r.fused] % extent[r.inner]
+    if stage.position is not None:
+        (scanned,) = stage.bound
+        if stage.body.data[5]:
+            value[names[scanned]] = extent[names[scanned]] - 1 - value[names[scanned]]
+        value[names[stage.position]] = value[names[scanned]]
     return _placed(stage, loops, value, region, names, checks, reducing)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsl.algebra import fresh_axes, reads, substitute, substitute_values, transform, walk
-from dsl.dim import Term, Var, as_term
+from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk
+from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
 from dsl.dtype import i64
-from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op
+from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op, scan, where
 from dsl.nest import Nest, Stage
 from dsl.program import Program
 from dsl.squeeze import squeeze
@@ -41,7 +41,7 @@ def _unique(name: str, stages: list[Stage]) -> str:
 def _stage(c: Compute, name: str) -> Stage:
     bound = c.body.axes if isinstance(c.body, Reduce) else (c.body.data[1],) if isinstance(c.body, Scan) else ()
     s = Stage(name, (c,), c.axes, bound)
-    return Stage(name, (c,), c.axes, bound, order=tuple(s.axis_names().values()))
+    return Stage(name, (c,), c.axes, bound, order=tuple(loop for a, loop in s.axis_names().items() if a is not s.position))
 
 
 def _hoist(c: Compute, body: Expr, stages: list[Stage]) -> Expr:
@@ -49,9 +49,48 @@ def _hoist(c: Compute, body: Expr, stages: list[Stage]) -> Expr:
     memo: dict[Expr, Expr] = {}
     for node in walk(body):
         new = transform(node, lambda e: None, memo)
-        if isinstance(new, (Reduce, Scan)) and node is not body:
+        if isinstance(new, Scan) and not (node is body and _is_canonical(c, new)):
+            memo[node] = _hoisted_scan(c, new, stages)
+        elif isinstance(new, Reduce) and node is not body:
             memo[node] = _hoisted(c, new, stages)
     return memo[body]
+
+
+def _is_canonical(c: Compute, e: Scan) -> bool:
+    """Whether the definition holds just the prefixes of every length: inclusive, its own axis runs along the scanned one."""
+    at: Term = e.at
+    own = next((a for a in c.axes if at == as_term(a)), None)
+    return own is not None and own.extent == e.axis.extent and not e.exclusive and not any(own in x.free for x in e.args) and c.dtype == e.dtype
+
+
+def _hoisted_scan(c: Compute, e: Scan, stages: list[Stage]) -> Expr:
+    """A read of a new stage of prefixes of every length; the empty prefix is the carrier's identity."""
+    n = e.axis.extent
+    assert n is not None
+    last = e.at + 1 if e.exclusive and e.reverse else e.at - 1 if e.exclusive else as_term(e.at)
+    state = e.carrier.state(tuple(x.dtype for x in e.args))
+    empty = EXPRS.cast(e.carrier.finalize(EXPRS, e.carrier.identity(EXPRS, state))[e.out], e.dtype)
+    if n == 0:
+        return empty
+    rows = {v for x in e.args for v in x.free if v.kind == "axis" and v is not e.axis}
+    order = [v for v in c.axes if v in rows or v in e.at.vars]
+    order += sorted(rows - set(order), key=lambda v: v.uid)
+    along = next((v for v in order if v in e.at.vars and v not in rows), None)
+    where_ = order.index(along) if along is not None else len(order)
+    kept = [v for v in order if v in rows]
+    position = Var(e.axis.name, n)
+    own = {v: Var(v.name, v.extent) for v in kept}
+    at = len([v for v in order[:where_] if v in rows])
+    axes = (*(own[v] for v in kept[:at]), position, *(own[v] for v in kept[at:]))
+    name = _unique(f"{c.name}_{e.carrier.name}", stages)
+    args = tuple(substitute(x, {v: as_term(o) for v, o in own.items()}) for x in e.args)
+    body = fresh_axes(scan(e.carrier, args, e.axis, as_term(position), out=e.out, reverse=e.reverse))
+    tensor = Compute(name, axes, body, e.loc or c.loc)
+    stages.append(_stage(tensor, name))
+    inside = tmin(tmax(last, ZERO), n - 1) if not (nonneg(last) and nonneg(n - 1 - last)) else last
+    read = tensor.read(*(index(v) for v in kept[:at]), inside, *(index(v) for v in kept[at:]))
+    some = n - 1 - last if e.reverse else last
+    return read if nonneg(some) else where(op("ge", index(some), 0), read, empty)
 
 
 def _hoisted(c: Compute, node: Reduce | Scan, stages: list[Stage]) -> Expr:

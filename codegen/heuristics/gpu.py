@@ -15,7 +15,6 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
 from dsl.dim import Var
 from dsl.dtype import Dtype
-from dsl.errors import ScheduleError
 from dsl.expr import Read
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import annotate, reorder, set_role, split
@@ -43,8 +42,7 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     if heavy is not None and not set(group.members) - {heavy}:
         return _schedule_contraction(nest, group.anchor, heavy, setting)
     if anchor.kind == "scan":
-        raise ScheduleError(f"{anchor.name} is a prefix scan, which has no GPU schedule", "no program order for it is written",
-                            "run it on the CPU, or write it as a reduction over `where(k <= i, ...)`", anchor.tensors[0].loc)
+        return _schedule_scan(nest, anchor, setting)
     if anchor.kind == "map" and not group.members:
         return _schedule_pointwise(nest, anchor, setting)
     return _schedule_rows(nest, group, anchor.axes if anchor.kind == "reduce" else group.rows, setting)
@@ -182,6 +180,26 @@ def _row_tile(rows: tuple[Var, ...], lane: Var | None, inner: int, name: str, se
         width //= 2
     width = setting.choose(f"{name}.rows", width, [n for n in (1, 2, 4, 8, 16, 32, 64) if n * block <= 4 * _ROWS])
     return width, block
+
+
+# -- scans ---------------------------------------------------------------------------------------------------------
+def _schedule_scan(nest: Nest, stage: Stage, setting: Setting) -> Nest:
+    """A program takes some rows; along the scan a tile at a time, its last prefix carried on."""
+    name, names = stage.name, stage.axis_names()
+    rows = [v for v in stage.axes if v is not stage.position]
+    (scanned,) = stage.bound
+    block = min(power(size(scanned.extent)), _ROWS)
+    lane = _contiguous_row(stage, tuple(rows), setting)
+    width, _ = _row_tile(tuple(rows), lane, block, name, setting)
+    grid: list[str] = []
+    tile: list[str] = []
+    for v in rows:
+        nest, outer, made = _tile(nest, name, names[v], width if v is lane else 1)
+        grid.append(outer)
+        tile += made
+    nest, along, made = _tile(nest, name, names[scanned], block)
+    nest = reorder(nest, name, [*grid, along, *tile, *made])
+    return _launch(nest, name, grid, width * block, setting)
 
 
 # -- long reductions over few rows ---------------------------------------------------------------------------------

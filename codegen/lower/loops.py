@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
-from codegen.lower.values import lower_value, match_tile
+from codegen.lower.scan import emit_scan
+from codegen.lower.values import TileAlgebra, lower_value, match_tile
 from codegen.tile.ir import Block, Buffer, For, Store, Value
 from codegen.tile.layout import contiguous
 from dsl.algebra import reads
+from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Reduce, Scan
@@ -33,8 +35,7 @@ def emit_stage(cx: Context, stage: Stage) -> None:
     if stage.kind == "reduce":
         emit_reduce(cx, stage, p, loops)
     elif stage.kind == "scan":
-        raise ScheduleError(f"{stage.name} is a prefix scan, which does not compile yet", "the lowering of scans is not written",
-                            "use kernel.reference for its numpy meaning, or write it as a reduction over `where(k <= i, ...)`", stage.tensors[0].loc)
+        _emit_scan(cx, stage, p, loops)
     else:
         emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
 
@@ -161,6 +162,20 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
         cx.builder.add(Store(binding.buffer, slots, v, mask, streaming=bool(stage.notes.get("streaming"))))
     if stage.attach is not None and (binding is None or (isinstance(binding, InMemory) and binding.placed is None and in_registers(cx, stage, p))):
         cx.bindings[t] = InRegisters(v, p)
+
+
+# -- scans ---------------------------------------------------------------------------------------------------------
+def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
+    """Loops over the rows, inside them those along the scan."""
+    rows, along = [x for x in loops if not x.reduce], [x for x in loops if x.reduce and not _single(x)]
+    carrier: Carrier = stage.body.data[0]
+
+    def store(states: tuple[Value, ...]) -> None:
+        results = carrier.finalize(TileAlgebra(cx), states)
+        for t in stage.tensors:
+            bind_result(cx, stage, p, t, results[t.body.data[3]])
+
+    emit_loops(cx, stage, p, rows, lambda: emit_scan(cx, stage, p, along, pieces, store))
 
 
 # -- reducing stages -----------------------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ def _where(cx: Context, e: Where, p: Placed) -> Value:
         left = cx.unproved(resolved)
         if not left:
             return lower_value(cx, then, p)
+        if _never(left):
+            return lower_value(cx, other, p)
         source = _plain_read(then)
         if source is not None and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0" and _in_memory(cx, source):
             value = lower_read(cx, source, p, left)
@@ -114,6 +116,11 @@ def _guarded(cx: Context, e: Expr, p: Placed, cond: Value) -> Value:
         return lower_value(cx, e, p)
     finally:
         cx.guards = saved
+
+
+def _never(terms: tuple[Term, ...]) -> bool:
+    """Whether one of the conditions is false at every point."""
+    return any(t.is_const and t.const < 0 for t in terms)
 
 
 def _plain_read(e: Expr) -> Read | None:
@@ -144,6 +151,9 @@ def lower_read(cx: Context, r: Read, p: Placed, mask: tuple[Term, ...]) -> Value
         slots = [s.subs(cx.env) if isinstance(s, Term) else s for s in slots]
     need = [t for s, n in zip(slots, binding.buffer.shape) if isinstance(s, Term) for t in (s, n - 1 - s)]
     full = tuple(dict.fromkeys((*mask, *cx.unproved(need))))
+    if _never(full):
+        dtype = binding.buffer.dtype
+        return cx.builder.const(0.0 if dtype.is_float else False if dtype == bool_ else 0, dtype)
     return load(cx, InMemory(binding.buffer), tuple(slots), full, tuple(conds), r)
 
 

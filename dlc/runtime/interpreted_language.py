@@ -2,7 +2,7 @@
 
 Runs only in the child process of :mod:`dlc.runtime.triton_run`, because it replaces parts of Triton. What it mends:
 bf16 and fp8 arithmetic (the original works on raw bits), rounding to bf16 and fp8 (the original truncates), tf32
-products (the original ignores the precision), masked-off lanes (the original reads zero), and reductions with a
+products (the original ignores the precision), masked-off lanes (the original reads zero, whatever a scalar load says), and reductions with a
 combine function of one's own (the original goes element by element).
 """
 
@@ -210,11 +210,29 @@ def _in_float32(apply: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+class _Present(tl.core.tensor):
+    """A number that counts as given when it is zero."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _load(ptr: Any, mask: Any, other: Any, *policy: Any) -> Any:
+    """A load; the interpreter takes a scalar ``other`` that is zero for one that is missing, a compiled kernel does not."""
+    semantic = interpreter.interpreter_semantic
+    if other is not None and not ptr.type.is_block():
+        kind = ptr.type.scalar.element_ty
+        kind = tl.int8 if kind == tl.int1 else kind
+        other = _Present(semantic.cast(other, kind).handle, kind)
+    return type(semantic).load(semantic, ptr, mask, other, *policy)
+
+
 def install(memory: Memory) -> CheckedBuilder:
     """Put the mended operations in place of Triton's; returns the builder every kernel of this process uses."""
     builder = interpreter.interpreter_builder
     if not isinstance(builder, CheckedBuilder):
         builder.__class__ = CheckedBuilder
+        interpreter.interpreter_semantic.load = _load
         interpreter.ReduceScanOpInterface.to_tensor = _to_tensor
         for family, generic, vectorised in (
             (interpreter.ReduceOps, "generic_reduce", _tree_reduce),

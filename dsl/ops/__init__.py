@@ -9,6 +9,7 @@ from dsl.ops import pointwise as p
 from dsl.ops import reduction as r
 from dsl.ops.activation import *  # noqa: F403
 from dsl.ops.conv import conv1d, conv2d, conv3d
+from dsl.ops.cumulative import cummax, cummin, cumprod, cumsum, logcumsumexp, scan
 from dsl.ops.matmul import linear, matmul
 from dsl.ops.norm import layer_norm, log_softmax, rms_norm, softmax
 from dsl.ops.slicing import getitem, view
@@ -40,4 +41,5 @@ def _install() -> None:
 
 
 _install()
-__all__ = ["conv1d", "conv2d", "conv3d", "layer_norm", "linear", "log_softmax", "matmul", "p", "r", "rms_norm", "softmax", "transpose"]
+__all__ = ["conv1d", "conv2d", "conv3d", "cummax", "cummin", "cumprod", "cumsum", "layer_norm", "linear", "log_softmax", "logcumsumexp", "matmul", "p", "r",
+           "rms_norm", "scan", "softmax", "transpose"]

@@ -32,7 +32,7 @@ def test_round_trip_of_every_case(name: str, rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(got[key], want[key])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 5, 6, 7, 8])
+@pytest.mark.parametrize("seed", range(10))
 def test_round_trip_of_lowered_programs(seed: int) -> None:
     program = lower(default_schedule(build_nest(random_case(seed).program), by_name("x86-64-avx2"), {}))
     text = show(program, places=False)

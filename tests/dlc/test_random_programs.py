@@ -18,11 +18,11 @@ from tests.strategies import random_case
 DTYPES = ((f32,), (f64,), (f32, i32), (bf16, f32))
 SEEDS = range(64)
 # Disjoint writes that codegen/tile/races.py cannot prove yet: t[2*u + v // 8, v % 8] is one number in two digits.
-FALSE_ALARMS = {27}
+FALSE_ALARMS = {7}
 
 
 def case_of(seed):
-    return random_case(seed, scans=False, symbolic=False, dtypes=DTYPES[seed % 4])
+    return random_case(seed, symbolic=False, dtypes=DTYPES[seed % 4])
 
 
 def plain(value):

@@ -1,0 +1,101 @@
+"""Prefix scans: the state is carried along the scanned axis, one element or one tile at a time, and every prefix is stored.
+
+A stage's scan is canonical (:mod:`dsl.stages`): inclusive, one result for every element. In reverse the loops run from the last element
+to the first, so that here every scan goes forward; what comes later in that order stands first in the order of the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from codegen.lower.context import Context
+from codegen.lower.reduction import Update, identity_states, lift_masked, widen
+from codegen.lower.values import TileAlgebra, predicate
+from codegen.tile.ir import Block, For, Reduce, Scan, Value
+from dsl.carrier import ANY, SUM, Algebra, Carrier, Values
+from dsl.dim import Term, Var, as_term
+from dsl.dtype import bool_
+from dsl.errors import ScheduleError
+from dsl.nest import Placed, PlacedLoop, Stage
+
+Pieces = Callable[[Context, Placed, PlacedLoop], list[tuple[Var, Term, Term, list[Term]]]]
+Store = Callable[[tuple[Value, ...]], None]
+
+
+def emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], pieces: Pieces, store: Store) -> None:
+    """The loops along the scanned axis at one point of the rows.
+
+    Args:
+        cx: where the operations go.
+        stage: a canonical scan.
+        p: where it stands.
+        loops: those along the scanned axis, outermost first.
+        pieces: how a loop is cut into a full and a ragged part.
+        store: what to do with the prefixes of one step.
+
+    Raises:
+        ScheduleError: the scanned axis has several tile axes.
+    """
+    u = Update.of(cx, stage, p)
+    if len(u.inner) > 1:
+        raise ScheduleError(f"{stage.name} is scanned along {len(u.inner)} tile axes", "prefixes follow one order", "tile the scanned axis once")
+    if stage.body.data[5]:
+        u.carrier = _swapped(u.carrier)
+    rows = replace(u, inner=())
+    states = None if not loops and u.inner else identity_states(cx, rows)
+    _carry(cx, u, rows, loops, states, pieces, store)
+
+
+def _carry(cx: Context, u: Update, rows: Update, loops: list[PlacedLoop], states: tuple[Value, ...] | None, pieces: Pieces,
+           store: Store) -> tuple[Value, ...]:
+    """Loops around one step; returns the states after the last element."""
+    if not loops:
+        return _step(cx, u, rows, states, store)
+    assert states is not None
+    x = loops[0]
+    for var, lo, hi, facts in pieces(cx, u.p, x):
+        block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
+        loop = For(var, lo, hi, states, block)
+        with cx.block(block, {x.var: as_term(var)}, facts):
+            block.yields = _carry(cx, u, rows, loops[1:], block.params, pieces, store)
+        states = tuple(Value(s.dtype, s.axes, s.hint) for s in states)
+        cx.builder.add(loop, *states)
+    return states
+
+
+def _step(cx: Context, u: Update, rows: Update, before: tuple[Value, ...] | None, store: Store) -> tuple[Value, ...]:
+    """The prefixes that end in this element, or in each element of this tile; returns the last one."""
+    algebra = TileAlgebra(cx)
+    lifted = lift_masked(cx, u)
+    if not u.inner:
+        assert before is not None
+        last = tuple(widen(cx, v, rows.axes) for v in u.carrier.combine(algebra, before, lifted))
+        store(last)
+        return last
+    made = cx.builder.add(Scan(u.carrier, lifted, u.inner[0]), *(Value(s.dtype, s.axes, s.hint) for s in lifted))
+    prefixes = made if isinstance(made, tuple) else (made,)
+    if before is not None:
+        prefixes = tuple(widen(cx, v, u.axes) for v in u.carrier.combine(algebra, before, prefixes))
+    store(prefixes)
+    return prefixes if before is None else tuple(_last(cx, v, u.inner[0]) for v in prefixes)
+
+
+def _last(cx: Context, v: Value, axis: Var) -> Value:
+    """The last element along a tile axis: past the end every element is the identity, so it is the state of all."""
+    at_end = predicate(cx, (as_term(axis) - (axis.size - 1),))
+    zero = cx.builder.const(False if v.dtype == bool_ else 0.0 if v.dtype.is_float else 0, v.dtype)
+    alone = cx.builder.map("where", (at_end, v, zero), v.dtype)
+    kept = tuple(a for a in v.axes if a is not axis)
+    return cx.builder.add(Reduce(ANY if v.dtype == bool_ else SUM, (alone,), (axis,)), Value(v.dtype, kept, v.hint))  # type: ignore[no-any-return]
+
+
+def _swapped(c: Carrier) -> Carrier:
+    """The carrier for elements that come in the opposite order."""
+    if c.commutative:
+        return c
+
+    def combine(a: Algebra, x: Values, y: Values) -> Values:
+        return c.combine(a, y, x)
+
+    return replace(c, name=f"{c.name}.swapped", combine=combine)
