@@ -53,6 +53,11 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()))
 
 
+def given() -> dict[str, str]:
+    """The variables that are set, as they are."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
 def cache_dir() -> Path:
     """Where everything that outlives the process is kept."""
     return _cache_dir(os.environ)

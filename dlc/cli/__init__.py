@@ -1,0 +1,1 @@
+"""The command line: ``dlc bench | tune | show | compile | train | records | doctor``."""

@@ -1,0 +1,122 @@
+"""The commands. Each names a kernel as ``file.py:name`` or ``package.module:name`` and its sizes as ``--dim M=512`` or ``--shape x=64,128``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from dlc.cli import doctor as health
+from dlc.cli import train as training
+from dlc.cli.arguments import empty, random
+from dlc.cli.errors import Group
+from dlc.cli.find import find_kernel, find_peer
+from dlc.cli.records import records_app
+from dlc.cli.write import write_compiled
+from dlc.report.measured import bench_figure, save_figure, tuning_figure
+from dsl.errors import ArgumentError
+from dsl.loc import UNKNOWN
+
+app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Measure, tune, read and compile kernels written with dlc.")
+app.add_typer(records_app, name="records")
+
+Address = Annotated[str, typer.Argument(metavar="KERNEL", help="file.py:name or package.module:name")]
+Shape = Annotated[list[str] | None, typer.Option("--shape", "-s", help="shape of a parameter: x=64,128 (repeatable)")]
+Dim = Annotated[list[str] | None, typer.Option("--dim", "-d", help="a symbolic size: M=512 (repeatable)")]
+Value = Annotated[list[str] | None, typer.Option("--value", help="a parameter that is one number throughout: lr=0.1 (repeatable)")]
+Against = Annotated[str | None, typer.Option(help="the peer: an expression of the parameters, such as 'torch.softmax(x, 1)', or file.py:function")]
+Threads = Annotated[int | None, typer.Option(min=1, help="size of the thread pool")]
+Seed = Annotated[int, typer.Option(help="of the random data")]
+Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
+Plot = Annotated[Path | None, typer.Option(help="draw the figures: a file that ends in .svg, .png or .pdf")]
+
+
+@app.command()
+def bench(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None,
+          budget: Annotated[float, typer.Option(help="seconds")] = 2.0, threads: Threads = None, seed: Seed = 0,
+          warm: Annotated[bool, typer.Option("--warm", help="only with operands in the caches")] = False,
+          cold: Annotated[bool, typer.Option("--cold", help="only with emptied caches")] = False,
+          as_json: Json = False, plot: Plot = None) -> None:
+    """Time a kernel, beside a peer if there is one, with its errors against float64 and its share of the machine's limit."""
+    k = find_kernel(kernel)
+    args = random(k, shape or (), dim or (), value or (), seed)
+    state = None if warm == cold else cold
+    report = k.bench(*args, against=find_peer(against, k), budget=budget, threads=threads, cold=state)
+    if plot is not None:
+        save_figure(bench_figure(report), plot)
+    _show(report.as_dict() if as_json else str(report), as_json)
+
+
+@app.command()
+def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None,
+         budget: Annotated[float, typer.Option(help="seconds for everything")] = 30.0, threads: Threads = None, seed: Seed = 0,
+         any_order: Annotated[bool, typer.Option("--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
+         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False, plot: Plot = None) -> None:
+    """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
+    k = find_kernel(kernel)
+    args = random(k, shape or (), dim or (), value or (), seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, progress=False if quiet else None)
+    if plot is not None:
+        save_figure(tuning_figure(report), plot)
+    _show(report.as_dict() if as_json else str(report), as_json)
+
+
+@app.command()
+def show(kernel: Address, shape: Shape = None, dim: Dim = None,
+         level: Annotated[str, typer.Option("--level", "-l", help="expr, schedule, tile, llvm, asm, or a GPU target: sm_80, sm_90, sm_100, gfx942")] = "schedule",
+         ) -> None:
+    """Print a kernel at one level, from its mathematics to machine code."""
+    k = find_kernel(kernel)
+    args = [] if level == "expr" else empty(k, shape or (), dim or ())
+    _show(k.source(level, *args), False)
+
+
+@app.command(name="compile")
+def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
+             target: Annotated[str, typer.Option("--target", "-t", help="cpu, or a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = "cpu",
+             out: Annotated[Path | None, typer.Option("--out", "-o", help="directory for source, intermediate text and machine code")] = None,
+             as_json: Json = False) -> None:
+    """Compile a kernel, tell what the machine code shows (registers, spills, shared memory, occupancy), and write it out."""
+    k = find_kernel(kernel)
+    facts, text, files = write_compiled(k, empty(k, shape or (), dim or ()), target, out)
+    _show({**facts, "files": files} if as_json else "\n".join([text, *(f"wrote {f}" for f in files)]), as_json)
+
+
+@app.command()
+def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data")] = 40, seed: Seed = 0, as_json: Json = False, plot: Plot = None) -> None:
+    """Train a small network on handwritten digits; forward, backward and update run in generated kernels."""
+    history = training.run(epochs, seed, shown=not as_json)
+    if plot is not None:
+        save_figure(training.figure(history), plot)
+    final = {"epochs": epochs, "loss": history.loss, "accuracy": history.accuracy}
+    _show(final if as_json else f"loss {history.loss[-1]:.4f}, test accuracy {history.accuracy[-1]:.1%} after {epochs} epochs", as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what is installed, what this machine has, where things are kept, and whether kernels run right."""
+    facts = health.examine()
+    _show(facts if as_json else health.render(facts), as_json)
+    if facts["problems"]:
+        raise typer.Exit(1)
+
+
+def _show(what: Any, as_json: bool) -> None:
+    if as_json:
+        what = json.dumps(what, indent=1, default=_refuse)
+    Console(soft_wrap=True).print(what, markup=False, highlight=False)
+
+
+def _refuse(value: Any) -> Any:
+    raise ArgumentError(f"{type(value).__name__} in a report", loc=UNKNOWN)
+
+
+if __name__ == "__main__":
+    app()
