@@ -19,7 +19,6 @@ MAX_FILE, MAX_FUNCTION = 400, 60
 
 # path -> reason
 LONG_FILES: dict[str, str] = {
-    "codegen/emit/llvm.py": "one emitter class; to be parted",
     "dsl/dim.py": "terms, division and proofs call one another",
 }
 # path::qualified name -> reason
@@ -37,6 +36,8 @@ UNTESTED: dict[str, str] = {
     "codegen/emit/llvm_ops.py": _THROUGH,
     "codegen/emit/llvm_regs.py": _THROUGH,
     "codegen/emit/llvm_types.py": _THROUGH,
+    "codegen/emit/llvm_phase.py": _THROUGH,
+    "codegen/emit/llvm_reduce.py": _THROUGH,
     "codegen/emit/writer.py": _THROUGH,
     "codegen/heuristics/cpu.py": _THROUGH,
     "codegen/heuristics/fusion.py": _THROUGH,

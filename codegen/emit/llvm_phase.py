@@ -1,0 +1,281 @@
+"""One phase of a tile program as an LLVM function: arguments, the share of the grid, loops, and every operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from codegen.emit.llvm_dot import emit_dot
+from codegen.emit.llvm_memory import Memory, Terms, iota_tile
+from codegen.emit.llvm_ops import emit_op
+from codegen.emit.llvm_reduce import emit_reduce
+from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
+from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, alloca, constant, convert, intrinsic, splat
+from codegen.tile import ir as tile
+from codegen.tile.ir import Buffer, Phase, TileProgram, Value
+from dsl.dim import Var, nonneg, product
+from dsl.dtype import bool_
+
+CONTEXT = ir.LiteralStructType([PTR, PTR, I32])  # args, scratch, error
+BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # (context, thread, threads)
+
+
+def scratch_bytes(b: Buffer) -> int:
+    """Bytes of a scratch buffer, rounded up to cache lines with one line spare."""
+    return -(-product(b.shape).const * b.dtype.itemsize // 64) * 64 + 64
+
+
+class PhaseEmitter:
+    """Emits one phase as ``void body(ptr context, i64 thread, i64 threads)``.
+
+    ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it.
+    """
+
+    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: int) -> None:
+        self.program, self.phase, self.width, self.features, self.private = program, phase, lanes, features, private
+        self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
+        self.fn.linkage = "internal"
+        self.b = ir.IRBuilder(self.fn.append_basic_block("entry"))
+        self.scalars: dict[Var, ir.Value] = {}
+        self.tiles: dict[Value, Tile] = {}
+        self.pointers: dict[Buffer, ir.Value] = {}
+        self.terms = Terms(self.b, self.scalars)
+
+    def emit(self) -> ir.Function:
+        """The finished function."""
+        self._arguments()
+        grid = self.phase.grid
+        if not grid:
+            self.block(self.phase.body)
+        else:
+            self._grid()
+        self.b.ret_void()
+        return self.fn
+
+    def _arguments(self) -> None:
+        """Buffer addresses, sizes, private memory."""
+        b = self.b
+        args = b.load(self.fn.args[0], typ=PTR)
+        for n, buffer in enumerate(self.program.buffers):
+            p = b.load(b.gep(args, [I32(n)], source_etype=PTR), typ=PTR, name=buffer.name)
+            self.pointers[buffer] = p
+        for n, v in enumerate(self.program.sizes):
+            self.scalars[v] = b.load(b.gep(args, [I32(len(self.program.buffers) + n)], source_etype=PTR), typ=I64, name=v.name)
+        self.error = b.gep(self.fn.args[0], [I32(0), I32(2)], source_etype=CONTEXT)
+        zero = alloca(b, ir.ArrayType(I8, 64), 64)
+        b.store(ir.Constant(ir.ArrayType(I8, 64), None), zero)
+        self._scratch()
+        self.memory = Memory(b, self.terms, self.pointers, zero)
+
+    def _scratch(self) -> None:
+        b = self.b
+        if self.private:
+            start = b.load(b.gep(self.fn.args[0], [I32(0), I32(1)], source_etype=CONTEXT), typ=PTR)
+            start = b.gep(start, [b.mul(self.fn.args[1], I64(self.private))], source_etype=I8)
+        at = 0
+        for buffer in self.phase.scratch:
+            if self.private:
+                self.pointers[buffer] = b.gep(start, [I64(at)], source_etype=I8)
+            else:
+                self.pointers[buffer] = alloca(b, ir.ArrayType(I8, scratch_bytes(buffer)), 64, buffer.name)
+            at += scratch_bytes(buffer)
+
+    def _grid(self) -> None:
+        """A contiguous share of the grid points, in row-major order."""
+        b = self.b
+        sizes = [self.terms.scalar(e) for _, e in self.phase.grid]
+        total: ir.Value = I64(1)
+        for s in sizes:
+            total = b.mul(total, s)
+        lo = b.sdiv(b.mul(total, self.fn.args[1]), self.fn.args[2])
+        hi = b.sdiv(b.mul(total, b.add(self.fn.args[1], I64(1))), self.fn.args[2])
+
+        def body(point: ir.Value) -> list[ir.Value]:
+            left = point
+            for (v, _), s in reversed(list(zip(self.phase.grid, sizes))):
+                self.scalars[v] = b.urem(left, s)
+                left = b.udiv(left, s)
+            self.block(self.phase.body)
+            return []
+
+        self._loop("point", lo, hi, [], body, False)
+
+    def _loop(self, name: str, lo: ir.Value, hi: ir.Value, inits: list[ir.Value], body: Any, runs: bool) -> list[ir.Value]:
+        """``for name in lo..hi`` carrying registers; tested at the bottom, guarded at the top unless it surely runs."""
+        b, fn = self.b, self.fn
+        before = b.block
+        inside, after = fn.append_basic_block(name), fn.append_basic_block(f"{name}.end")
+        if runs:
+            b.branch(inside)
+        else:
+            b.cbranch(b.icmp_signed("<", lo, hi), inside, after)
+        b.position_at_end(inside)
+        i = b.phi(I64, name)
+        i.add_incoming(lo, before)
+        phis = []
+        for v in inits:
+            phi = b.phi(v.type)
+            phi.add_incoming(v, before)
+            phis.append(phi)
+        self._phis = phis
+        outs = body(i)
+        step = b.add(i, I64(1), flags=["nsw"])
+        last = b.block
+        i.add_incoming(step, last)
+        for phi, v in zip(phis, outs):
+            phi.add_incoming(v, last)
+        b.cbranch(b.icmp_signed("<", step, hi), inside, after)
+        b.position_at_end(after)
+        results = []
+        for v, o in zip(inits, outs):
+            phi = b.phi(v.type)
+            phi.add_incoming(o, last)
+            if not runs:
+                phi.add_incoming(v, before)
+            results.append(phi)
+        return results
+
+    # -- operations --------------------------------------------------------------------------------------------
+    def block(self, block: tile.Block) -> None:
+        """Every operation of a block."""
+        for op in block.ops:
+            getattr(self, f"op_{type(op).__name__.lower()}")(op)
+
+    def shape(self, axes: tuple[Var, ...]) -> Shape:
+        """How a tile with these axes lies in registers."""
+        return shape_of(axes, self.program.lanes, self.width)
+
+    def op_const(self, op: tile.Const) -> None:
+        """A literal."""
+        r = op.results[0]
+        self.tiles[r] = Tile(self.shape(()), r.dtype, {(0,): constant(op.value, r.dtype)})
+
+    def op_iota(self, op: tile.Iota) -> None:
+        """Index values."""
+        r = op.results[0]
+        self.tiles[r] = iota_tile(self.terms, op.term, self.shape(r.axes))
+
+    def op_predicate(self, op: tile.Predicate) -> None:
+        """Index conditions."""
+        r = op.results[0]
+        shape = self.shape(r.axes)
+
+        def one(coord: Coord) -> ir.Value:
+            m = self.memory.mask(op.terms, [], shape, coord)
+            return splat(self.b, m if m is not None else I1(1), shape.width)
+
+        self.tiles[r] = make(shape, bool_, one)
+
+    def op_load(self, op: tile.Load) -> None:
+        """A load."""
+        r = op.results[0]
+        self.tiles[r] = self.memory.load(op, self.shape(r.axes), self.tiles)
+
+    def op_store(self, op: tile.Store) -> None:
+        """A store, over the axes of its value and indices."""
+        axes = set(op.value.axes)
+        for i in (*op.indices, *op.mask):
+            axes |= set(i.axes) if isinstance(i, Value) else {v for v in i.vars if _is_tile(v, self.scalars)}
+        self.memory.store(op, self.shape(tuple(sorted(axes, key=lambda v: v.uid))), self.tiles)
+
+    def op_map(self, op: tile.Map) -> None:
+        """A pointwise operation, register by register."""
+        r = op.results[0]
+        shape = self.shape(r.axes)
+        args = [self.tiles[a] for a in op.args]
+        src = args[-1].dtype
+
+        def one(coord: Coord) -> ir.Value:
+            regs = [a.at(self.b, shape, coord) for a in args]
+            return convert(self.b, regs[0], src, r.dtype) if op.name == "cast" else emit_op(self.b, op.name, regs, src)
+
+        self.tiles[r] = make(shape, r.dtype, one)
+
+    def op_rename(self, op: tile.Rename) -> None:
+        """The same registers under other names."""
+        r, source = op.results[0], self.tiles[op.value]
+        names = dict(op.axes)
+        shape = self.shape(r.axes)
+        order = [names.get(v, v) for v in source.shape.unrolled]
+        regs = {}
+        for coord, v in source.regs.items():
+            env = dict(zip(order, coord))
+            regs[(*(env[a] for a in shape.unrolled), coord[-1])] = v
+        self.tiles[r] = Tile(shape, r.dtype, regs)
+
+    def op_broadcast(self, op: tile.Broadcast) -> None:
+        """Registers repeated along more axes."""
+        r, source = op.results[0], self.tiles[op.value]
+        shape = self.shape(r.axes)
+        self.tiles[r] = make(shape, r.dtype, lambda c: source.at(self.b, shape, c))
+
+    def op_reduce(self, op: tile.Reduce) -> None:
+        """Combine along axes, in the order :func:`codegen.emit.llvm_reduce.emit_reduce` states."""
+        self.tiles.update(zip(op.results, emit_reduce(self.b, op, self.tiles, self.shape)))
+
+    def op_dot(self, op: tile.Dot) -> None:
+        """A dot, by an instruction where one fits."""
+        self.tiles[op.results[0]] = emit_dot(self.b, self.memory, op, self.tiles, self.shape, self.features)
+
+    def op_for(self, op: tile.For) -> None:
+        """A loop; carried tiles become phis."""
+        shapes = [self.shape(v.axes) for v in op.inits]
+        inits = [self.tiles[v].at(self.b, s, c) for v, s in zip(op.inits, shapes) for c in s.coords()]
+        inits = [splat(self.b, v, s.width) for v, s in zip(inits, [s for s in shapes for _ in s.coords()])]
+        lo, hi = self.terms.scalar(op.lo), self.terms.scalar(op.hi)
+
+        def body(i: ir.Value) -> list[ir.Value]:
+            self.scalars[op.var] = i
+            self._bind(op.body.params, shapes, list(self._phis))
+            self.block(op.body)
+            return [splat(self.b, self.tiles[v].at(self.b, s, c), s.width) for v, s in zip(op.body.yields, shapes) for c in s.coords()]
+
+        runs = nonneg(op.hi - op.lo - 1)
+        self._bind(op.results, shapes, self._loop(describe_var(op.var), lo, hi, inits, body, runs))
+
+    def _bind(self, values: tuple[Value, ...], shapes: list[Shape], regs: list[ir.Value]) -> None:
+        at = iter(regs)
+        for v, s in zip(values, shapes):
+            self.tiles[v] = Tile(s, v.dtype, {c: next(at) for c in s.coords()})
+
+    def op_if(self, op: tile.If) -> None:
+        """A guarded block."""
+        cond = self.memory.mask(op.terms, [], self.shape(()), (0,))
+        if cond is None:
+            self.block(op.body)
+            return
+        with self.b.if_then(cond):
+            self.block(op.body)
+
+    def op_prefetch(self, op: tile.Prefetch) -> None:
+        """A prefetch for reading."""
+        offset = self.memory.offset(op.buffer, op.indices)
+        assert offset is not None
+        p = self.memory.pointer(op.buffer, offset)
+        intrinsic(self.b, "llvm.prefetch.p0", ir.VoidType(), [p, I32(0), I32(4 - op.level), I32(1)])
+
+    def op_check(self, op: tile.Check) -> None:
+        """Record the code of a check that fails for any element."""
+        axes = {a for v in op.operands() for a in v.axes} | {v for t in op.mask for v in t.vars if _is_tile(v, self.scalars)}
+        shape = self.shape(tuple(sorted(axes, key=lambda v: v.uid)))
+        b = self.b
+        for coord in shape.coords():
+            v = self.tiles[op.value].at(b, shape, coord)
+            size = splat(b, self.terms.scalar(op.size), shape.width)
+            bad = b.icmp_unsigned(">=", v, size)
+            mask = self.memory.mask(op.mask, [self.tiles[c] for c in op.conds], shape, coord)
+            bad = bad if mask is None else b.and_(bad, splat(b, mask, shape.width))
+            if shape.width:
+                bad = intrinsic(b, f"llvm.vector.reduce.or.v{shape.width}i1", I1, [bad])
+            with b.if_then(bad, likely=False):
+                b.store(I32(op.code), self.error)
+
+
+def _is_tile(v: Var, scalars: dict[Var, Any]) -> bool:
+    return v not in scalars
+
+
+def describe_var(v: Var) -> str:
+    """A block name for a loop."""
+    return v.name.replace(".", "_")

@@ -1,0 +1,68 @@
+"""Reductions of register tiles: along unrolled axes pairwise in order, then along the lanes by halves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from codegen.emit.llvm_ops import RegisterAlgebra
+from codegen.emit.llvm_regs import Coord, Shape, Tile
+from codegen.emit.llvm_types import I32, lanes_of
+from codegen.tile.ir import Reduce, Value, union_axes
+from dsl.carrier import Carrier
+from dsl.dim import Var
+from dsl.dtype import Dtype
+
+State = list[ir.Value]
+
+
+def emit_reduce(b: ir.IRBuilder, op: Reduce, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
+    """The result tiles of a reduction."""
+    states = [tiles[s] for s in op.states]
+    dtypes = [t.dtype for t in states]
+    union = union_axes(*op.states)
+    shape, out = shape_of(union), shape_of(tuple(v for v in union if v not in op.axes))
+    across = shape.lane is not None and shape.lane in op.axes
+    regs: list[dict[Coord, ir.Value]] = [{} for _ in states]
+    for coord in out.coords():
+        env = dict(zip(out.unrolled, coord))
+        parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, env, op.axes, None if across else coord[-1])]
+        state = _tree(b, op.carrier, parts, dtypes)
+        state = _across_lanes(b, op.carrier, state, dtypes, shape.width) if across else state
+        for store, v in zip(regs, state):
+            store[coord] = v
+    return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
+
+
+def _merged(shape: Shape, env: dict[Var, int], gone: tuple[Var, ...], chunk: int | None) -> list[Coord]:
+    """The registers that become one: every coordinate of the axes in ``gone``, every chunk unless one is given."""
+    ranges = [range(v.size) if v in gone else (env[v],) for v in shape.unrolled]
+    return list(itertools.product(*ranges, range(shape.chunks) if chunk is None else (chunk,)))
+
+
+def _combine(b: ir.IRBuilder, carrier: Carrier, x: State, y: State, dtypes: list[Dtype]) -> State:
+    algebra = RegisterAlgebra(b)
+    algebra.lanes = lanes_of(x[0])
+    return [v for v, _ in carrier.combine(algebra, tuple(zip(x, dtypes)), tuple(zip(y, dtypes)))]
+
+
+def _tree(b: ir.IRBuilder, carrier: Carrier, parts: list[State], dtypes: list[Dtype]) -> State:
+    while len(parts) > 1:
+        odd = [parts[-1]] if len(parts) % 2 else []
+        parts = [_combine(b, carrier, parts[n], parts[n + 1], dtypes) for n in range(0, len(parts) - 1, 2)] + odd
+    return parts[0]
+
+
+def _across_lanes(b: ir.IRBuilder, carrier: Carrier, state: State, dtypes: list[Dtype], width: int) -> State:
+    while width > 1:
+        half, odd = width // 2, width % 2
+        if odd:
+            lanes = [[b.extract_element(v, I32(n)) for v in state] for n in range(width)]
+            return _tree(b, carrier, lanes, dtypes)
+        low, high = (ir.Constant(ir.VectorType(I32, half), [I32(n + k) for n in range(half)]) for k in (0, half))
+        x = [b.shuffle_vector(v, v, low) for v in state]
+        y = [b.shuffle_vector(v, v, high) for v in state]
+        state, width = _combine(b, carrier, x, y, dtypes), half
+    return [b.extract_element(v, I32(0)) for v in state]
