@@ -11,7 +11,7 @@ from codegen.emit.llvm_memory import Memory, Terms, iota_tile
 from codegen.emit.llvm_ops import emit_op
 from codegen.emit.llvm_reduce import emit_reduce
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
-from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, alloca, constant, convert, intrinsic, splat
+from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
 from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import Var, nonneg, product
@@ -36,7 +36,7 @@ class PhaseEmitter:
         self.program, self.phase, self.width, self.features, self.private = program, phase, lanes, features, private
         self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
-        self.b = ir.IRBuilder(self.fn.append_basic_block("entry"))
+        self.b = Builder(self.fn.append_basic_block("entry"), features)
         self.scalars: dict[Var, ir.Value] = {}
         self.tiles: dict[Value, Tile] = {}
         self.pointers: dict[Buffer, ir.Value] = {}

@@ -1,12 +1,16 @@
 """LLVM types of our dtypes, constants, and the conversions between dtypes.
 
-Low-precision floats travel as integers of their width (f16 as ``half``): nothing is computed in them, they are only
-loaded, converted and stored.
+Low-precision floats travel as integers of their width: nothing is computed in them, they are only loaded, converted and stored.
+A conversion uses the machine's instruction where the builder's instruction sets have one, and integer arithmetic otherwise, so that
+no target calls a library for it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -16,10 +20,24 @@ from dsl.errors import InternalError
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
-_FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType(), "f16": ir.HalfType()}
+_FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType()}
+_HALF = ir.HalfType()
+_CONVERTS_HALF = frozenset({"f16c", "neon"})  # instruction sets that convert between f16 and f32
 
 
-class _Named(ir.Type):
+class Builder(ir.IRBuilder):  # type: ignore[misc]
+    """llvmlite's builder, which knows the machine's instruction sets as well."""
+
+    def __init__(self, block: ir.Block, features: Iterable[str] = ()) -> None:
+        super().__init__(block)
+        self.features = frozenset(features)
+
+
+def _has_half(b: ir.IRBuilder) -> bool:
+    return bool(_CONVERTS_HALF & getattr(b, "features", frozenset()))
+
+
+class _Named(ir.Type):  # type: ignore[misc]
     """A type that LLVM has and llvmlite does not spell."""
 
     def __init__(self, name: str) -> None:
@@ -66,7 +84,7 @@ def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
     """A literal of ``d``, splatted over ``lanes``."""
     t = scalar_type(d)
     if d == f16:
-        c = ir.Constant(t, float(value))
+        c = ir.Constant(t, _f16_bits(float(value)))
     elif d == bf16:
         c = ir.Constant(t, _bf16_bits(float(value)))
     elif d.is_float and not d.is_low:
@@ -81,6 +99,14 @@ def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
 def _bf16_bits(x: float) -> int:
     bits: int = struct.unpack("<I", struct.pack("<f", x))[0]
     return 0x7FC0 if x != x else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
+def _f16_bits(x: float) -> int:
+    try:
+        bits: int = struct.unpack("<H", struct.pack("<e", x))[0]
+    except OverflowError:
+        return 0xFC00 if x < 0 else 0x7C00
+    return bits
 
 
 def alloca(b: ir.IRBuilder, t: ir.Type, align: int = 8, name: str = "") -> ir.Value:
@@ -124,7 +150,7 @@ def mangle(t: ir.Type) -> str:
         return f"v{t.count}{mangle(t.element)}"
     if isinstance(t, ir.IntType):
         return f"i{t.width}"
-    return {"float": "f32", "double": "f64", "half": "f16", "ptr": "p0"}[str(t)]
+    return {"float": "f32", "double": "f64", "ptr": "p0"}[str(t)]
 
 
 def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
@@ -156,21 +182,30 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
 
 def _raise(b: ir.IRBuilder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
     """A low-precision float as f32; exact."""
-    f = vector(_FLOATS["f32"], n)
+    f, wide = vector(_FLOATS["f32"], n), vector(I32, n)
     if src == f16:
-        return b.fpext(v, f)
-    wide = vector(I32, n)
+        return b.fpext(b.bitcast(v, vector(_HALF, n)), f) if _has_half(b) else _raise_half(b, b.zext(v, wide), wide, f)
     if src == bf16:
         return b.bitcast(b.shl(b.zext(v, wide), int_const(wide, 16)), f)
     if src == f8e5m2:
         half = vector(I16, n)
-        return b.fpext(b.bitcast(b.shl(b.zext(v, half), int_const(half, 8)), vector(_FLOATS["f16"], n)), f)
+        return _raise(b, b.shl(b.zext(v, half), int_const(half, 8)), f16, n)
     return _raise_e4m3(b, b.zext(v, wide), wide, f)
+
+
+def _raise_half(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
+    """Five exponent bits (bias 15), ten mantissa bits: place the fields at f32's, rescale by 2**112, and restore infinities and NaN."""
+    c = partial(int_const, wide)
+    magnitude = b.and_(u, c(0x7FFF))
+    scaled = b.bitcast(b.fmul(b.bitcast(b.shl(magnitude, c(13)), f), constant(2.0 ** 112, f32, lanes_of(u))), wide)
+    special = b.icmp_unsigned(">=", magnitude, c(0x7C00))
+    value = b.select(special, b.or_(scaled, c(0x7F800000)), scaled)
+    return b.bitcast(b.or_(value, b.shl(b.and_(u, c(0x8000)), c(16))), f)
 
 
 def _raise_e4m3(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
     """Four exponent bits (bias 7), three mantissa bits, no infinity: place the fields at f32's and rescale by 2**120."""
-    c = lambda x: int_const(wide, x)  # noqa: E731
+    c = partial(int_const, wide)
     magnitude = b.bitcast(b.shl(b.and_(u, c(0x7F)), c(20)), f)
     scale = constant(2.0 ** 120, f32, lanes_of(u))
     scaled = b.bitcast(b.fmul(magnitude, scale), wide)
@@ -181,40 +216,52 @@ def _raise_e4m3(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.V
 
 def _lower(b: ir.IRBuilder, v: ir.Value, dst: Dtype, n: int) -> ir.Value:
     """An f32 rounded to nearest even to a low-precision float."""
-    if dst == f16:
-        return b.fptrunc(v, vector(_FLOATS["f16"], n))
+    narrow = vector(ir.IntType(dst.bits), n)
+    if dst == f16 and _has_half(b):
+        return b.bitcast(b.fptrunc(v, vector(_HALF, n)), narrow)
     wide = vector(I32, n)
     u = b.bitcast(v, wide)
-    c = lambda x: int_const(wide, x)  # noqa: E731
-    if dst == bf16:
-        odd = b.and_(b.lshr(u, c(16)), c(1))
-        rounded = b.lshr(b.add(u, b.add(odd, c(0x7FFF))), c(16))
-        quiet = b.select(b.fcmp_unordered("uno", v, v), c(0x7FC0), rounded)
-        return b.trunc(quiet, vector(I16, n))
-    bits, bias, top = (3, 7, 0x7E) if dst == f8e4m3 else (2, 15, 0x7B)
-    return b.trunc(_round_fp8(b, v, u, wide, bits, bias, top, 0x7F if dst == f8e4m3 else 0x7C), vector(I8, n))
+    c = partial(int_const, wide)
+    if dst != bf16:
+        return b.trunc(_round(b, v, u, _FORMATS[dst]), narrow)
+    odd = b.and_(b.lshr(u, c(16)), c(1))
+    rounded = b.lshr(b.add(u, b.add(odd, c(0x7FFF))), c(16))
+    quiet = b.select(b.fcmp_unordered("uno", v, v), c(0x7FC0), rounded)
+    return b.trunc(quiet, narrow)
 
 
-def _round_fp8(b: ir.IRBuilder, v: ir.Value, u: ir.Value, wide: ir.Type, bits: int, bias: int, top: int, over: int) -> ir.Value:
-    """Round the magnitude to ``bits`` mantissa bits; denormals by adding a power of two whose ulp is the format's least step.
+@dataclass(frozen=True)
+class _Format:
+    """A small float: width, bits of its mantissa, bias of its exponent, its largest finite pattern, what lies above that, and NaN."""
 
-    ``top`` is the largest finite pattern; above it (after rounding) the result is ``over``: NaN for e4m3, infinity for e5m2.
-    """
-    n = lanes_of(u)
-    c = lambda x: int_const(wide, x)  # noqa: E731
+    width: int
+    mantissa: int
+    bias: int
+    top: int
+    over: int
+    nan: int
+
+
+_FORMATS = {f16: _Format(16, 10, 15, 0x7BFF, 0x7C00, 0x7E00), f8e4m3: _Format(8, 3, 7, 0x7E, 0x7F, 0x7F), f8e5m2: _Format(8, 2, 15, 0x7B, 0x7C, 0x7F)}
+
+
+def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value:
+    """Round the f32 ``v`` with bits ``u``; denormals by adding a power of two whose ulp is the format's least step."""
+    n, wide = lanes_of(u), u.type
+    c = partial(int_const, wide)
     mag = b.and_(u, c(0x7FFFFFFF))
-    shift = 23 - bits
+    shift = 23 - form.mantissa
     odd = b.and_(b.lshr(mag, c(shift)), c(1))
-    normal = b.sub(b.lshr(b.add(mag, b.add(odd, c((1 << (shift - 1)) - 1))), c(shift)), c((127 - bias) << bits))
-    magic = 2.0 ** (1 - bias - bits + 23)
+    normal = b.sub(b.lshr(b.add(mag, b.add(odd, c((1 << (shift - 1)) - 1))), c(shift)), c((127 - form.bias) << form.mantissa))
+    magic = 2.0 ** (1 - form.bias - form.mantissa + 23)
     small = b.fadd(b.bitcast(mag, vector(_FLOATS["f32"], n)), constant(magic, f32, n))
     denormal = b.sub(b.bitcast(small, wide), c(struct.unpack("<I", struct.pack("<f", magic))[0]))
-    is_small = b.icmp_unsigned("<", mag, c((127 - bias + 1) << 23))
+    is_small = b.icmp_unsigned("<", mag, c((127 - form.bias + 1) << 23))
     value = b.select(is_small, denormal, normal)
-    value = b.select(b.icmp_signed(">", value, c(top)), c(over), value)
-    value = b.select(b.icmp_unsigned(">", mag, c(0x7F800000)), c(0x7F), value)
-    return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(24)))
+    value = b.select(b.icmp_signed(">", value, c(form.top)), c(form.over), value)
+    value = b.select(b.icmp_unsigned(">", mag, c(0x7F800000)), c(form.nan), value)
+    return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(32 - form.width)))
 
 
-__all__ = ["I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle",
+__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle",
            "memory_type", "named_type", "scalar_type", "splat", "vector"]

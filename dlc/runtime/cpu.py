@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import functools
 import re
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 
 from codegen.target import Target
 from dlc.runtime.device import host_features
+from dlc.runtime.elf import undefined_symbols
 from dsl.errors import InternalError
 
+_LINKER = frozenset({"_GLOBAL_OFFSET_TABLE_"})  # made by the linker itself
 _LIVE: list[Any] = []  # engines own the code that callers hold the addresses of
 
 
@@ -93,9 +96,38 @@ def assembly(text: str, target: Target) -> str:
     return str(machine.emit_assembly(_optimized(text, machine)))
 
 
+@functools.cache
+def _known(name: str) -> bool:
+    """Whether the linker will find a symbol: made by itself, in this process, or in the C library's mathematics, which are then added."""
+    if name in _LINKER or llvm.address_of_symbol(name):
+        return True
+    function = getattr(_maths_library(), name, None)
+    if function is not None:
+        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    return function is not None
+
+
+@functools.cache
+def _maths_library() -> Any | None:
+    """The C library's mathematics, which a process may have loaded privately; generated code calls few of its functions (fmod)."""
+    try:
+        return ctypes.CDLL("libm.so.6")
+    except OSError:
+        found = ctypes.util.find_library("m")
+        return ctypes.CDLL(found) if found else None
+
+
 def load_object(code: bytes, target: Target, entry: str) -> int:
-    """Link object code into this process; returns the address of ``entry``."""
+    """Link object code into this process; returns the address of ``entry``.
+
+    Raises:
+        InternalError: the code calls something that this process does not have. (The linker would leave a null address to jump to.)
+    """
     machine = _machine(target)
+    missing = [name for name in undefined_symbols(code) if not _known(name)]
+    if missing:
+        raise InternalError(f"the code of {entry} for {target.name} needs {', '.join(missing)}, which this process does not have",
+                            "an operation was emitted that the target has no instructions for")
     empty = llvm.parse_assembly("")
     empty.triple = target.triple
     engine = llvm.create_mcjit_compiler(empty, machine)
