@@ -32,6 +32,7 @@ from dsl.dim import Term, as_term
 from dsl.errors import DlcError, TargetError, UserError
 from dsl.expr import Tensor
 from dsl.nest import Nest
+from dsl.order import order_class
 from dsl.program import Program
 from dsl.stages import build_nest
 
@@ -97,6 +98,11 @@ class Plan:
         if self.request.scheduler is not None:
             return self.request.scheduler(self.unscheduled)
         return default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
+
+    @cached_property
+    def order(self) -> str:
+        """The order of every reduction whose order shows in the bits, a line each; equal texts mean equal bits on one target."""
+        return order_class(self.nest)
 
     @cached_property
     def tile(self) -> TileProgram:
