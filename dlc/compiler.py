@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from time import perf_counter
 
 import llvmlite
 import torch
 
 from codegen.emit.llvm import CpuModule, emit_llvm
 from codegen.heuristics import Decisions, default_schedule
-from codegen.lower import lower
+from codegen.pipelines import Made, make_tile
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
 from dlc import cache, records
@@ -105,17 +106,25 @@ class Plan:
         return order_class(self.nest)
 
     @cached_property
-    def tile(self) -> TileProgram:
-        """The tile program.
+    def made(self) -> Made:
+        """The tile program, verified, with the time of each step.
 
         Raises:
-            UserError: the definition is nested too deeply.
+            UserError: the definition is nested too deeply, an access can leave its buffer, or parallel points may meet.
         """
         try:
-            return lower(self.nest, self.strides, _symbol(self.program.name))
+            made = make_tile(self.nest, self.strides, _symbol(self.program.name), self.request.target, every=settings().verify_all, clock=perf_counter)
         except RecursionError as e:
             raise UserError(f"an expression of {self.program.name} is nested too deeply to compile", "the compiler walks it recursively",
                             "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
+        for note in made.notes:
+            warnings.warn(f"dlc: {note}", stacklevel=2)
+        return made
+
+    @property
+    def tile(self) -> TileProgram:
+        """The tile program."""
+        return self.made.program
 
     @cached_property
     def module(self) -> CpuModule:

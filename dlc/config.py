@@ -22,6 +22,7 @@ VARIABLES: dict[str, str] = {
     "DLC_CACHE_DIR": "where compiled kernels, tuning records and the measured limits of this machine are kept (default: dlc in the user's cache directory)",
     "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, x86-64-avx512, aarch64-neon",
     "DLC_RECORDS": "whether kernels are compiled with the choices that tuning has recorded: on (default) or off",
+    "DLC_VERIFY": "when kernels are verified: once, before they are emitted (default), or all, after every pass of the compiler too",
     "DLC_JOBS": "how many processes compile at a time while tuning (default: one for each core this process may use)",
 }
 
@@ -35,12 +36,14 @@ class Settings:
         target: see DLC_TARGET; empty for the best of this machine.
         records: see DLC_RECORDS.
         jobs: see DLC_JOBS.
+        verify_all: see DLC_VERIFY.
     """
 
     cache_dir: Path
     target: str = ""
     records: bool = True
     jobs: int = 1
+    verify_all: bool = False
 
 
 def settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -50,7 +53,8 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         UserError: a variable has a value that it may not have.
     """
     env = os.environ if environment is None else environment
-    return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()))
+    return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()),
+                    _choice(env, "DLC_VERIFY", ("once", "all")) == "all")
 
 
 def given() -> dict[str, str]:
@@ -80,6 +84,13 @@ def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
     if value:
         _refuse(env, name, f"{_YES[-1]} or {_NO[-1]}")
     return default
+
+
+def _choice(env: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+    value = env.get(name, "").strip().lower() or words[0]
+    if value not in words:
+        _refuse(env, name, " or ".join(words))
+    return value
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
+from codegen.tile.decide import counterexample
 from codegen.tile.ir import Broadcast, Const, Iota, Load, Map, Predicate, Rename, Store, Value
 from dsl.dim import Div, MinMax, Mod, Term, Var, nonneg
 from dsl.errors import BoundsError, InternalError
@@ -26,7 +28,7 @@ def check_access(op: Load | Store, facts: Sequence[Term]) -> None:
             if not (_at_least_zero(index, op.conds) and _below(index, size, op.conds)):
                 raise InternalError(f"{op.buffer.name}: the data-dependent index {index!r} of dimension {dim} is not guarded", loc=op.loc)
         elif not (holds(index, known) and holds(size - 1 - index, known)):
-            _fail(op, dim, index, size, known)
+            _settle(op, dim, index, size, known)
 
 
 def holds(t: Term, facts: Sequence[Term]) -> bool:
@@ -144,16 +146,31 @@ def _below(v: Value, size: Term, conds: Sequence[Value]) -> bool:
 
 
 # -- counterexamples -----------------------------------------------------------------------------------------------
-def _fail(op: Load | Store, dim: int, index: Term, size: Term, facts: Sequence[Term]) -> None:
-    verb = "write" if isinstance(op, Store) else "read"
-    what = f"{verb} of {op.buffer.name} at `{index}` in dimension {dim} of size {size}"
-    found = witness(index, size, facts)
-    if found is None:
-        known = ", ".join(map(str, facts)) or "nothing"
-        raise InternalError(f"cannot prove the {what} in bounds", f"known to be >= 0: {known}", loc=op.loc)
+def _settle(op: Load | Store, dim: int, index: Term, size: Term, facts: Sequence[Term]) -> None:
+    """Look at every point, or at many, and raise unless all are inside."""
+    decided = True
+    for need in (index, size - 1 - index):
+        found = counterexample(need, facts)
+        if isinstance(found, Mapping):
+            _refuse(op, dim, index, size, found)
+        decided = decided and found is True
+    if decided:
+        return
+    tried = witness(index, size, facts)
+    if tried is not None:
+        _refuse(op, dim, index, size, tried)
+    known = ", ".join(map(str, facts)) or "nothing"
+    raise InternalError(f"cannot prove the {_what(op, dim, index, size)} in bounds", f"known to be >= 0: {known}", loc=op.loc)
+
+
+def _what(op: Load | Store, dim: int, index: Term, size: Term) -> str:
+    return f"{'write' if isinstance(op, Store) else 'read'} of {op.buffer.name} at `{index}` in dimension {dim} of size {size}"
+
+
+def _refuse(op: Load | Store, dim: int, index: Term, size: Term, found: Mapping[Var, int]) -> NoReturn:
     values = ", ".join(f"{v} = {n}" for v, n in found.items())
     reason = f"for {values} the index is {index.eval(found)}, outside [0, {size.eval(found)})"
-    raise BoundsError(f"{what} is out of bounds", reason, loc=op.loc)
+    raise BoundsError(f"{_what(op, dim, index, size)} is out of bounds", reason, loc=op.loc)
 
 
 def witness(index: Term, size: Term, facts: Sequence[Term]) -> dict[Var, int] | None:

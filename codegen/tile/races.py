@@ -2,18 +2,30 @@
 
 Two points that touch one element would have equal indices in every dimension. An index ``c*v + rest`` in which ``c`` exceeds all
 that the rest can vary by gives ``v`` away (the argument of mixed-radix numbers); a quotient and a remainder of one number give the number.
-What is found equal counts as constant in the next round. A race is possible when some variable is never found.
+What is found equal counts as constant in the next round. Where some variable is never found, every point is looked at if the sizes are
+numbers (:mod:`codegen.tile.decide`): either no two meet after all, or two that do are named. What is left is :class:`UndecidedRace`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from codegen.tile.bounds import holds
+from codegen.tile.decide import Env, box, inside
 from codegen.tile.ir import Load, Store, Value
-from dsl.dim import Atom, Div, Mod, Term, Var, as_term, floordiv
+from dsl.dim import INF, Atom, Div, Mod, Term, Var, as_term, floordiv
 from dsl.errors import RaceError
+
+
+class UndecidedRace(RaceError):
+    """Neither a proof that the points of a phase write disjoint elements, nor two points that meet; ``phase`` can be run serially."""
+
+    phase: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,35 +45,119 @@ def check_phase(name: str, grid: Sequence[Var], accesses: Sequence[Access]) -> N
     """Refuse a phase two points of which touch the same element, one of them writing.
 
     Raises:
-        RaceError: names the grid variables that the indices do not determine.
+        RaceError: names two points that meet.
+        UndecidedRace: no two such points were found, and no proof that there are none.
     """
     for n, a in enumerate(accesses):
         for b in accesses[n:]:
             if a.op.buffer is not b.op.buffer or not (isinstance(a.op, Store) or isinstance(b.op, Store)):
                 continue
+            store, other = (a, b) if isinstance(a.op, Store) else (b, a)
             loose = undetermined(a, b, grid)
             if loose and not _apart(a, b):
-                _refuse(name, a if isinstance(a.op, Store) else b, loose)
+                _settle(name, store, other, loose, grid, frozenset())
 
 
 def check_lanes(access: Access, lanes: Iterable[Var]) -> None:
     """Refuse a store two elements of which go to one place.
 
     Raises:
-        RaceError: names the tile axes that the indices do not determine.
+        RaceError: names two elements, by tile axes, that do.
+        UndecidedRace: no two such elements were found, and no proof that there are none.
     """
     lanes = list(lanes)
-    others = {v for t in access.terms if t is not None for v in t.vars} - set(lanes)
-    loose = undetermined(access, access, lanes, frozenset(others))
+    others = frozenset({v for t in (*access.terms, *access.facts) if t is not None for v in t.vars} - set(lanes))
+    loose = undetermined(access, access, lanes, others)
     if loose:
-        _refuse("one store", access, loose)
+        _settle("one store", access, access, loose, lanes, others)
 
 
-def _refuse(where: str, access: Access, loose: Sequence[Var]) -> None:
-    op, names = access.op, ", ".join(f"`{v}`" for v in loose)
+def _settle(where: str, store: Access, other: Access, loose: Sequence[Var], apart: Sequence[Var], same: frozenset[Var]) -> None:
+    """Look at every point, and raise unless no two meet that differ in ``apart`` and agree in ``same``."""
+    names = ", ".join(f"`{v}`" for v in loose)
+    op = store.op
+    title = f"{where}: different {names} may write the same element of {op.buffer.name}"
     at = f"{op.buffer.name}[{', '.join(str(i) for i in op.indices)}]"
-    raise RaceError(f"{where}: different {names} may write the same element of {op.buffer.name}", f"the write is to {at}",
-                    "reduce over the axis, or run it serially", loc=op.loc)
+    met = meeting(store, other, apart, same)
+    if met is None:
+        return
+    if met:
+        verb = "write" if isinstance(other.op, Store) else "write and read"
+        raise RaceError(title, f"{met} both {verb} {at}" if verb == "write" else f"{met} {verb} {at}",
+                        "reduce over the axis, or run it serially", loc=op.loc)
+    undecided = UndecidedRace(title, f"the write is to {at}", "reduce over the axis, or run it serially", loc=op.loc)
+    undecided.phase = where
+    raise undecided
+
+
+def meeting(store: Access, other: Access, apart: Sequence[Var], same: frozenset[Var]) -> str | None:
+    """Two points that touch one element, as text; None when there are none, empty when that is not decided.
+
+    The points differ in one of the variables ``apart`` and agree in all of ``same``.
+    """
+    found = [_touched(x, {*apart, *same}) for x in (store, other)]
+    if any(f is None for f in found):
+        return ""
+    (grid, element, held), (grid2, element2, held2) = found  # type: ignore[misc]
+    if not held.any() or not held2.any():
+        return None
+    common = sorted(same, key=lambda v: v.uid)
+    places, places2 = (np.broadcast_to(e * _points(common, g) + _number(common, g), h.shape)[h] for e, g, h in
+                       ((element, grid, held), (element2, grid2, held2)))
+    owner, owner2 = (np.broadcast_to(_number([*apart, *common], g), h.shape)[h] for g, h in ((grid, held), (grid2, held2)))
+    every = np.unique(np.concatenate([places, places2])) if max(places.max(), places2.max()) >= _SLOTS else None
+    if every is not None:
+        places, places2 = np.searchsorted(every, places), np.searchsorted(every, places2)
+    writer = np.full(int(max(places.max(), places2.max())) + 1, -1)
+    writer[places] = owner
+    last = writer[places2]
+    clash = (last >= 0) & (last != owner2)
+    if not clash.any():
+        return None
+    at = int(np.argmax(clash))
+    return " and ".join(_say(apart, _unnumber(int(n), [*apart, *common])) for n in (last[at], owner2[at]))
+
+
+_SLOTS = 1 << 22
+
+
+def _touched(x: Access, needed: Iterable[Var]) -> tuple[Env, np.ndarray, np.ndarray] | None:
+    """(the box of an access, the element at each point, where it runs); None when that is not known."""
+    terms = [t for t in x.terms if t is not None]
+    if len(terms) != len(x.terms) or not all(s.is_const for s in x.op.buffer.shape):
+        return None
+    grid = box({*needed, *(v for t in (*terms, *x.facts) for v in t.vars)})
+    if grid is None:
+        return None
+    held = inside(x.facts, grid)
+    element = np.zeros([1] * held.ndim, np.int64)
+    for t, n in zip(terms, x.op.buffer.shape):
+        element = element * n.const + t.eval(grid)
+    return grid, np.asarray(np.where(held, element, 0)), held
+
+
+def _number(order: Sequence[Var], grid: Env) -> np.ndarray:
+    """The point of some variables as one number."""
+    out = np.zeros([1] * len(grid), np.int64)
+    for v in order:
+        out = out * grid[v].size + grid[v]
+    return out
+
+
+def _points(order: Sequence[Var], grid: Env) -> int:
+    return math.prod(grid[v].size for v in order)
+
+
+def _unnumber(n: int, order: Sequence[Var]) -> dict[Var, int]:
+    values: dict[Var, int] = {}
+    for v in reversed(order):
+        assert v.extent is not None
+        n, values[v] = divmod(n, int(v.extent.bounds[1]))
+    return values
+
+
+def _say(order: Sequence[Var], values: Mapping[Var, int]) -> str:
+    return f"({', '.join(f'{v} = {values[v]}' for v in order)})"
 
 
 def undetermined(a: Access, b: Access, unknown: Sequence[Var], fixed: frozenset[Var] = frozenset()) -> list[Var]:
@@ -72,10 +168,11 @@ def undetermined(a: Access, b: Access, unknown: Sequence[Var], fixed: frozenset[
     # A variable of the point's own work may be found too, and then helps: in 4*i + g the tile axis i comes first.
     others = sorted({v for s, t in pairs for v in s.vars & t.vars if v.kind == "axis"} - known - set(wanted), key=lambda v: v.uid)
     left = [*wanted, *others]
-    progress = True
-    while progress and not known.issuperset(wanted):
-        found = [v for v in left if any(_gives_away(v, s, t, a, b, known) for s, t in pairs)]
-        progress = bool(found)
+    while not known.issuperset(wanted):
+        found = [v for v in left if any(_by_ranges(v, s, t, known) for s, t in pairs)]
+        found = found or list(islice((v for v in left if any(_by_facts(v, s, t, a, b, known) for s, t in pairs)), 1))
+        if not found:
+            break
         left = [v for v in left if v not in found]
         known |= set(found)
     return [v for v in wanted if v not in known]
@@ -86,54 +183,51 @@ def _pinned(v: Var, facts: Sequence[Term]) -> bool:
 
 
 # -- one variable from one dimension -------------------------------------------------------------------------------
-def _gives_away(v: Var, s: Term, t: Term, a: Access, b: Access, known: set[Var]) -> bool:
-    coef = s.coef_term(v)
-    if coef is None or coef == 0 or coef != t.coef_term(v):
+def _by_ranges(v: Var, s: Term, t: Term, known: set[Var]) -> bool:
+    """Whether ``s == t`` makes ``v`` equal: its coefficient exceeds all that the rest of either index can differ by."""
+    coef = _coefficient(v, s, t)
+    if coef is None or not coef.is_const:
+        return False
+    left, right = _rests(s - coef * as_term(v), t - coef * as_term(v), known)
+    (lo, hi), (lo2, hi2) = left.bounds, right.bounds
+    return max(hi - lo2, hi2 - lo) < abs(coef.const)
+
+
+def _by_facts(v: Var, s: Term, t: Term, a: Access, b: Access, known: set[Var]) -> bool:
+    """The same by proof: symbolic coefficients, and ranges that other variables limit."""
+    coef = _coefficient(v, s, t)
+    if coef is None:
         return False
     step = coef if holds(coef, ()) else -coef
-    for tight in (False, True):
-        ends = [_ends(x - coef * as_term(v), access.facts, known, tight) for x, access in ((s, a), (t, b))]
-        if any(e is None for e in ends):
+    left, right = _rests(s - coef * as_term(v), t - coef * as_term(v), known)
+    lo, lo2 = left.bounds[0], right.bounds[0]
+    if lo > -INF and lo2 > -INF and (coef.is_const or not lo and not lo2):
+        if not holds(step - 1 - left + int(lo2), a.facts):
             return False
-        spans = [high[1] - low[0] for high in ends for low in ends]  # type: ignore[index]
-        if all(holds(step - 1 - span, ()) for span in spans):
-            return True
-    return False
+        return (a is b and left == right) or holds(step - 1 - right + int(lo), b.facts)
+    fresh = {x: as_term(Var(x.name, x.extent)) for x in _loose(b, right, known)}
+    right = right.subs(fresh)
+    facts = [*a.facts, *(f.subs(fresh) for f in b.facts)]
+    return holds(step - 1 - left + right, facts) and holds(step - 1 - right + left, facts)
 
 
-def _ends(t: Term, facts: Sequence[Term], known: set[Var], tight: bool) -> tuple[Term, Term] | None:
-    """Least and greatest value over the variables that are neither known nor sizes; None when it is not affine in one."""
-    low = high = t
-    while True:
-        v = next((v for v in (low.vars | high.vars) if v.kind == "axis" and v not in known), None)
-        if v is None:
-            return low, high
-        last = _last(v, facts, tight)
-        below, above = _at_end(low, v, last, least=True), _at_end(high, v, last, least=False)
-        if below is None or above is None:
-            return None
-        low, high = below, above
+def _coefficient(v: Var, s: Term, t: Term) -> Term | None:
+    """The factor of ``v`` in both terms, when they are affine in it and agree."""
+    coef = s.coef_term(v)
+    return None if coef is None or coef == 0 or coef != t.coef_term(v) else coef
 
 
-def _at_end(t: Term, v: Var, last: Term | None, least: bool) -> Term | None:
-    coef = t.coef_term(v)
-    if coef is None or last is None:
-        bounds = t.bounds
-        end = bounds[0] if least else bounds[1]
-        return as_term(int(end)) if abs(end) < 1 << 62 else None
-    if holds(coef, ()):
-        return t.subs({v: 0 if least else last})
-    return t.subs({v: last if least else 0}) if holds(-coef, ()) else None
+def _rests(s: Term, t: Term, known: set[Var]) -> tuple[Term, Term]:
+    """Both terms without the parts that they share and that are equal for both points."""
+    alike = {m for m, c in s.parts.items() if t.parts.get(m) == c and all(v in known or v.kind == "dim" for v in Term({m: c}, 0).vars)}
+    if not alike:
+        return s, t
+    return Term({m: c for m, c in s.parts.items() if m not in alike}, s.const), Term({m: c for m, c in t.parts.items() if m not in alike}, t.const)
 
 
-def _last(v: Var, facts: Sequence[Term], tight: bool) -> Term | None:
-    """The greatest value of ``v``: from its extent, or (``tight``) from a fact that bounds it by sizes alone."""
-    if tight:
-        for f in facts:
-            limit = f + as_term(v)
-            if f.coef(v) == -1 and all(x.kind == "dim" for x in limit.vars):
-                return limit
-    return None if v.extent is None else v.extent - 1
+def _loose(x: Access, rest: Term, known: set[Var]) -> set[Var]:
+    """The variables of an access whose values need not be those of the other point."""
+    return {v for t in (rest, *x.facts) for v in t.vars if v.kind == "axis" and v not in known}
 
 
 # -- numbers that are stored in pieces -----------------------------------------------------------------------------

@@ -178,11 +178,12 @@ class _Checker:
         self.result(op, axes, op.buffer.dtype)
 
     def store(self, op: Store, scope: _Scope) -> None:
-        """The value's, masks' and conditions' axes are among those of the indices, each of which decides where it goes."""
+        """The value's, masks' and conditions' axes, if of more than one point, are among those of the indices, each of which decides where it goes."""
         axes = self.access(op, scope)
         if op.buffer.scope == "input":
             _fail(f"store to the input {op.buffer.name}", op)
         beyond = (set(op.value.axes) | self.axes((*op.mask, *op.conds), scope, op)) - axes
+        beyond = {v for v in beyond if v.extent != 1}
         if beyond or op.value.dtype != op.buffer.dtype:
             _fail(f"cannot store {op.value!r} of {op.value.dtype} to {op.buffer.name} of {op.buffer.dtype}"
                   f": axes {_names(beyond)} are not in its indices", op)
