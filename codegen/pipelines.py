@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from codegen.lower import lower
+from codegen.lower import lower as _lower
 from codegen.passes.serialize import serialize
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
@@ -77,7 +77,7 @@ def make_tile(nest: Nest, strides: Mapping[Tensor, tuple[Term, ...]], name: str,
         now = clock()
         seconds[step], start = now - start, now
 
-    program = lower(nest, dict(strides), name)
+    program = _lower(nest, dict(strides), name)
     done("lower")
     for p in passes_of(target):
         if every:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index
 from codegen.tile.ir import Check, Iota, Load, Predicate, Rename, Slot, Value, tile_axes_of, union_axes
 from dsl.dim import Term, Var, as_term
@@ -18,11 +20,27 @@ _AS_NONNEG = {
 
 
 def lower_value(cx: Context, e: Expr, p: Placed) -> Value:
-    """The tile of ``e`` over the tile axes it depends on; equal expressions in one scope are emitted once."""
-    key = cx.key(e, p)
-    if key not in cx.memo:
-        cx.memo[key] = _lower(cx, e, p)
-    return cx.memo[key]
+    """The tile of ``e`` over the tile axes it depends on; equal expressions in one scope are emitted once.
+
+    Operands come before their users, so that however deep an expression is, only selections nest calls.
+    """
+    for node in _pending(cx, e, p):
+        cx.memo[cx.key(node, p)] = _lower(cx, node, p)
+    return cx.memo[cx.key(e, p)]
+
+
+def _pending(cx: Context, root: Expr, p: Placed) -> Iterator[Expr]:
+    """What is not emitted yet of an expression, operands first; what a selection or an index condition does with its own is left to it."""
+    stack: list[tuple[Expr, bool]] = [(root, False)]
+    while stack:
+        e, ready = stack.pop()
+        if cx.key(e, p) in cx.memo:
+            continue
+        if ready or not e.args or isinstance(e, Where) or index_condition(e) is not None:
+            yield e
+            continue
+        stack.append((e, True))
+        stack.extend((a, False) for a in reversed(e.args))
 
 
 def _lower(cx: Context, e: Expr, p: Placed) -> Value:

@@ -33,6 +33,7 @@ def test_levels_are_made_on_request():
     plan = product.plan(*arguments())
     assert plan.program.outputs[0].shape[0] == 37
     assert plan.nest.stages and plan.tile.phases and "define" in plan.module.text
+    assert plan.made.seconds["lower"] > 0 and plan.made.seconds["verify"] > 0 and not plan.made.notes
 
 
 def test_every_decision_met_gives_the_same_result():

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_defaults() -> None:
     s = settings({})
     assert s.cache_dir == Path.home() / ".cache" / "dlc"
-    assert (s.target, s.records, s.jobs) == ("", True, cpus())
+    assert (s.target, s.records, s.jobs, s.verify_all) == ("", True, cpus(), False)
+    assert settings({"DLC_VERIFY": "all"}).verify_all
 
 
 def test_values_are_read() -> None:
@@ -25,7 +26,7 @@ def test_values_are_read() -> None:
     assert settings({"XDG_CACHE_HOME": "/b"}).cache_dir == Path("/b/dlc")
 
 
-@pytest.mark.parametrize("name, value", [("DLC_RECORDS", "perhaps"), ("DLC_JOBS", "0"), ("DLC_JOBS", "many")])
+@pytest.mark.parametrize("name, value", [("DLC_RECORDS", "perhaps"), ("DLC_JOBS", "0"), ("DLC_JOBS", "many"), ("DLC_VERIFY", "never")])
 def test_nonsense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(UserError, match=name):
         settings({name: value})

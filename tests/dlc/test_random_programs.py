@@ -7,7 +7,6 @@ import torch
 from codegen.heuristics import default_schedule
 from codegen.lower import lower
 from codegen.tile.verify import verify
-from dlc import errors
 from dlc.kernel import Kernel
 from dlc.runtime.device import host_target
 from dsl.dtype import bf16, f32, f64, i32
@@ -17,8 +16,6 @@ from tests.strategies import random_case
 
 DTYPES = ((f32,), (f64,), (f32, i32), (bf16, f32))
 SEEDS = range(64)
-# Disjoint writes that codegen/tile/races.py cannot prove yet: t[2*u + v // 8, v % 8] is one number in two digits.
-FALSE_ALARMS = {7}
 
 
 def case_of(seed):
@@ -47,13 +44,9 @@ def test_agrees_with_the_oracle(seed):
 def test_lowered_programs_verify(seed):
     nest = default_schedule(build_nest(case_of(seed).program), host_target(), {})
     program = lower(nest, {}, "k")
-    if seed in FALSE_ALARMS:
-        with pytest.raises(errors.RaceError):
-            verify(program)
-    else:
-        verify(program)
+    verify(program)
 
 
-def test_deep_nesting_is_a_clear_error():
-    with pytest.raises(errors.UserError, match="nested too deeply"):
-        Kernel.of(case_of(87).program)(*case_of(87).arrays)
+def test_depth_is_no_limit():
+    case = case_of(87)  # some three hundred operations one inside the other
+    np.testing.assert_allclose(plain(Kernel.of(case.program)(*case.arrays)), plain(evaluate(case.program, *case.arrays)[0]), rtol=2e-2, atol=2e-2)
