@@ -11,7 +11,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dlc.compiler import Plan
+from dlc.runtime.arguments import as_numpy
 from dlc.tune.accuracy import Error, error, worst
+from dlc.tune.bounds import Bound, bound
 from dlc.tune.limits import Limits, machine_limits
 from dlc.tune.measure import Measurement, Ratio, measure, ratio
 from dsl.cost import bytes_moved, flops
@@ -33,8 +36,8 @@ class Measurable(Protocol):
     def reference(self, *args: Any) -> Any:
         """The exact results."""
 
-    def specialized(self, *args: Any) -> Program:
-        """The definition with the sizes of these arguments."""
+    def plan(self, *args: Any) -> Plan:
+        """The kernel for these arguments, level by level."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class BenchReport:
             every call. Empty where not asked for.
         flops, bytes: arithmetic of the definition, and its inputs and outputs each moved once, per call.
         exactness: ``dlc`` and ``peer`` to their errors against float64.
+        bound: the error that the order of dlc's sums allows.
+        order: that order, see :mod:`dsl.order`.
         threads: threads used.
         limits: what this machine can do at most with as many threads; None where not asked for.
         dtype: the dtype whose peak counts.
@@ -64,6 +69,8 @@ class BenchReport:
     limits: Limits | None = None
     dtype: str = "f32"
     failures: Mapping[str, str] = field(default_factory=dict)
+    bound: Bound = Bound(None)
+    order: str = ""
 
     @property
     def times(self) -> Mapping[str, Measurement]:
@@ -98,6 +105,7 @@ class BenchReport:
         return {
             "name": self.name, "arguments": list(self.arguments), "threads": self.threads, "flops": self.flops, "bytes": self.bytes, "dtype": self.dtype,
             "errors": {name: e.as_dict() for name, e in self.exactness.items()}, "failures": dict(self.failures),
+            "error_bound": self.bound.relative, "order": self.order.splitlines(),
             "ratios": {name: {"median": r.median, "p25": r.p25, "p75": r.p75, "pairs": r.pairs} for name, r in self.ratios.items()},
             "seconds": {state: {n: self._figures(m, state == "cold") for n, m in times.items()} for state, times in (("warm", self.warm), ("cold", self.cold))},
             "limits": None if self.limits is None else {"machine": self.limits.machine, "gflops": self.limits.gflops(self.dtype), "gbs": self.limits.bandwidth_gbs}}
@@ -111,7 +119,7 @@ class BenchReport:
     def table(self) -> Table:
         """The figures as a table for the terminal."""
         t = Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None, pad_edge=False)
-        for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp")):
+        for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp", "bound")):
             t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
         for state, times in (("warm", self.warm), ("cold", self.cold)):
             for name, m in times.items():
@@ -120,11 +128,11 @@ class BenchReport:
 
     def _row(self, name: str, state: str, m: Measurement) -> list[str]:
         if not m.samples:
-            return [name, state, "failed", m.failure or "", *[""] * 5]
+            return [name, state, "failed", m.failure or "", *[""] * 6]
         share, e = self.share(m.median, state == "cold"), self.exactness.get(name)
         return [name, state, f"{m.median * _MICRO:.1f} us", f"{m.p25 * _MICRO:.1f} - {m.p75 * _MICRO:.1f}", f"{self.flops / m.median / 1e9:.1f}",
                 f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}", "" if e is None else f"{e.relative:.1e}",
-                "" if e is None else f"{e.ulp:.3g}"]
+                "" if e is None else f"{e.ulp:.3g}", "" if name != "dlc" or self.bound.relative is None else f"{self.bound.relative:.1e}"]
 
     def __str__(self) -> str:
         out = io.StringIO()
@@ -155,14 +163,17 @@ def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = N
         calls["peer"] = lambda: against(*args)
     count = threads or torch.get_num_threads()
     with torch.no_grad():
-        exactness, failures = _exactness(kernel, args, calls)
+        exact = _tuple(kernel.reference(*args))
+        exactness, failures = _exactness(exact, calls)
         states = [False, True] if cold is None else [cold]
         times = {state: measure(calls, budget=budget / len(states), cold=state, threads=threads) for state in states}
-    special = kernel.specialized(*args)
+    plan = kernel.plan(*args)
+    special = plan.program
+    allowed = bound(plan, [as_numpy(a) for a in args], exact)
     known = machine_limits(count) if limits else None
     described = tuple(f"{t.name}: {t.dtype}[{', '.join(map(str, t.shape))}]" if t.shape else f"{t.name}: {t.dtype}" for t in special.inputs)
     return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}), flops(special), bytes_moved(special), exactness, count,
-                       known, _dtype(special), failures)
+                       known, _dtype(special), failures, allowed, plan.order)
 
 
 def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
@@ -171,9 +182,8 @@ def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
     return ratio(times["peer"], times["dlc"])
 
 
-def _exactness(kernel: Measurable, args: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Error], dict[str, str]]:
+def _exactness(exact: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Error], dict[str, str]]:
     """Errors by side; why a peer that raises has none."""
-    exact = _tuple(kernel.reference(*args))
     errors, failures = {}, {}
     for name, call in calls.items():
         try:

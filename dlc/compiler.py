@@ -38,6 +38,7 @@ from dsl.program import Program
 from dsl.stages import build_nest
 
 _FORMAT = "2"
+NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
 
 Scheduler = Callable[[Nest], Nest]
 
@@ -52,6 +53,8 @@ class Request:
         target: the machine.
         decisions: preset choices of the heuristics; None for those a tuning record gives, else the heuristics' own.
         scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
+        reproducible: schedule for a nominal number of cores, and take a record only if it keeps the order of every sum: the same bits on
+            any number of threads, tuned or not.
     """
 
     program: Program
@@ -60,6 +63,7 @@ class Request:
     target: Target
     decisions: Mapping[str, object] | None = None
     scheduler: Scheduler | None = None
+    reproducible: bool = False
 
     def on(self, target: Target) -> Request:
         """The same request for another target."""
@@ -74,7 +78,7 @@ class Plan:
     """
 
     def __init__(self, request: Request) -> None:
-        self.request = request
+        self.request = replace(request, target=replace(request.target, threads=NOMINAL_THREADS)) if request.reproducible else request
         self.record = recorded(request)
         self.decisions = Decisions(request.decisions if self.record is None else self.record.decisions)
 
@@ -176,7 +180,9 @@ def recorded(request: Request) -> records.Record | None:
     """The record that applies to a request: none where its schedule is given, records are switched off, or nobody has tuned it."""
     if request.decisions is not None or request.scheduler is not None or not settings().records:
         return None
-    return records.find(record_key(request))
+    found = records.find(record_key(request))
+    keeps = found is None or not request.reproducible or found.order == Plan(replace(request, decisions={})).order
+    return found if keeps else None
 
 
 def specialize(program: Program, shapes: Sequence[Sequence[int]]) -> Program:

@@ -15,7 +15,8 @@ from dlc.autograd import Derived
 from dlc.bench import BenchReport, bench
 from dlc.compiler import Plan, Request, Scheduler
 from dlc.gpu import Compilation, triton_artifact, triton_source
-from dlc.runtime.arguments import as_tensor, give_back
+from dlc.numerics import NumericsReport, study
+from dlc.runtime.arguments import as_numpy, as_tensor, give_back
 from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
 from dlc.tune.outcome import TuneReport
@@ -41,10 +42,12 @@ class Kernel:
     Attributes:
         decisions: preset choices of the scheduling heuristics; None for their own.
         scheduler: makes the schedule instead of the heuristics; None for them.
+        reproducible: the same bits on any number of threads, tuned or not: see :func:`kernel`.
     """
 
     decisions: Mapping[str, Any] | None = None
     scheduler: Scheduler | None = None
+    reproducible: bool = False
 
     def __init__(self, fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> None:
         self.fn, self.statics = fn, dict(statics or {})
@@ -129,6 +132,7 @@ class Kernel:
     def _backward(self, wrt: tuple[str, ...]) -> Kernel:
         if wrt not in self._backwards:
             self._backwards[wrt] = Kernel.of(vjp(self.program, wrt))
+            self._backwards[wrt].reproducible = self.reproducible
         return self._backwards[wrt]
 
     @property
@@ -172,7 +176,7 @@ class Kernel:
     def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for arguments of these shapes and strides (in elements); for this CPU unless a target is given."""
         return Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target or host_target(),
-                       self.decisions, self.scheduler)
+                       self.decisions, self.scheduler, self.reproducible)
 
     def plan(self, *args: Any, target: Target | None = None) -> Plan:
         """The kernel for these arguments at every level: ``.program``, ``.nest``, ``.tile``, ``.module``.
@@ -217,15 +221,18 @@ class Kernel:
 
     # -- tuning ------------------------------------------------------------------------------------------------
     def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
-             progress: bool | None = None, seed: int = 0) -> TuneReport:
+             tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0) -> TuneReport:
         """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
 
         Args:
             args: as for a call; tensors on the CPU.
             budget: seconds for everything.
             against: the peer, called with the same arguments and timed in the same interleaved run.
-            reproducible: admit only schedules whose results have the same bits as those of the default one on these arguments; False
-                also admits other orders of summation, within four times the default's error against float64.
+            reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
+                other orders of summation, within four times the default's error against float64.
+            tolerance: the largest error, relative to the largest result, that a schedule's orders of summation may allow by their
+                a-priori bound; schedules that allow more, or whose bound is not known, are refused. None for any.
+            candidates: try no more than so many; None for as many as the budget allows.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the search.
 
@@ -234,15 +241,19 @@ class Kernel:
         """
         if self.scheduler is not None:
             raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose", "tune the kernel without it")
+        if self.reproducible and not reproducible:
+            raise ScheduleError(f"{self.__name__} is reproducible", "a search that admits other orders of summation would change its bits",
+                                "tune with reproducible=True, or define the kernel without it")
         if not budget > 0:
             raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
         bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
         tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
         request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors]), decisions=None)
-        arrays = [_as_numpy(t) for t in tensors]
+        arrays = [as_numpy(t) for t in tensors]
         peer = None if against is None else lambda: against(*args)
-        report = tune(Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed),
-                      Progress(self.__name__, budget, progress))
+        task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed, tolerance=tolerance,
+                    candidates=candidates)
+        report = tune(task, Progress(self.__name__, budget, progress))
         self._launchers.clear()
         return report
 
@@ -251,28 +262,44 @@ class Kernel:
         """Measure the kernel, and a peer beside it: see :func:`dlc.bench.bench`."""
         return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits)
 
+    def numerics(self, *args: Any, against: Callable[..., Any] | None = None, kinds: Sequence[str] | None = None) -> NumericsReport:
+        """Errors on ordinary and adversarial data, beside a peer's and the bound: see :func:`dlc.numerics.study`."""
+        return study(self, *args, against=against, kinds=kinds)
+
+    def order(self, *args: Any) -> str:
+        """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""
+        return self.plan(*args).order
+
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
         return self.plan(*args).program
 
     def reference(self, *args: Any, float64: bool = True) -> Any:
         """The numpy meaning of the definition: in float64, or in the dtypes declared."""
-        arrays = [_as_numpy(as_tensor(a, t)) for a, t in zip(args, self.program.inputs)]
+        arrays = [as_numpy(as_tensor(a, t)) for a, t in zip(args, self.program.inputs)]
         results = evaluate(self.program, *arrays, float64=float64)
         return results[0] if self.program.single else results
 
 
-def kernel(fn: Callable[..., Any] | None = None, **statics: Any) -> Any:
-    """Make a kernel of a definition; keyword arguments fix its keyword-only parameters.
+def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, **statics: Any) -> Any:
+    """Make a kernel of a definition.
+
+    Args:
+        fn: the definition.
+        reproducible: keep one order of every sum: the results have the same bits on any number of threads and with any schedule that
+            tuning may choose, on machines with the same vector instructions. :meth:`Kernel.order` names the order.
+        statics: values of its keyword-only parameters.
 
     Raises:
         UserError: ``fn`` is not a function.
     """
     if fn is None:
-        return lambda f: Kernel(f, statics)
+        return lambda f: kernel(f, reproducible=reproducible, **statics)
     if not callable(fn):
         raise UserError("@dlc.kernel decorates a function")
-    return Kernel(fn, statics)
+    made = Kernel(fn, statics)
+    made.reproducible = reproducible
+    return made
 
 
 def show_nest(nest: Nest) -> str:
@@ -292,10 +319,6 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     first = [(t.data_ptr(), t.data_ptr() + (sum((n - 1) * s for n, s in zip(t.shape, t.stride())) + 1) * t.element_size()) for t in (a, b)]
     return first[0][0] < first[1][1] and first[1][0] < first[0][1]
-
-
-def _as_numpy(t: torch.Tensor) -> Any:
-    return give_back(t.detach(), True)
 
 
 _LEVELS: dict[str, Callable[[Plan], str]] = {

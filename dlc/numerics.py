@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dlc.compiler import Plan
-from dlc.runtime.arguments import give_back
+from dlc.runtime.arguments import as_numpy
 from dlc.tune.accuracy import Error, error, worst
 from dlc.tune.bounds import Bound, bound
 
@@ -125,8 +125,7 @@ def _row(kernel: Studied, plan: Plan, name: str, args: Sequence[Any], against: C
             errors["peer"] = _error(against(*args), exact)
         except Exception as e:  # whatever a peer raises is its result
             failures["peer"] = f"{type(e).__name__}: {e}"
-    arrays = [give_back(a, True) if isinstance(a, torch.Tensor) else np.asarray(a) for a in args]
-    return Row(name, errors, bound(plan, arrays, exact), failures)
+    return Row(name, errors, bound(plan, [as_numpy(a) for a in args], exact), failures)
 
 
 def _error(results: Any, exact: Sequence[np.ndarray]) -> Error:

@@ -67,6 +67,7 @@ class Record:
         code: digest of the generated code.
         confirmed: whether ``seconds`` come from a fresh process; not so when the user stopped the search.
         reproducible: whether only schedules with the bits of the default one were admitted.
+        order: the order of every reduction of the chosen schedule, see :mod:`dsl.order`.
         versions: of everything that decides the code and its speed.
         when: seconds since 1970.
         budget, candidates: what the search was allowed, and how many it tried.
@@ -82,6 +83,7 @@ class Record:
     code: str = ""
     confirmed: bool = True
     reproducible: bool = True
+    order: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     when: float = 0.0
     budget: float = 0.0

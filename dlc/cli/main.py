@@ -53,8 +53,19 @@ def bench(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = 
 
 
 @app.command()
+def numerics(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None, seed: Seed = 0,
+             as_json: Json = False) -> None:
+    """Errors against float64 on ordinary and adversarial data, beside a peer's and beside what the order of summation allows."""
+    k = find_kernel(kernel)
+    report = k.numerics(*random(k, shape or (), dim or (), value or (), seed), against=find_peer(against, k))
+    _show(report.as_dict() if as_json else str(report), as_json)
+
+
+@app.command()
 def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None,
          budget: Annotated[float, typer.Option(help="seconds for everything")] = 30.0, threads: Threads = None, seed: Seed = 0,
+         candidates: Annotated[int | None, typer.Option(min=1, help="try no more than so many")] = None,
+         tolerance: Annotated[float | None, typer.Option(help="refuse orders of summation that allow a larger relative error")] = None,
          any_order: Annotated[bool, typer.Option("--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
          quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False, plot: Plot = None) -> None:
     """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
@@ -62,7 +73,8 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
     args = random(k, shape or (), dim or (), value or (), seed)
     if threads is not None:
         torch.set_num_threads(threads)
-    report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, progress=False if quiet else None)
+    report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance, candidates=candidates,
+                    progress=False if quiet else None)
     if plot is not None:
         save_figure(tuning_figure(report), plot)
     _show(report.as_dict() if as_json else str(report), as_json)

@@ -75,6 +75,13 @@ def _name(d: torch.dtype) -> str:
     return next((n for n, t in TORCH.items() if t is d), str(d))
 
 
+def as_numpy(value: Any) -> np.ndarray:
+    """An argument as a numpy array, over the same memory where it has any."""
+    if isinstance(value, torch.Tensor):
+        return give_back(value.detach(), True)  # type: ignore[no-any-return]
+    return np.asarray(torch.from_dlpack(value)) if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) else np.asarray(value)
+
+
 def give_back(t: torch.Tensor, numpy: bool) -> Any:
     """A result in the kind of the inputs."""
     if not numpy:

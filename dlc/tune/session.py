@@ -31,6 +31,7 @@ class Trial:
         decisions: what was asked for.
         choices: what the heuristics made of it.
         code: digest of its generated code.
+        order: the order of its reductions.
         schedule: the trace of its schedule.
         error: against float64; None when it did not run.
         bits: digest of its results.
@@ -43,6 +44,7 @@ class Trial:
     decisions: Mapping[str, Any]
     choices: tuple[Choice, ...] = ()
     code: str = ""
+    order: str = ""
     schedule: Any = ()
     error: Error | None = None
     bits: str = ""
@@ -151,7 +153,7 @@ class Session:
         except DlcError as e:
             trial.fail(e)
             return
-        trial.code, trial.choices, trial.schedule = built.code, built.choices, built.schedule
+        trial.code, trial.choices, trial.order, trial.schedule = built.code, built.choices, built.order, built.schedule
 
     # -- running -----------------------------------------------------------------------------------------------
     def check(self, trial: Trial) -> None:

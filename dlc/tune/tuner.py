@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import llvmlite
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from dlc import records
-from dlc.compiler import Request, record_key
+from dlc.compiler import Plan, Request, record_key
 from dlc.config import settings
+from dlc.runtime.arguments import as_numpy
 from dlc.tune.accuracy import tolerance
+from dlc.tune.bounds import Bound, bound
 from dlc.tune.measure import Measurement, describe, flush_caches, ratio
 from dlc.tune.outcome import TuneReport
 from dlc.tune.progress import Progress
@@ -46,7 +48,9 @@ class Task:
         exact: computes the exact results.
         against: the peer, called without arguments; None for none.
         budget: seconds.
-        reproducible: admit only candidates with the bits of the default's results.
+        reproducible: admit only candidates that keep the default's orders of summation, and the bits of its results.
+        candidates: the most to try; None for as many as the budget allows.
+        tolerance: the largest relative error that a candidate's order may allow; None for any.
         seed: of the search.
         helpers: how helper processes are run.
     """
@@ -59,6 +63,8 @@ class Task:
     reproducible: bool = True
     seed: int = 0
     helpers: Helpers = HELPERS
+    tolerance: float | None = None
+    candidates: int | None = None
 
 
 def tune(task: Task, progress: Progress) -> TuneReport:
@@ -69,7 +75,7 @@ def tune(task: Task, progress: Progress) -> TuneReport:
     """
     run = _Run(task, progress)
     request = task.request
-    work = Work(dumps(request.program), request.shapes, request.strides, request.target)
+    work = Work(dumps(request.program), request.shapes, request.strides, request.target, request.reproducible)
     with Session(work, task.arguments, torch.get_num_threads(), settings().jobs, task.helpers) as session, progress, torch.no_grad():
         run.begin(session)
         interrupted = True
@@ -96,6 +102,7 @@ class _Run:
         self.seen: dict[str, int] = {}
         self.peer_fails: str | None = None
         self.allowed = self.sampling = 0.0
+        self.bounds: dict[str, Bound] = {}
 
     @property
     def default(self) -> Trial:
@@ -114,6 +121,8 @@ class _Run:
             raise InternalError(f"the default schedule of {self.task.request.program.name} does not run", self.default.failure,
                                 "report it with the kernel and the shapes", self.task.request.program.loc)
         self.seen[self.default.code] = 0
+        if self.task.tolerance is not None and (why := self._refused(session, self.default)) is not None:
+            self.notes.append(f"the default schedule: {why}")
         assert self.default.error is not None
         dtypes = [a.dtype for a in self.task.arguments] + [torch.float32]
         self.allowed = tolerance(self.default.error, dtypes)
@@ -126,9 +135,10 @@ class _Run:
         until = self.end - self._reserve()
         first = [r.decisions for r in (*filter(None, [records.find(record_key(self.task.request))]), *records.similar(record_key(self.task.request)))]
         search = Search(self.task.seed, first)
-        while time.perf_counter() < until:
+        most = self.task.candidates if self.task.candidates is not None else 1 << 30
+        while time.perf_counter() < until and len(self.trials) <= most:
             known = [Known(t.choices, t.speedup) for t in self.trials if t.choices]
-            proposals = search.propose(known, BATCH)
+            proposals = search.propose(known, min(BATCH, most + 1 - len(self.trials)))
             if not proposals:
                 self.notes.append("the whole space was tried")
                 return
@@ -163,7 +173,10 @@ class _Run:
         self.progress.show("searching", self.trials)
 
     def _sound(self, session: Session, t: Trial) -> bool:
-        """Run a candidate; whether its results may be used."""
+        """Run a candidate whose order is admitted; whether its results may be used."""
+        t.failure = self._refused(session, t)
+        if t.failure is not None:
+            return False
         session.check(t)
         if t.error is not None and t.failure is None:
             if not t.error.relative <= self.allowed:
@@ -171,6 +184,24 @@ class _Run:
             elif self.task.reproducible and t.bits != self.default.bits:
                 t.failure = "other bits than the default schedule (reproducible=False admits it)"
         return t.failure is None
+
+    def _refused(self, session: Session, t: Trial) -> str | None:
+        """Why a candidate's orders of summation are not admitted."""
+        if self.task.reproducible and t.order != self.default.order:
+            return f"another order of summation ({_difference(t.order, self.default.order)}; reproducible=False admits it)"
+        if self.task.tolerance is None:
+            return None
+        allowed = self._bound(session, t)
+        if allowed.relative is None:
+            return f"its error has no bound ({allowed.reason}), and a tolerance is asked for"
+        return f"its order allows an error of {allowed.relative:.1e}, {self.task.tolerance:.1e} tolerated" if allowed.relative > self.task.tolerance else None
+
+    def _bound(self, session: Session, t: Trial) -> Bound:
+        """What a candidate's orders allow; evaluated once for each set of orders."""
+        if t.order not in self.bounds:
+            plan = Plan(replace(self.task.request, decisions={c.name: c.value for c in t.choices}))
+            self.bounds[t.order] = bound(plan, [as_numpy(a) for a in self.task.arguments], session.exact)
+        return self.bounds[t.order]
 
     def _peer(self) -> float | None:
         """One cold sample of the peer, in this process; a peer that fails is left alone from then on."""
@@ -190,7 +221,7 @@ class _Run:
         """The best candidates against the default in a process of their own."""
         self.progress.show("confirming in a fresh process", self.trials)
         ranked = sorted((t for t in self.trials[1:] if (t.speedup or 0.0) > 1.0), key=lambda t: -(t.speedup or 0.0))[:FINALISTS]
-        again = {t.number: Trial(t.number, t.decisions, t.choices, t.code, t.schedule, t.error, t.bits) for t in (self.default, *ranked)}
+        again = {t.number: Trial(t.number, t.decisions, t.choices, t.code, t.order, t.schedule, t.error, t.bits) for t in (self.default, *ranked)}
         session.renew()
         for t in list(again.values()):
             session.check(t)
@@ -222,8 +253,14 @@ class _Run:
         versions = {"llvmlite": llvmlite.__version__, "torch": torch.__version__, "numpy": np.__version__}
         gain = ratio(times["default"], times["tuned"]).median if best.number else 1.0
         return records.Record(record_key(self.task.request), self.task.request.program.name, decisions, {n: m.samples for n, m in times.items()}, gain,
-                              errors, best.schedule, best.code, confirmed, self.task.reproducible, versions, time.time(), self.task.budget,
+                              errors, best.schedule, best.code, confirmed, self.task.reproducible, best.order, versions, time.time(), self.task.budget,
                               len(self.trials))
+
+
+def _difference(order: str, default: str) -> str:
+    """The first reduction whose order is another one."""
+    known = set(default.splitlines())
+    return next((line for line in order.splitlines() if line not in known), "fewer reductions")
 
 
 def _verdict(best: Trial) -> tuple[str, Trial]:

@@ -38,10 +38,11 @@ class Work:
     shapes: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
     target: Target
+    reproducible: bool = False
 
     def plan(self, decisions: Mapping[str, Any]) -> Plan:
         """The kernel on its way down, with some choices preset."""
-        return Plan(Request(_program(self.program), self.shapes, self.strides, self.target, dict(decisions)))
+        return Plan(Request(_program(self.program), self.shapes, self.strides, self.target, dict(decisions), reproducible=self.reproducible))
 
 
 @functools.lru_cache(maxsize=8)
@@ -56,12 +57,14 @@ class Built:
     Attributes:
         code: digest of the generated code: candidates with the same are the same.
         choices: every choice the heuristics met.
+        order: the order of every reduction whose order shows in the bits.
         schedule: the trace of the schedule.
         seconds: what compiling took.
     """
 
     code: str
     choices: tuple[Choice, ...]
+    order: str
     schedule: Any
     seconds: float
 
@@ -99,7 +102,7 @@ def build(work: Work, decisions: Mapping[str, Any]) -> Built:
     plan = work.plan(decisions)
     code = hashlib.sha256(plan.module.text.encode()).hexdigest()
     assert plan.object_code
-    return Built(code, tuple(plan.decisions.made.values()), plan.nest.trace, time.perf_counter() - started)
+    return Built(code, tuple(plan.decisions.made.values()), plan.order, plan.nest.trace, time.perf_counter() - started)
 
 
 def open_session(work: Work, arguments: bytes, exact: Sequence[np.ndarray], threads: int) -> None:

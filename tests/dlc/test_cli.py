@@ -84,6 +84,13 @@ def test_bench_makes_data_that_fits_the_declaration(file: Path) -> None:
     assert found["arguments"][-1] == "s: f32"
 
 
+def test_numerics_tells_errors_and_bounds_by_kind_of_data(file: Path) -> None:
+    words = ("numerics", f"{file}:product", "-d", "M=8", "-d", "N=9", "-d", "K=20", "--against", "torch.matmul(x, w)")
+    data = figures(*words)["data"]
+    assert set(data) > {"as given", "cancellation"} and all(0 < row["errors"]["dlc"]["relative"] <= row["bound"] for row in data.values())
+    assert "sum[k<20]: serial(k)" in output(*words)
+
+
 def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = figures("tune", f"{file}:product", *SIZES, "--budget", "5", "--quiet", "--plot", tmp_path / "t.png", "--against", "torch.mm(x, w)")
     assert found["name"] == "product" and len(found["history"]) > 1 and found["times"]["peer"]["samples"]

@@ -56,7 +56,7 @@ def quiet(budget: float = 5.0) -> Progress:
 def test_tuning_keeps_the_bits_and_leaves_a_record() -> None:
     x, w = torch.randn(96, 64), torch.randn(64, 80).t().contiguous().t()
     before = product(x, w)
-    report = product.tune(x, w, budget=8, against=torch.matmul, progress=False)
+    report = product.tune(x, w, budget=60, candidates=8, against=torch.matmul, progress=False)
     assert torch.equal(product(x, w), before)
     found = records.find(report.record.key)
     assert found == report.record and found.confirmed and found.candidates == len(report.history) > 3
@@ -71,20 +71,29 @@ def test_tuning_keeps_the_bits_and_leaves_a_record() -> None:
 
 def test_other_orders_of_summation_are_admitted_on_request_only() -> None:
     x = torch.randn(64, 512)
-    strict = tune(task(softmax, x, budget=6.0), quiet())
+    strict = tune(task(softmax, x, budget=60.0, candidates=8), quiet())
     assert {t.bits for t in strict.history if t.samples} == {strict.history[0].bits}
-    assert any("other bits" in (t.failure or "") for t in strict.history)
-    free = tune(task(softmax, x, budget=6.0, reproducible=False), quiet())
+    assert any("another order of summation (sum: " in (t.failure or "") for t in strict.history)
+    assert {t.order for t in strict.history if t.samples} == {strict.record.order} == {softmax.order(x)}
+    free = tune(task(softmax, x, budget=60.0, candidates=8, reproducible=False), quiet())
     assert len({t.bits for t in free.history if t.samples}) > 1
     default = free.history[0].error
     assert default is not None
     assert all(t.error is not None and t.error.relative <= max(4 * default.relative, 8 * 2**-23) for t in free.history if t.samples)
 
 
+def test_orders_that_allow_too_large_an_error_are_refused() -> None:
+    x = torch.randn(64, 512)
+    limited = task(softmax, x, budget=60.0, candidates=4, reproducible=False, tolerance=1e-9)
+    report = tune(limited, quiet())
+    assert not report.improved and all("1.0e-09 tolerated" in (t.failure or "") or "same code" in t.failure for t in report.history[1:])
+    assert any("the default schedule: its order allows an error of" in n for n in report.notes)
+
+
 def test_what_crashes_hangs_or_errs_is_left_aside() -> None:
     x = torch.randn(64, 4096)[:, ::2]
     helpers = Helpers("tests.dlc.tune_misbehaviour:handle", build=6.0, run=5.0)
-    report = tune(task(scaled, x, budget=12.0, helpers=helpers), quiet())
+    report = tune(task(scaled, x, budget=90.0, candidates=8, helpers=helpers), quiet())
     failures = {t.decisions.get("add.vectors"): t.failure for t in report.history[1:]}
     assert "died" in failures[1] and "no answer" in failures[2] and "wrong results" in failures[8]
     assert not report.improved and records.find(report.record.key).decisions == {}
@@ -103,7 +112,7 @@ def test_ctrl_c_keeps_what_was_found() -> None:
 def test_a_peer_that_fails_is_told_and_no_more() -> None:
     def peer(x: torch.Tensor) -> torch.Tensor:
         raise ValueError("no such thing")
-    report = scaled.tune(torch.randn(8, 8), budget=3, against=peer, progress=False)
+    report = scaled.tune(torch.randn(8, 8), budget=60, candidates=2, against=peer, progress=False)
     assert any("no such thing" in n for n in report.notes) and report.peer_ratio is None
 
 
@@ -124,11 +133,29 @@ def test_bad_requests_are_refused() -> None:
         by_hand.tune(x, budget=1)
 
 
+TUNED = """
+import sys, torch, dlc
+M, N = dlc.dims("M N")
+
+
+@dlc.kernel
+def scaled(x: dlc.f32[M, N]):
+    return x * 2.0 + 1.0
+
+
+torch.set_num_threads(1)
+x = torch.ones(32, 32)
+if "tune" in sys.argv:
+    print(scaled.tune(x, budget=60, candidates=4, progress=False).reason)
+else:
+    r = scaled.plan(x).record
+    print(r.name, r.candidates > 1, bool((scaled(x) == 3).all()))
+"""
+
+
 def test_two_processes_tune_one_kernel_and_a_third_finds_the_record(tmp_path: Path, fresh: Path) -> None:
     script = tmp_path / "work.py"
-    script.write_text("import sys, torch, dlc\nM, N = dlc.dims('M N')\n\n\n@dlc.kernel\ndef scaled(x: dlc.f32[M, N]):\n    return x * 2.0 + 1.0\n\n\n"
-                      "torch.set_num_threads(1)\nx = torch.ones(32, 32)\nif 'tune' in sys.argv:\n    print(scaled.tune(x, budget=5, progress=False).reason)\n"
-                      "else:\n    r = scaled.plan(x).record\n    print(r.name, r.candidates > 1, bool((scaled(x) == 3).all()))\n")
+    script.write_text(TUNED)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     both = [subprocess.Popen([sys.executable, str(script), "tune"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for p in both:
@@ -145,5 +172,5 @@ def test_a_read_only_directory_costs_a_warning(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DLC_CACHE_DIR", "/proc/none")
     x = torch.randn(16, 16)
     with pytest.warns(UserWarning, match="cannot write tuning records"):
-        report = scaled.tune(x, budget=4, progress=False)
+        report = scaled.tune(x, budget=60, candidates=2, progress=False)
     assert scaled.plan(x).record == report.record
