@@ -23,6 +23,7 @@ from dlc.tune.outcome import TuneReport
 from dlc.tune.progress import Progress
 from dlc.tune.tuner import Task, tune
 from dsl.bind import bind_sizes
+from dsl.cascade import derive, explain
 from dsl.check import verify
 from dsl.derivative import vjp
 from dsl.errors import ArgumentError, ScheduleError, TargetError, UserError
@@ -269,6 +270,16 @@ class Kernel:
     def order(self, *args: Any) -> str:
         """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""
         return self.plan(*args).order
+
+    def explain(self, *args: Any, target: Target | None = None) -> str:
+        """How its reductions are computed: which share one pass, by which algebra, what the schedule made of them, or why not.
+
+        Args:
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            target: this CPU unless given.
+        """
+        plan = self.plan(*args, target=target)
+        return explain(derive(plan.unscheduled))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

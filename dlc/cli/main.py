@@ -83,9 +83,12 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
 @app.command()
 def show(kernel: Address, shape: Shape = None, dim: Dim = None,
          level: Annotated[str, typer.Option("--level", "-l", help="expr, schedule, tile, llvm, asm, or a GPU target: sm_80, sm_90, sm_100, gfx942")] = "schedule",
-         ) -> None:
+         explained: Annotated[bool, typer.Option("--explain", help="tell which reductions share a pass, by which algebra, or why not")] = False) -> None:
     """Print a kernel at one level, from its mathematics to machine code."""
     k = find_kernel(kernel)
+    if explained:
+        _show(k.explain(*empty(k, shape or (), dim or ())), False)
+        return
     args = [] if level == "expr" else empty(k, shape or (), dim or ())
     _show(k.source(level, *args), False)
 

@@ -182,3 +182,10 @@ def test_as_a_program_of_its_own(file: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "dlc.cli.main", "show", f"{file}:missing"], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.startswith("error:")
+
+
+def test_show_explains_the_derivation(tmp_path: Path, cache_dir: Path) -> None:
+    file = tmp_path / "norms.py"
+    file.write_text('import dlc\nfrom dlc import f32\nM, N = dlc.dims("M N")\n\n\n@dlc.kernel\ndef soft(x: f32[M, N]):\n    return dlc.softmax(x)\n')
+    text = output("show", f"{file}:soft", "--dim", "M=4", "--dim", "N=300", "--explain")
+    assert "one pass over" in text and "rolling" in text

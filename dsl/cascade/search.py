@@ -1,0 +1,206 @@
+"""The search: which reductions of a nest run over one axis of one box, and what each becomes beside the earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dsl.algebra import reads, substitute, substitute_values
+from dsl.cascade.factored import Mixed, Sides, leaves
+from dsl.cascade.forms import Builder
+from dsl.cascade.model import Cascade, Component, Derivation, Refusal
+from dsl.dim import Term, Var, as_term
+from dsl.expr import Compute, Expr, Read, Tensor
+from dsl.nest import Nest, Stage
+from dsl.stages import inline_reads
+
+
+def derive(nest: Nest, approximate: bool = False) -> Derivation:
+    """Find the chains of reductions of an unscheduled nest.
+
+    Args:
+        nest: one stage per reduction, as :func:`dsl.stages.build_nest` makes it.
+        approximate: whether a rounding inside an element may be moved past a rescaling.
+    """
+    return _Search(nest, approximate).run()
+
+
+class _Search:
+    """The state of one derivation: cascades as they grow."""
+
+    def __init__(self, nest: Nest, approximate: bool) -> None:
+        self.nest, self.approximate = nest, approximate
+        self.maps: dict[Tensor, Compute] = {t: t for s in nest.stages if s.kind == "map" for t in s.tensors}
+        self.cascades: list[Cascade] = []
+        self.home: dict[Tensor, int] = {}
+        self.refusals: list[Refusal] = []
+        self.upstream: dict[str, frozenset[str]] = {}
+
+    def run(self) -> Derivation:
+        for s in self.nest.stages:
+            above = {p.name for t in s.sources() if (p := self.nest.producer(t)) is not None}
+            self.upstream[s.name] = frozenset(above).union(*(self.upstream[n] for n in above))
+            if s.kind == "reduce" and s.attach is None:
+                self._place(s)
+        return Derivation(tuple(c for c in self.cascades if len(c.components) > 1), tuple(self.refusals))
+
+    # -- where a reduction goes ------------------------------------------------------------------------------------
+    def _place(self, s: Stage) -> None:
+        element = tuple(inline_reads(a, self.maps) for a in s.body.args)
+        earlier = self._earlier(s, element)
+        refused: Refusal | None = None
+        homes = list(dict.fromkeys(self.home[r.tensor] for r in earlier))
+        if len(homes) > 1 and self._unite(s, earlier, homes):
+            homes = homes[:1]
+        for n in homes if len(homes) < 2 and earlier else range(len(self.cascades)) if not homes else ():
+            env = self._match(s, element, earlier, self.cascades[n])
+            if env is None:
+                continue
+            try:
+                self.cascades[n] = self._join(self.cascades[n], s, element, env)
+                self.home |= dict.fromkeys(s.tensors, n)
+                return
+            except Mixed as e:
+                refused = Refusal(s.tensors[0], s.name, earlier, str(e))
+        if len(homes) > 1:
+            refused = Refusal(s.tensors[0], s.name, earlier, "it reads results of two passes that share no loop")
+        if refused is not None and earlier:
+            self.refusals.append(refused)
+        rows = tuple(s.axes)
+        self.cascades.append(self._join(Cascade(rows, s.bound), s, element, {v: as_term(v) for v in (*s.axes, *s.bound)}))
+        self.home |= dict.fromkeys(s.tensors, len(self.cascades) - 1)
+
+    def _unite(self, s: Stage, earlier: tuple[Read, ...], homes: list[int]) -> bool:
+        """Join independent cascades that a stage reads results of, when it reads all at the same rows."""
+        first, *rest = homes
+        rows: dict[int, dict[Var, Var]] = {n: {} for n in homes}
+        for r in earlier:
+            n = self.home[r.tensor]
+            component = next(x for x in self.cascades[n].components if x.tensor is r.tensor)
+            for i, v in zip(r.indices, component.axes):
+                if rows[n].setdefault(v, _plain(i)) is not _plain(i):  # type: ignore[arg-type]
+                    return False
+        back = {own: v for v, own in rows[first].items()}
+        joined = self.cascades[first]
+        for n in rest:
+            other = self.cascades[n]
+            env = {v: as_term(back[own]) for v, own in rows[n].items() if own in back}
+            if set(env) != set(other.rows) or {v for t in env.values() for v in t.vars} != set(joined.rows):
+                return False
+            env |= {v: as_term(k) for v, k in zip(other.axes, joined.axes)}
+            names = list(dict.fromkeys(c.stage for c in other.components))
+            for stage in (self.nest[name] for name in names):
+                element = tuple(inline_reads(a, self.maps) for a in stage.body.args)
+                own = self._own_axes(stage, other, env)
+                if not self._free_of(stage, element, self._earlier(stage, element), joined):
+                    return False
+                joined = self._join(joined, stage, element, own)
+        for n in rest:
+            self.home |= {c.tensor: first for c in self.cascades[n].components}
+            self.cascades[n] = Cascade((), ())
+        self.cascades[first] = joined
+        return True
+
+    def _own_axes(self, s: Stage, c: Cascade, env: Mapping[Var, Term]) -> dict[Var, Term]:
+        """A stage's own axes -> the axes of another cascade that its cascade is joined to."""
+        place = next(x for x in c.components if x.stage == s.name).axes
+        out = {v: env.get(w, as_term(w)) for v, w in zip(s.axes, place)}
+        return out | {v: env[k] for v, k in zip(s.bound, c.axes)}
+
+    def _earlier(self, s: Stage, element: tuple[Expr, ...]) -> tuple[Read, ...]:
+        """Reads of reductions over a box of the same extents, at a point free of the bound axes."""
+        out: dict[Read, None] = {}
+        for a in element:
+            for r in leaves(a):
+                assert isinstance(r, Read)
+                p = self.nest.producer(r.tensor)
+                if p is None or r.tensor not in self.home or r.free & set(s.bound) or not _same_box(p.bound, s.bound):
+                    continue
+                if all(isinstance(i, Term) and _plain(i) in s.axes for i in r.indices):
+                    out.setdefault(r)
+        return tuple(out)
+
+    def _match(self, s: Stage, element: tuple[Expr, ...], earlier: tuple[Read, ...], c: Cascade) -> dict[Var, Term] | None:
+        """Axes of a stage -> canonical axes of a cascade; axes that only the stage has stay as they are. None when they do not fit."""
+        if not _same_box(s.bound, c.axes) or not self._free_of(s, element, earlier, c):
+            return None
+        env: dict[Var, Term] = {v: as_term(k) for v, k in zip(s.bound, c.axes)}
+        if earlier:
+            for r in earlier:
+                component = next((x for x in c.components if x.tensor is r.tensor), None)
+                if component is None or not all(v in c.rows for v in component.axes):
+                    return None
+                for i, v in zip(r.indices, component.axes):
+                    if env.setdefault(_plain(i), as_term(v)) != as_term(v):  # type: ignore[arg-type]
+                        return None
+        elif not self._share(s, element, c, env):
+            return None
+        used = {v for t in env.values() for v in t.vars}
+        if not set(c.rows) <= used:
+            return None
+        return env | {v: as_term(Var(v.name, v.extent)) for v in s.axes if v not in env}
+
+    def _free_of(self, s: Stage, element: tuple[Expr, ...], earlier: tuple[Read, ...], c: Cascade) -> bool:
+        """Whether a stage depends on the members of a cascade through its earlier results alone."""
+        members = {x.stage for x in c.components}
+        for a in element:
+            for r in leaves(a):
+                assert isinstance(r, Read)
+                p = self.nest.producer(r.tensor)
+                if p is not None and r not in set(earlier) and (p.name in members or self.upstream[p.name] & members):
+                    return False
+        return True
+
+    def _share(self, s: Stage, element: tuple[Expr, ...], c: Cascade, env: dict[Var, Term]) -> bool:
+        """Whether a stage over the same rows reads what a cascade reads; completes ``env``."""
+        theirs = [r for x in c.components for e in x.element for r in reads(e)]
+        for r in (r for a in element for r in reads(a)):
+            for other in theirs:
+                trial = dict(env)
+                if r.tensor is other.tensor and r.free & set(s.bound) and all(_unify(i, j, trial) for i, j in zip(r.indices, other.indices)):
+                    if all(v in s.axes or v in s.bound for v in trial) and {v for t in trial.values() for v in t.vars} >= set(c.rows):
+                        env.update(trial)
+                        return True
+        return False
+
+    # -- what it becomes there -------------------------------------------------------------------------------------
+    def _join(self, c: Cascade, s: Stage, element: tuple[Expr, ...], env: Mapping[Var, Term]) -> Cascade:
+        canonical = tuple(substitute(a, env) for a in element)
+        place = tuple(_plain(env[v]) for v in s.axes)
+        assert all(v is not None for v in place)
+        extra = tuple(v for v in place if v not in c.rows)
+        same: dict[Expr, Expr] = {}
+        known: dict[Expr, Component] = {}
+        for x in c.components:  # a result computed twice has one name
+            first = next(y for y in c.components if y.value is x.value)
+            same[x.read()] = first.read()
+            known[first.read()] = first
+        canonical = tuple(substitute_values(a, same) for a in canonical)
+        earlier = tuple(r for a in canonical for r in leaves(a) if r in known)
+        sides = Sides(c.axes, earlier, self.approximate)
+        builder = Builder(c, sides, extra, s.body, s.tensors[0])  # type: ignore[arg-type]
+        for t in s.tensors:
+            builder.add(t, s.name, place, canonical, tuple(dict.fromkeys(earlier)))  # type: ignore[arg-type]
+        return builder.cascade
+
+
+def _same_box(a: tuple[Var, ...], b: tuple[Var, ...]) -> bool:
+    return len(a) == len(b) and all(x.extent == y.extent for x, y in zip(a, b))
+
+
+def _plain(i: Term | Expr) -> Var | None:
+    """The variable that an index is."""
+    if isinstance(i, Term) and i.const == 0 and len(i.parts) == 1:
+        (mono, k), = i.parts.items()
+        if k == 1 and len(mono) == 1 and isinstance(mono[0], Var):
+            return mono[0]
+    return None
+
+
+def _unify(i: Term | Expr, j: Term | Expr, env: dict[Var, Term]) -> bool:
+    """Whether index ``i`` becomes ``j`` when its plain variable is renamed; records the renaming."""
+    if not isinstance(i, Term) or not isinstance(j, Term):
+        return i is j
+    v, w = _plain(i), _plain(j)
+    if v is not None and w is not None and v.extent == w.extent:
+        return env.setdefault(v, j) == j
+    return i.subs(env) == j
