@@ -28,7 +28,7 @@ from dsl.check import verify
 from dsl.derivative import vjp
 from dsl.errors import ArgumentError, ScheduleError, TargetError, UserError
 from dsl.interp import evaluate
-from dsl.nest import Nest
+from dsl.nest_text import show_nest
 from dsl.program import Program, trace
 from dsl.text import show_compute
 
@@ -311,18 +311,6 @@ def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, 
     made = Kernel(fn, statics)
     made.reproducible = reproducible
     return made
-
-
-def show_nest(nest: Nest) -> str:
-    """The loop nest as it stands: each stage, where it is computed, its loops and their roles."""
-    lines: list[str] = []
-    for s in nest.stages:
-        place = f" at {s.attach[1] or 'the start'} of {s.attach[0]}" if s.attach else ""
-        lines.append(f"{s.name}{place}:")
-        for depth, loop in enumerate(s.order):
-            lines.append(f"{'  ' * (depth + 1)}for {loop}" + (f"  # {s.role(loop)}" if s.role(loop) != "serial" else ""))
-        lines += [f"{'  ' * (len(s.order) + 1)}{show_compute(t)}" for t in s.tensors]
-    return "\n".join(lines)
 
 
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:

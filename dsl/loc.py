@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
 from dataclasses import dataclass
 
 _OURS = tuple(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + p + os.sep for p in ("dsl", "codegen", "dlc"))
+_OURS = (*_OURS, functools.__file__)  # it stands between a cached property of ours and its user
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dsl.algebra import reads, substitute
-from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg, tmin
+from dsl.algebra import reads
+from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg
 from dsl.errors import InternalError
 from dsl.expr import Compute, Expr, Reduce, Scan, Tensor
+from dsl.loc import Loc
 from dsl.program import Program
 
 TILE_ROLES = frozenset({"unroll", "vectorize", "dot"})
@@ -27,7 +28,11 @@ GRID_ROLES = frozenset({"parallel", "grid"})
 
 @dataclass(frozen=True)
 class Split:
-    """``axis`` becomes ``outer * factor + inner``; ``tail`` says what happens where the factor does not divide."""
+    """``axis`` becomes ``outer * factor + inner``; ``tail`` says what happens where the factor does not divide.
+
+    ``mask``: the last round is masked. ``peel``: it is a copy of the loop's body of its own, so that the others need no mask. ``pad``: what
+    lies beyond the end is computed and stored too, in memory made larger. ``exact``: the factor divides.
+    """
 
     axis: str
     outer: str
@@ -45,7 +50,16 @@ class Fuse:
     fused: str
 
 
-Relation = Split | Fuse
+@dataclass(frozen=True)
+class Pad:
+    """``padded`` runs over ``axis`` and beyond it, to a multiple of ``multiple``; what lies beyond is not kept."""
+
+    axis: str
+    padded: str
+    multiple: int
+
+
+Relation = Split | Fuse | Pad
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Stage:
         tensors: definitions whose bodies are over ``axes``. A reducing stage holds the components of one carrier.
         axes: spatial axes.
         bound: the axes its reduction or scan binds.
-        relations: splits and fusions, in the order they were made.
+        relations: splits, fusions and paddings, in the order they were made.
         order: loop names, outermost first.
         roles: loop name to role; ``serial`` when absent.
         attach: (stage, loop) of the consumer it is computed at; None for a root. The loop ``""`` means inside the
@@ -123,16 +137,46 @@ class Stage:
                 out |= {r.outer, r.inner}
             elif isinstance(r, Fuse) and r.outer in out:
                 out.add(r.fused)
+            elif isinstance(r, Pad) and r.axis in out:
+                out.add(r.padded)
         return out
+
+    def padded(self) -> set[str]:
+        """The axes, by loop name, whose storage reaches to the end of the last tile."""
+        return {r.axis for r in self.relations if isinstance(r, Split) and r.tail == "pad"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One primitive that was applied: its name, its arguments as plain data, and the user's line that asked for it (None: a heuristic)."""
+
+    name: str
+    args: Mapping[str, Any]
+    loc: Loc | None = field(default=None, compare=False)
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for JSON; :meth:`of_data` reads it back."""
+        out: dict[str, Any] = {"step": self.name, "args": dict(self.args)}
+        return out if self.loc is None else out | {"at": f"{self.loc.file}:{self.loc.line}"}
+
+    @staticmethod
+    def of_data(data: Mapping[str, Any]) -> Step:
+        """The step of :meth:`as_data`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such data.
+        """
+        file, _, line = str(data["at"]).rpartition(":") if data.get("at") else ("", "", "")
+        return Step(str(data["step"]), dict(data["args"]), Loc(file, int(line)) if file else None)
 
 
 @dataclass(frozen=True)
 class Nest:
-    """Stages, producers first, of one program; ``trace`` is the list of primitives that made it (name, arguments)."""
+    """Stages, producers first, of one program; ``trace`` lists the primitives that made it out of the unscheduled nest, in order."""
 
     program: Program
     stages: tuple[Stage, ...]
-    trace: tuple[Any, ...] = ()
+    trace: tuple[Step, ...] = ()
 
     def __getitem__(self, name: str) -> Stage:
         for s in self.stages:
@@ -204,13 +248,14 @@ def place(nest: Nest) -> dict[str, Placed]:
     """Loop variables, extents and regions of every stage, consumers first."""
     out: dict[str, Placed] = {}
     for stage in reversed(nest.stages):
-        region = _region(nest, stage, out) if stage.attach else {a: (ZERO, a.extent) for a in stage.axes}
-        out[stage.name] = _place_stage(stage, region)  # type: ignore[arg-type]
+        region = _region(nest, stage, out) if stage.attach else {a: (ZERO, whole(a)) for a in stage.axes}
+        out[stage.name] = _place_stage(stage, region)
     return out
 
 
 def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Placed:
     names = stage.axis_names()
+    region = _padded(stage, region, names)
     extent: dict[str, Term] = {names[a]: region[a][1] for a in stage.axes}
     extent |= {names[a]: a.extent for a in stage.bound if a.extent is not None}
     tails: dict[str, str] = {}
@@ -218,25 +263,39 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
         if isinstance(r, Split):
             extent[r.outer], extent[r.inner] = cdiv(extent[r.axis], r.factor), as_term(r.factor)
             tails[r.outer] = r.tail
+        elif isinstance(r, Pad):
+            extent[r.padded] = cdiv(extent[r.axis], r.multiple) * r.multiple
         else:
             extent[r.fused] = extent[r.outer] * extent[r.inner]
     reducing = stage.reducing()
     loops = tuple(PlacedLoop(n, Var(n, extent[n]), extent[n], stage.role(n), n in reducing, tails.get(n, "mask")) for n in stage.order)
     value = {x.name: as_term(x.var) if not (x.extent.is_const and x.extent.const == 1) else ZERO for x in loops}
-    checks: list[tuple[str, Term]] = []
-    for r in reversed(stage.relations):
-        if isinstance(r, Split):
-            value[r.axis] = value[r.outer] * r.factor + value[r.inner]
-            if not nonneg(extent[r.axis] - 1 - value[r.axis]):
-                checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
-        else:
-            value[r.outer], value[r.inner] = value[r.fused] // extent[r.inner], value[r.fused] % extent[r.inner]
+    checks = _axis_values(stage, value, extent)
     if stage.position is not None:
         (scanned,) = stage.bound
         if stage.body.data[5]:
             value[names[scanned]] = extent[names[scanned]] - 1 - value[names[scanned]]
         value[names[stage.position]] = value[names[scanned]]
     return _placed(stage, loops, value, region, names, checks, reducing)
+
+
+def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term]) -> list[tuple[str, Term]]:
+    """Fill in the values of loops that relations replaced, from those that stand; returns (axis, term that is ``>= 0`` on its real points)."""
+    checks: list[tuple[str, Term]] = []
+    for r in reversed(stage.relations):
+        if isinstance(r, Fuse):
+            value[r.outer], value[r.inner] = value[r.fused] // extent[r.inner], value[r.fused] % extent[r.inner]
+            continue
+        value[r.axis] = value[r.padded] if isinstance(r, Pad) else value[r.outer] * r.factor + value[r.inner]
+        if not nonneg(extent[r.axis] - 1 - value[r.axis]):
+            checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
+    return checks
+
+
+def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mapping[Var, str]) -> dict[Var, tuple[Term, Term]]:
+    """The region with the axes whose storage is padded made larger, to whole tiles."""
+    factors = {r.axis: r.factor for r in stage.relations if isinstance(r, Split) and r.tail == "pad"}
+    return {a: (at, cdiv(n, factors[names[a]]) * factors[names[a]] if names[a] in factors else n) for a, (at, n) in region.items()}
 
 
 def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
@@ -266,8 +325,18 @@ def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var,
                     for axis, i in zip(stage.axes, r.indices):
                         box = _span(i.subs(p.value), outer) if isinstance(i, Term) else None
                         boxes[axis] = box if axis not in boxes else _union(boxes[axis], box)
-    full = {a: (ZERO, a.extent) for a in stage.axes}
-    return {a: _clip(boxes.get(a), a) or full[a] for a in stage.axes}  # type: ignore[misc]
+    return {a: _clip(boxes.get(a), a) or (ZERO, whole(a)) for a in stage.axes if a is not stage.position} | _whole_scan(stage)
+
+
+def _whole_scan(stage: Stage) -> dict[Var, tuple[Term, Term]]:
+    """Prefixes begin with the first element, wherever the results begin that somebody reads."""
+    return {} if stage.position is None else {stage.position: (ZERO, whole(stage.position))}
+
+
+def whole(axis: Var) -> Term:
+    """The extent of an axis that has one, as every axis of a stage does."""
+    assert axis.extent is not None
+    return axis.extent
 
 
 def _clip(box: tuple[Term, Term] | None, axis: Var) -> tuple[Term, Term] | None:
@@ -297,7 +366,7 @@ def _outer_vars(nest: Nest, attach: tuple[str, str], placed: Mapping[str, Placed
 def _span(t: Term, outer: set[Var]) -> tuple[Term, Term] | None:
     """(first, extent) of the values of ``t`` as the variables not in ``outer`` run over their ranges."""
     inner = {v: 0 for v in t.vars if v.kind == "axis" and v not in outer}
-    base = t.subs(inner)  # type: ignore[arg-type]
+    base = t.subs(inner)
     delta = t - base
     if any(v in outer for v in delta.vars):
         return None
@@ -315,11 +384,6 @@ def _union(a: tuple[Term, Term] | None, b: tuple[Term, Term] | None) -> tuple[Te
     return a[0] + lo, as_term(hi - lo)
 
 
-def local(p: Placed, axis: Var) -> Term:
-    """An axis counted from the start of its region."""
-    return p.value[axis] - p.start[axis] if axis in p.start else p.value[axis]
-
-
 def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     """The number of iterations of some loops."""
     out = ONE
@@ -328,11 +392,4 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-def rebody(stage: Stage, tensors: Mapping[Tensor, Tensor], env: Mapping[Var, Term] | None = None) -> Stage:
-    """The stage with tensors (and index variables) replaced in its bodies; its own definitions keep their identity by position."""
-    new = tuple(Compute(t.name, t.axes, substitute(t.body, env or {}, tensors), t.loc, t.dtype) for t in stage.tensors)
-    return replace(stage, tensors=new)
-
-
-__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "local", "place", "rebody", "tmin",
-           "total_extent"]
+__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "Step", "place", "total_extent", "whole"]

@@ -7,14 +7,13 @@ definition of its own, which the schedule of the contraction computes while it p
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 
 from codegen.analysis.access import Strides, product_reads, read_access, size
-from dsl.algebra import reads, substitute
-from dsl.dim import Term, Var, as_term
-from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, index, op
+from dsl.algebra import reads
+from dsl.dim import Var
+from dsl.expr import Expr, Reduce, op
 from dsl.nest import Nest, Stage
-from dsl.primitives.storage import redefine
+from dsl.primitives.storage import multiplied, part_product
 
 _REUSE = 8  # uses of an element that repay a pass of its own over the factor
 
@@ -29,31 +28,15 @@ def part_factors(nest: Nest, strides: Strides) -> Nest:
     return nest
 
 
-def _parted(nest: Nest, s: Stage, sides: tuple[Expr, Expr], strides: Strides) -> Nest:
-    helpers: list[Stage] = []
-    taken = {x.name for x in nest.stages}
-    factors = []
-    for side in sides:
-        if isinstance(_plain(side), Read):
-            factors.append(side)
-            continue
-        axes = _axes(s, side, strides)
-        own = tuple(Var(v.name, v.extent) for v in axes)
-        name = next(n for n in (f"{s.name}.factor{k or ''}" for k in range(len(taken) + 2)) if n not in taken)
-        taken.add(name)
-        env: dict[Var, Term] = {v: as_term(o) for v, o in zip(axes, own)}
-        t = Compute(name, own, substitute(side, env), s.tensors[0].loc)
-        helper = Stage(name, (t,), own)
-        helpers.append(replace(helper, order=tuple(helper.axis_names().values())))
-        factors.append(t.read(*(index(v) for v in axes)))
-    body = s.body
-    assert isinstance(body, Reduce)
-    return redefine(nest, s.name, Reduce((op("mul", *factors),), body.data, body.dtype, body.loc), helpers)
+def _parted(nest: Nest, s: Stage, sides: tuple[list[int], list[int]], strides: Strides) -> Nest:
+    parts, names = multiplied(s.body.args[0]), s.axis_names()
+    axes = [[names[v] for v in _axes(s, _product([parts[n] for n in side]), strides)] for side in sides]
+    return part_product(nest, s.name, *sides, axes)
 
 
-def _sides(s: Stage, body: Expr) -> tuple[Expr, Expr] | None:
-    """The two factors; None where nothing would be reused."""
-    parts = _factors(body)
+def _sides(s: Stage, body: Expr) -> tuple[list[int], list[int]] | None:
+    """What makes up the two factors, by position; None where nothing would be reused."""
+    parts = multiplied(body)
     placed = [p for p in parts if _spatial(s, p)]
     if len(parts) < 2 or not placed:
         return None
@@ -68,12 +51,8 @@ def _sides(s: Stage, body: Expr) -> tuple[Expr, Expr] | None:
     loose = [p for p in parts if not _spatial(s, p)]
     smaller = here if _points(a) <= _points(b) else there
     smaller += loose
-    return _product(here), _product(there)
-
-
-def _factors(e: Expr) -> list[Expr]:
-    """The things multiplied, in order."""
-    return [p for a in e.args for p in _factors(a)] if isinstance(e, Op) and e.name == "mul" else [e]
+    first_side, second_side = ([n for n, p in enumerate(parts) if any(p is q for q in side)] for side in (here, there))
+    return first_side, second_side
 
 
 def _product(parts: list[Expr]) -> Expr:
@@ -93,9 +72,3 @@ def _axes(s: Stage, e: Expr, strides: Strides) -> tuple[Var, ...]:
     free = [v for v in (*s.axes, *s.bound) if v in e.free]
     main = read_access(max(reads(e), key=lambda r: sum(v in r.free for v in free)), strides)
     return tuple(sorted(free, key=lambda v: -(main.stride(v) or 1 << 60)))
-
-
-def _plain(e: Expr) -> Expr:
-    while isinstance(e, Cast):
-        e = e.args[0]
-    return e

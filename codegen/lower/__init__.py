@@ -46,10 +46,10 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
         buffers.append(b)
         bindings[t] = InMemory(b)
 
-    for t in program.inputs:
-        declare(t, "input", t.name)
-    for t in program.outputs:
-        declare(t, "output", t.name)
+    for i in program.inputs:
+        declare(i, "input", i.name)
+    for o in program.outputs:
+        declare(o, "output", o.name)
     for t in (t for s in nest.stages if s.attach is None for t in s.tensors if t not in program.outputs):
         declare(t, "workspace", t.name)
     sizes = tuple(v for v in program.dims)

@@ -113,7 +113,7 @@ def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term,
         end = tmin(end, _last(g, x.var, cx, best=True))
     var = Var(x.name, x.extent)
     if x.tail != "peel" or not guards:
-        return [(var, ZERO, end, [as_term(end) - 1 - var] if not end.is_const else [])]
+        return [(var, ZERO, end, [end - 1 - as_term(var)] if not end.is_const else [])]
     full = end
     for g in guards:
         full = tmin(full, _last(g, x.var, cx, best=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index
 from codegen.tile.ir import Check, Iota, Load, Predicate, Rename, Slot, Value, tile_axes_of, union_axes
@@ -13,7 +13,7 @@ from dsl.expr import Cast, Const, Expr, Index, Op, Read, Where
 from dsl.nest import Placed
 from dsl.opset import OPS
 
-_AS_NONNEG = {
+_AS_NONNEG: dict[str, Callable[[Term, Term], tuple[Term, ...]]] = {
     "ge": lambda a, b: (a - b,), "gt": lambda a, b: (a - b - 1,), "le": lambda a, b: (b - a,), "lt": lambda a, b: (b - a - 1,),
     "eq": lambda a, b: (a - b, b - a),
 }
@@ -92,9 +92,9 @@ def index_condition(e: Expr) -> tuple[Term, ...] | None:
     if e.name == "and":
         a, b = index_condition(e.args[0]), index_condition(e.args[1])
         return None if a is None or b is None else a + b
-    sides = [_index_term(x) for x in e.args]
-    if e.name in _AS_NONNEG and all(s is not None for s in sides):
-        return _AS_NONNEG[e.name](*sides)  # type: ignore[no-untyped-call, no-any-return]
+    sides = [t for x in e.args if (t := _index_term(x)) is not None]
+    if e.name in _AS_NONNEG and len(sides) == 2:
+        return _AS_NONNEG[e.name](*sides)
     return None
 
 

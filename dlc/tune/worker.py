@@ -102,7 +102,7 @@ def build(work: Work, decisions: Mapping[str, Any]) -> Built:
     plan = work.plan(decisions)
     code = hashlib.sha256(plan.module.text.encode()).hexdigest()
     assert plan.object_code
-    return Built(code, tuple(plan.decisions.made.values()), plan.order, plan.nest.trace, time.perf_counter() - started)
+    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace], time.perf_counter() - started)
 
 
 def open_session(work: Work, arguments: bytes, exact: Sequence[np.ndarray], threads: int) -> None:

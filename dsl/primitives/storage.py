@@ -1,84 +1,49 @@
-"""Primitives that place stages and their storage: compute_at, compute_inline, cache_read, merge, rfactor."""
+"""Primitives on what is kept in memory: copies of operands and results, their layout and dtype, and factors kept apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ast
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from dsl import dtype as dtypes
 from dsl.algebra import reads, substitute, transform
-from dsl.carrier import merging, partial
-from dsl.dim import Term, Var, as_term
+from dsl.dim import Term, Var, as_term, show
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Compute, Expr, Index, Read, Reduce, Tensor, cast, index, where
-from dsl.nest import Nest, Split, Stage
-from dsl.program import Program
-from dsl.stages import inline_reads
+from dsl.expr import Cast, Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, cast, op
+from dsl.nest import Nest, Stage
+from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
+from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge
+from dsl.primitives.record import primitive
+from dsl.primitives.reduction import neutral_input, rfactor
+
+_BINARY: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
+    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b,
+}
 
 
-def compute_at(nest: Nest, stage: str, consumer: str, loop: str) -> Nest:
-    """Compute just the region that ``consumer`` needs inside ``loop``, there."""
-    s, c = nest[stage], nest[consumer]
-    if loop and loop not in c.order:
-        raise ScheduleError(f"{consumer} has no loop `{loop}`", remedy="its loops are " + ", ".join(c.order))
-    return nest.with_stage(replace(s, attach=(consumer, loop)))
-
-
-def compute_root(nest: Nest, stage: str) -> Nest:
-    """Give a stage a nest of its own again."""
-    return nest.with_stage(replace(nest[stage], attach=None))
-
-
-def compute_inline(nest: Nest, stage: str) -> Nest:
-    """Replace every read of a map stage by its definition, and drop the stage."""
-    s = nest[stage]
-    if s.kind != "map":
-        raise ScheduleError(f"{stage} is a {s.kind} and cannot be inlined", "its elements are made by a loop", "use compute_at")
-    if nest.is_output(s):
-        raise ScheduleError(f"{stage} is an output and cannot be inlined")
-    producers: dict[Tensor, Compute] = {t: t for t in s.tensors}
-    moved: dict[Tensor, Tensor] = {}
-    stages = [_with_bodies(t, moved, producers) for t in nest.stages if t.name != stage]
-    return _moved(nest, tuple(stages), moved)
-
-
-def _with_bodies(s: Stage, moved: dict[Tensor, Tensor], producers: dict[Tensor, Compute]) -> Stage:
-    """A stage whose bodies read the new tensors; unchanged stages keep their identity."""
-    if not any(r.tensor in producers or r.tensor in moved for t in s.tensors for r in reads(t.body)):
-        return s
-    new = tuple(Compute(t.name, t.axes, inline_reads(substitute(t.body, {}, moved), producers), t.loc, t.dtype) for t in s.tensors)
-    moved.update(zip(s.tensors, new))
-    return replace(s, tensors=new)
-
-
-def _moved(nest: Nest, stages: tuple[Stage, ...], moved: dict[Tensor, Tensor]) -> Nest:
-    p = nest.program
-    outputs = tuple(moved.get(t, t) for t in p.outputs)
-    return replace(nest, stages=stages, program=Program(p.name, p.inputs, outputs, p.single, p.loc))  # type: ignore[arg-type]
-
-
-def merge(nest: Nest, first: str, second: str) -> Nest:
-    """Compute two map stages over the same box in one set of loops; ``second`` moves into ``first``."""
-    a, b = nest[first], nest[second]
-    if a.kind != "map" or b.kind != "map" or [x.extent for x in a.axes] != [x.extent for x in b.axes]:
-        raise ScheduleError(f"{first} and {second} cannot share loops", "they are not pointwise over the same shape")
-    env: dict[Var, Term] = {o: as_term(n) for o, n in zip(b.axes, a.axes)}
-    new = tuple(Compute(t.name, a.axes, substitute(t.body, env), t.loc, t.dtype) for t in b.tensors)
-    moved: dict[Tensor, Tensor] = dict(zip(b.tensors, new))
-    joined = replace(a, tensors=(*a.tensors, *new))
-    at = max(n for n, s in enumerate(nest.stages) if s.name in (first, second))
-    order = [joined if n == at else s for n, s in enumerate(nest.stages) if n == at or s.name not in (first, second)]
-    return _moved(nest, tuple(_with_bodies(s, moved, {}) if s is not joined else s for s in order), moved)
-
-
-def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout: Sequence[int] | None = None,
+# -- copies of operands --------------------------------------------------------------------------------------------
+def cache_read(nest: Nest, consumer: str, tensor: Tensor | str, name: str = "", layout: Sequence[int] | None = None,
                dtype: Dtype | None = None, only: Read | None = None) -> tuple[Nest, str]:
-    """Read ``tensor`` in ``consumer`` through a copy: a new map stage (a root until it is placed).
+    """Read a tensor through a copy: a new map stage, a root until it is placed.
+
+    before::
+
+        y: for i: for k: y[i] += f(x[i, k])
+
+    after ``cache_read(y, x)``::
+
+        x.copy: for x0: for x1: x.copy[x0, x1] = x[x0, x1]
+        y: for i: for k: y[i] += f(x.copy[i, k])
+
+    Placed at a loop of ``y`` with compute_at, it holds just the elements that one round reads.
 
     Args:
         nest: the nest.
         consumer: the stage that shall read the copy.
-        tensor: what is copied.
+        tensor: what is copied, or its name (see :func:`tensor_name`).
         name: the copy's stage name; made from the tensor's when empty.
         layout: order of the copy's storage dimensions, a permutation of the tensor's; row-major when omitted.
         dtype: what the elements are converted to on the way; the tensor's when None.
@@ -86,51 +51,127 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor, name: str = "", layout
 
     Returns:
         The new nest and the copy's stage name.
+
+    Raises:
+        ScheduleError: the stage does not read the tensor, or reads it at places that depend on data.
     """
+    called = tensor if isinstance(tensor, str) else tensor_name(nest, tensor)
+    which = None if only is None else _reads_of(nest[consumer], find_tensor(nest, consumer, called)).index(only)
+    return _cache_read(nest, consumer, called, name, None if layout is None else list(layout), None if dtype is None else dtype.name, which)
+
+
+def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[int] | None, dtype: str | None, only: int | None) -> tuple[Nest, str]:
     c = nest[consumer]
-    label = name or f"{tensor.name}.copy"
-    n, unique = 1, label
-    while any(s.name == unique for s in nest.stages):
-        unique, n = f"{label}{n}", n + 1
-    axes = tuple(Var(f"{tensor.name}{d}", e) for d, e in enumerate(tensor.shape))
-    copy = Compute(unique, axes, cast(tensor.read(*(index(a) for a in axes)), dtype or tensor.dtype), tensor.loc)
-    new = tuple(Compute(t.name, t.axes, _through(t.body, tensor, copy, only), t.loc, t.dtype) for t in c.tensors)
+    source = find_tensor(nest, consumer, tensor)
+    if only is None and any(isinstance(i, Expr) for r in _reads_of(c, source) for i in r.indices):
+        raise ScheduleError(f"cache_read({tensor!r}): {consumer} reads it at places that depend on data", "the region that a round needs is not known",
+                            "let it be read where it is")
+    unique = unique_stage(nest, name or f"{source.name}.copy")
+    axes = tuple(Var(f"{source.name}{d}", e) for d, e in enumerate(source.shape))
+    element = Read((), (source, tuple(as_term(a) for a in axes)), source.dtype, source.loc)
+    copy = Compute(unique, axes, cast(element, source.dtype if dtype is None else getattr(dtypes, _PYTHON.get(dtype, dtype))), source.loc)
+    chosen = None if only is None else _reads_of(c, source)[only]
+    new = tuple(Compute(t.name, t.axes, _through(t.body, source, copy, chosen), t.loc, t.dtype) for t in c.tensors)
     moved: dict[Tensor, Tensor] = dict(zip(c.tensors, new))
-    stage = Stage(unique, (copy,), axes, order=tuple(a.name for a in axes), layout=tuple(as_term(axes[d]) for d in layout) if layout else None)
+    stored = tuple(as_term(axes[d]) for d in layout) if layout else None
+    stage = Stage(unique, (copy,), axes, order=tuple(a.name for a in axes), layout=stored, notes={"copy": True})
     out: list[Stage] = []
     for s in nest.stages:
         if s.name == consumer:
             out += [stage, replace(c, tensors=new)]
         else:
-            out.append(_with_bodies(s, moved, {}))
-    return _moved(nest, tuple(out), moved), unique
+            out.append(with_bodies(s, moved, {}))
+    return moved_nest(nest, tuple(out), moved), unique
+
+
+_PYTHON = {"bool": "bool_"}
+_cache_read.__name__, _cache_read.__doc__ = "cache_read", cache_read.__doc__
+_cache_read = primitive(_cache_read)
+
+
+def tensor_name(nest: Nest, tensor: Tensor) -> str:
+    """What a tensor is called in a trace: a parameter by its name, a definition by its stage's, ``stage.1`` for the second of a stage."""
+    s = nest.producer(tensor)
+    if s is not None:
+        n = s.tensors.index(tensor)
+        return f"{s.name}#{n}" if n else s.name
+    return f"input {tensor.name}" if any(x.name == tensor.name for x in nest.stages) else tensor.name
+
+
+def find_tensor(nest: Nest, consumer: str, name: str) -> Tensor:
+    """The tensor of a name that a stage reads.
+
+    Raises:
+        ScheduleError: it reads no such tensor.
+    """
+    found = {tensor_name(nest, t): t for t in nest[consumer].sources()}
+    found |= {t.name: t for t in found.values() if isinstance(t, Input) and t.name not in found}
+    if name not in found:
+        raise ScheduleError(f"{consumer} does not read `{name}`", remedy=f"it reads {', '.join(sorted(found)) or 'nothing'}")
+    return found[name]
+
+
+def _reads_of(s: Stage, tensor: Tensor) -> list[Read]:
+    return list(dict.fromkeys(r for t in s.tensors for r in reads(t.body) if r.tensor is tensor))
 
 
 def _through(body: Expr, tensor: Tensor, copy: Compute, only: Read | None) -> Expr:
     """A body that reads the copy; a conversion that the copy has made already is dropped."""
     def one(e: Expr) -> Expr | None:
         if isinstance(e, Read) and e.tensor is tensor and (only is None or e is only):
-            return cast(copy.read(*e.indices), e.dtype)
+            return cast(Read(e.args, (copy, e.data[1]), copy.dtype, e.loc), e.dtype)
         held = e.args[0].args[0] if isinstance(e, Cast) and isinstance(e.args[0], Cast) else None
         return held if isinstance(held, Read) and held.tensor is copy and held.dtype == e.dtype else None
 
     return transform(body, one)
 
 
-def redefine(nest: Nest, stage: str, body: Expr, helpers: Sequence[Stage] = ()) -> Nest:
-    """Give a stage of one tensor another body of the same meaning; ``helpers`` are new stages that it reads, put in front of it."""
+# -- results -------------------------------------------------------------------------------------------------------
+@primitive
+def cache_write(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
+    """Compute a stage into memory of its own, and copy it from there to where it belongs.
+
+    before::
+
+        y: for i: for k: y[i] += f(i, k)
+
+    after ``cache_write(y)``::
+
+        y.local: for i: for k: y.local[i] += f(i, k)
+        y: for i: y[i] = y.local[i]
+
+    The loops, and what is computed in them, go with the computation. Bring the copy into them with reverse_compute_at, or the
+    computation into the copy's with compute_at.
+
+    Returns:
+        The new nest and the name of the stage that computes.
+
+    Raises:
+        ScheduleError: the stage is computed inside another.
+    """
     s = nest[stage]
-    old = s.tensors[0]
-    new = Compute(old.name, old.axes, body, old.loc, old.dtype)
-    moved: dict[Tensor, Tensor] = {old: new}
+    if s.attach is not None:
+        raise ScheduleError(f"cache_write({stage!r}): {stage} is computed inside {s.attach[0]}", "it is written to private memory already")
+    made = unique_stage(nest, name or f"{stage}.local")
+    own = tuple(Compute(made if n == 0 else f"{made}{n}", t.axes, t.body, t.loc, t.dtype) for n, t in enumerate(s.tensors))
+    axes = tuple(Var(v.name, v.extent) for v in s.axes)
+    point = tuple(as_term(v) for v in axes)
+    copies = tuple(Compute(t.name, axes, Read((), (o, point), o.dtype, t.loc), t.loc, t.dtype) for t, o in zip(s.tensors, own))
+    moved: dict[Tensor, Tensor] = dict(zip(s.tensors, copies))
+    copy = Stage(stage, copies, axes)
+    copy = replace(copy, order=tuple(copy.axis_names().values()))
     out: list[Stage] = []
     for x in nest.stages:
-        out += [*helpers, replace(s, tensors=(new,))] if x.name == stage else [_with_bodies(x, moved, {})]
-    return _moved(nest, tuple(out), moved)
+        if x.name == stage:
+            out += [replace(s, name=made, tensors=own), copy]
+        else:
+            x = replace(x, attach=(made, x.attach[1])) if x.attach is not None and x.attach[0] == stage else x
+            out.append(with_bodies(x, moved, {}))
+    return moved_nest(nest, tuple(out), moved), made
 
 
 def lay_out(nest: Nest, stage: str, dimensions: Callable[[tuple[Var, ...]], tuple[Term, ...]]) -> Nest:
-    """Store a private stage's region in other dimensions.
+    """Store a private stage's region in other dimensions; see :func:`store_as`.
 
     Args:
         nest: the nest.
@@ -139,71 +180,144 @@ def lay_out(nest: Nest, stage: str, dimensions: Callable[[tuple[Var, ...]], tupl
             ``lambda i, k: (i // 8, k, i % 8)`` keeps eight rows side by side. No two points may share a place.
     """
     s = nest[stage]
-    return nest.with_stage(replace(s, layout=dimensions(s.axes)))
+    names = s.axis_names()
+    return store_as(nest, stage, [show(as_term(t), lambda v: names[v]) for t in dimensions(s.axes)])
 
 
-def rfactor(nest: Nest, stage: str, loop: str) -> tuple[Nest, str]:
-    """Turn a reduction loop into a spatial one of a new stage of partial results, which ``stage`` then combines.
+@primitive
+def store_as(nest: Nest, stage: str, dimensions: Sequence[str]) -> Nest:
+    """Store what a stage computes in other dimensions.
 
-    ``s[i] = sum[k] f(i, k)`` with ``k`` split in ``k.o, k.i`` becomes ``s.part[k.o, i] = sum[k.i] f``, ``s[i] = sum[k.o] s.part[k.o, i]``.
-    ``loop`` must be the outer part of a split of a reduction axis.
+    before::
 
-    Returns:
-        The new nest and the name of the stage of partial results.
+        w.packed[j, k] at w.packed + 60*j + k
+
+    after ``store_as(w.packed, ["j // 8", "k", "j % 8"])``::
+
+        w.packed[j, k] at w.packed + 480*(j // 8) + 8*k + j % 8
+
+    Args:
+        nest: the nest.
+        stage: an attached stage, or one in a nest of its own that is no result; for the latter a permutation of its axes.
+        dimensions: the index in each storage dimension, in terms of the stage's axes, counted from the start of the region.
+
+    Raises:
+        ScheduleError: not terms of the axes, two elements would share a place, or the memory is the caller's.
+    """
+    s = nest[stage]
+    what = f"store_as({stage!r})"
+    if nest.is_output(s) and s.attach is None:
+        raise ScheduleError(f"{what}: {stage} is a result of the kernel, whose memory the caller owns", remedy="cache_write, then store_as of the computing stage")
+    axes = {name: v for v, name in s.axis_names().items() if v in s.axes}
+    terms = tuple(_term(d, axes, what) for d in dimensions)
+    if s.attach is None and sorted(map(str, terms)) != sorted(axes):
+        raise ScheduleError(f"{what}: {stage} is in a nest of its own, where only the order of its axes can change",
+                            remedy="name each of its axes once: " + ", ".join(axes))
+    clash = _clash(s, axes, terms)
+    if clash is not None:
+        raise ScheduleError(f"{what}: two elements would lie in one place", clash, "every axis must be recoverable from the dimensions: j // 8 goes with j % 8")
+    return nest.with_stage(replace(s, layout=terms))
+
+
+def _term(text: str, axes: Mapping[str, Var], what: str) -> Term:
+    def read(e: ast.expr) -> Term:
+        match e:
+            case ast.Constant(int(n)):
+                return as_term(n)
+            case ast.Name() | ast.Attribute() if ast.unparse(e) in axes:
+                return as_term(axes[ast.unparse(e)])
+            case ast.BinOp(left, operator, right) if type(operator) in _BINARY:
+                return _BINARY[type(operator)](read(left), read(right))
+        raise ValueError
+    try:
+        return read(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError):
+        raise ScheduleError(f"{what}: `{text}` is not a term of its axes", remedy=f"numbers, + - * // % and {', '.join(axes)}") from None
+
+
+def _clash(s: Stage, axes: Mapping[str, Var], terms: Sequence[Term]) -> str | None:
+    """Two elements that a layout would put in one place, among those near the origin; None when there are none."""
+    sides = [min(12, v.extent.const) if v.extent is not None and v.extent.is_const else 12 for v in axes.values()]
+    while functools.reduce(int.__mul__, sides, 1) > 20_000:
+        sides = [max(2, n - 2) for n in sides]
+    seen: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for n in range(functools.reduce(int.__mul__, sides, 1)):
+        point: list[int] = []
+        for side in reversed(sides):
+            n, at = divmod(n, side)
+            point.insert(0, at)
+        where = tuple(int(t.eval(dict(zip(axes.values(), point)))) for t in terms)
+        other = seen.setdefault(where, tuple(point))
+        if other != tuple(point):
+            name = s.tensors[0].name
+            return f"{name}{list(other)} and {name}{list(point)} both at {list(where)}"
+    return None
+
+
+# -- factors -------------------------------------------------------------------------------------------------------
+@primitive
+def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[int], axes: Sequence[Sequence[str]]) -> Nest:
+    """Give the two factors of a sum of products of several things definitions of their own.
+
+    before::
+
+        y: for i: for j: for k: y[i, j] += x[i, k] * s[k] * relu(w[j, k])
+
+    after ``part_product(y, [0, 1], [2], [[i, k], [j, k]])``::
+
+        y.factor: for i: for k: y.factor[i, k] = x[i, k] * s[k]
+        y.factor1: for j: for k: y.factor1[j, k] = relu(w[j, k])
+        y: for i: for j: for k: y[i, j] += y.factor[i, k] * y.factor1[j, k]
+
+    Products are associated anew. A factor that is one plain read stays what it is.
+
+    Args:
+        nest: the nest.
+        stage: a sum of products.
+        first: which of the things multiplied, counted from the left, make up the first factor.
+        second: those that make up the other.
+        axes: the axes of each factor's definition, by loop name, in the order they are stored.
     """
     s = nest[stage]
     body = s.body
-    made = next((r for r in s.relations if isinstance(r, Split) and r.outer == loop), None)
-    names = s.axis_names()
-    axis = next((v for v in s.bound if made is not None and names[v] == made.axis), None)
-    if made is None or axis is None or not isinstance(body, Reduce) or axis.extent is None:
-        raise ScheduleError(f"rfactor({loop!r}): not the outer part of a split reduction axis of {stage}", remedy="split a reduction axis first")
-    chunks = (axis.extent + (made.factor - 1)) // made.factor
-    outer, inner = Var(loop, chunks), Var(made.inner, as_term(made.factor))
-    spatial = tuple(Var(v.name, v.extent) for v in s.axes)
-    rest = tuple(Var(v.name, v.extent) for v in s.bound if v is not axis)
-    place: dict[Var, Term] = {o: as_term(n) for o, n in zip(s.axes, spatial)}
-    place |= {o: as_term(n) for o, n in zip((v for v in s.bound if v is not axis), rest)}
-    place[axis] = as_term(outer) * made.factor + inner
-    args = tuple(substitute(a, place) for a in body.args)
-    dtypes = tuple(a.dtype for a in body.args)
-    exact = axis.extent.is_const and axis.extent.const % made.factor == 0
-    args = args if exact else tuple(_guard(body, n, a, place[axis], axis.extent) for n, a in enumerate(args))
-    part_carrier, merge_carrier = partial(body.carrier), merging(body.carrier)
-    states = body.carrier.state(dtypes)
-    parts = tuple(Compute(f"{stage}.part{n or ''}", (outer, *spatial), Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
-                  for n, d in enumerate(states))
-    k = Var(loop, chunks)
-    inputs = tuple(p.read(index(k), *(index(v) for v in s.axes)) for p in parts)
-    final = tuple(Compute(t.name, t.axes, Reduce(inputs, (merge_carrier, (k,), t.body.data[2]), t.body.dtype, body.loc), t.loc, t.dtype)
-                  for t in s.tensors)
-    part = Stage(f"{stage}.part", parts, (outer, *spatial), (inner, *rest))
-    part = replace(part, order=tuple(part.axis_names().values()))
-    done = Stage(stage, final, s.axes, (k,), attach=s.attach)
-    done = replace(done, order=tuple(done.axis_names().values()))
-    moved: dict[Tensor, Tensor] = dict(zip(s.tensors, final))
+    assert isinstance(body, Reduce)
+    parts, helpers, factors = multiplied(body.args[0]), list[Stage](), list[Expr]()
+    named = {name: v for v, name in s.axis_names().items()}
+    for side, loops in zip((first, second), axes):
+        value = functools.reduce(lambda a, b: op("mul", a, b), (parts[n] for n in side))
+        if isinstance(_plain(value), Read):
+            factors.append(value)
+            continue
+        old = [named[x] for x in loops]
+        own = tuple(Var(v.name, v.extent) for v in old)
+        name = next(n for n in (f"{stage}.factor{k or ''}" for k in range(len(nest.stages) + 3)) if all(n != x.name for x in (*nest.stages, *helpers)))
+        t = Compute(name, own, substitute(value, {v: as_term(o) for v, o in zip(old, own)}), s.tensors[0].loc)
+        helper = Stage(name, (t,), own)
+        helpers.append(replace(helper, order=tuple(helper.axis_names().values())))
+        factors.append(Read((), (t, tuple(as_term(v) for v in old)), t.dtype, body.loc))
+    return _redefined(nest, s, Reduce((op("mul", *factors),), body.data, body.dtype, body.loc), helpers)
+
+
+def _redefined(nest: Nest, s: Stage, body: Expr, helpers: Sequence[Stage]) -> Nest:
+    old = s.tensors[0]
+    new = Compute(old.name, old.axes, body, old.loc, old.dtype)
+    moved: dict[Tensor, Tensor] = {old: new}
     out: list[Stage] = []
     for x in nest.stages:
-        out += [part, done] if x.name == stage else [_with_bodies(x, moved, {})]
-    return _moved(nest, tuple(out), moved), part.name
+        out += [*helpers, replace(s, tensors=(new,))] if x.name == s.name else [with_bodies(x, moved, {})]
+    return moved_nest(nest, tuple(out), moved)
 
 
-def _guard(body: Reduce, n: int, arg: Expr, at: Term, extent: Term) -> Expr:
-    """A carrier input that is neutral past the end of the axis: the ragged last chunk adds nothing."""
-    neutral = neutral_input(body, n)
-    if neutral is None:
-        raise ScheduleError(f"rfactor: `{body.carrier}` has no neutral input", "the last chunk is ragged", "split by a factor that divides the axis")
-    return where(index(at) < index(extent), arg, neutral)
+def multiplied(e: Expr) -> list[Expr]:
+    """The things that a product multiplies, in order."""
+    return [p for a in e.args for p in multiplied(a)] if isinstance(e, Op) and e.name == "mul" else [e]
 
 
-def neutral_input(body: Reduce, n: int) -> Expr | None:
-    """An input whose lifted state is the identity, for carriers whose lift is a conversion."""
-    from dsl.algebra import EXPRS  # noqa: PLC0415
-    if body.carrier.arity != len(body.carrier.state(tuple(a.dtype for a in body.args))) or body.carrier.name == "logsumexp":
-        return None
-    held = tuple(a.dtype for a in body.args)
-    value = body.carrier.identity(EXPRS, body.carrier.state(held))[n]
-    return value if isinstance(value, Expr) else None
+def _plain(e: Expr) -> Expr:
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e
 
 
-__all__ = ["Index", "Read", "cache_read", "compute_at", "compute_inline", "compute_root", "lay_out", "merge", "redefine", "rfactor", "transform"]
+__all__ = ["Scan", "cache_read", "cache_write", "compute_at", "compute_inline", "compute_root", "find_tensor", "lay_out", "merge", "multiplied",
+           "neutral_input", "part_product", "rfactor", "store_as", "tensor_name"]

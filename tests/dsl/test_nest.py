@@ -1,0 +1,63 @@
+"""Where stages stand: extents, regions, padding, and what a nest knows of itself."""
+
+import pytest
+
+import dlc
+from dlc import f32
+from dsl.dim import as_term
+from dsl.nest import Loc, Step, place
+from dsl.primitives.loops import pad, split
+from dsl.primitives.placement import compute_at
+from dsl.program import trace
+from dsl.stages import build_nest
+
+
+def blurred(x: f32[20]):
+    """Neighbours added up."""
+    y = dlc.compute((20,), lambda i: x[i] * 2.0, name="y")
+    return dlc.compute((18,), lambda i: y[i] + y[i + 1] + y[i + 2], name="z")
+
+
+def summed(x: f32[7, 10]):
+    """Prefix sums."""
+    y = dlc.cumsum(x, 1)
+    return dlc.compute((7, 5), lambda i, j: y[i, 2 * j])
+
+
+def test_a_region_is_what_the_readers_need():
+    n = split(build_nest(trace(blurred)), "z", "i", 4)
+    p = place(compute_at(n, "y", "z", "i.o"))["y"]
+    (axis,) = p.stage.axes
+    outer = place(n)["z"].loop("i.o")
+    assert p.extent[axis] == 6 and str(p.start[axis]) == f"4*{outer.var}"
+    assert [str(g) for g in p.spatial] == ["-i - 4*i.o + 19"]
+
+
+def test_padding_makes_memory_larger():
+    n = split(build_nest(trace(blurred)), "y", "i", 8, tail="pad")
+    p = place(n)["y"]
+    assert p.extent[p.stage.axes[0]] == 24 and n["y"].padded() == {"i"}
+    n = pad(build_nest(trace(blurred)), "z", "i", 16)
+    assert place(n)["z"].loop("i.pad").extent == 32
+
+
+def test_prefixes_begin_with_the_first_element():
+    n = build_nest(trace(summed))
+    scan = next(s for s in n.stages if s.kind == "scan")
+    n = compute_at(n, scan.name, n.stages[-1].name, n.stages[-1].order[0])
+    p = place(n)[scan.name]
+    assert p.extent[scan.position] == 10 and p.start[scan.position] == 0 and p.extent[scan.axes[0]] == as_term(1)
+
+
+def test_steps_are_plain_data():
+    s = Step("split", {"stage": "z", "loop": "i", "factor": 4}, Loc("a.py", 3))
+    assert Step.of_data(s.as_data()) == s and Step.of_data(s.as_data()).loc == Loc("a.py", 3)
+    with pytest.raises(KeyError):
+        Step.of_data({"args": {}})
+
+
+def test_nests_by_name():
+    n = build_nest(trace(blurred))
+    assert n["z"] is n.stages[-1] and n.consumers(n["y"]) == [n["z"]] and n.is_output(n["z"])
+    with pytest.raises(KeyError):
+        n["w"]

@@ -1,0 +1,151 @@
+"""Every primitive on the nest it is given: what it makes of the loops, and that it changes nothing when it refuses."""
+
+import numpy as np
+import pytest
+
+import dlc
+from codegen.lower import lower
+from codegen.tile.interp import run
+from codegen.tile.verify import verify
+from dlc import f32
+from dsl.errors import ScheduleError
+from dsl.interp import evaluate
+from dsl.nest import Step
+from dsl.nest_text import show_nest
+from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
+from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
+from dsl.primitives.record import PRIMITIVES, apply
+from dsl.primitives.reduction import rfactor
+from dsl.primitives.storage import cache_read, cache_write, lay_out, part_product, store_as
+from dsl.program import trace
+from dsl.stages import build_nest
+
+RNG = np.random.default_rng(0)
+
+
+def product(x: f32[7, 10], w: f32[9, 10], b: f32[9]):
+    """A product and what finishes it."""
+    k = dlc.reduce_axis(10)
+    y = dlc.compute((7, 9), lambda i, j: dlc.sum(x[i, k] * w[j, k], k), name="y")
+    return dlc.compute((7, 9), lambda i, j: dlc.relu(y[i, j] + b[j]), name="z")
+
+
+def scaled(x: f32[7, 10], s: f32[10], w: f32[9, 10]):
+    """A sum of products of three things."""
+    k = dlc.reduce_axis(10)
+    return dlc.compute((7, 9), lambda i, j: dlc.sum(x[i, k] * s[k] * dlc.relu(w[j, k]), k), name="y")
+
+
+def pair(x: f32[6, 5]):
+    """Two results over one box."""
+    return dlc.compute((6, 5), lambda i, j: dlc.exp(x[i, j]), name="a"), dlc.compute((6, 5), lambda i, j: x[i, j] * 2.0, name="b")
+
+
+def nest_of(fn):
+    return build_nest(trace(fn))
+
+
+def check(nest, fn):
+    """The nest computes what the definition means, every access proved."""
+    program = trace(fn)
+    tiles = lower(nest, {}, "k")
+    verify(tiles)
+    arrays = {t.name: RNG.standard_normal([int(n) for n in t.shape]).astype(np.float32) for t in program.inputs}
+    got = run(tiles, arrays, {})
+    for t, want in zip(nest.program.outputs, evaluate(program, *arrays.values())):
+        np.testing.assert_allclose(got[t.name], want, rtol=1e-5, atol=1e-5)
+    return nest
+
+
+def test_split_names_orders_and_roles():
+    n = check(split(nest_of(product), "y", "k", 4), product)
+    assert n["y"].order == ("i", "j", "k.o", "k.i")
+    n = split(set_role(nest_of(product), "z", "i", "parallel"), "z", "i", 2, "a", "b", "peel")
+    assert n["z"].order == ("a", "b", "j") and n["z"].role("a") == "parallel"
+    check(n, product)
+
+
+@pytest.mark.parametrize("tail", ["mask", "peel", "pad"])
+@pytest.mark.parametrize("loop", ["i", "j", "k"])
+def test_tails(loop, tail):
+    n = split(nest_of(product), "y", loop, 4, tail=tail)
+    check(set_role(n, "y", f"{loop}.i", "unroll"), product)
+    check(n, product)
+
+
+def test_pad_fuse_reorder():
+    n = pad(nest_of(product), "y", "i", 4)
+    check(split(n, "y", "i.pad", 4, tail="exact"), product)
+    n = check(fuse(nest_of(product), "z", "i", "j", "ij"), product)
+    assert n["z"].order == ("ij",)
+    n = check(reorder(nest_of(product), "y", ["k", "i"]), product)
+    assert n["y"].order == ("k", "j", "i")
+
+
+def test_what_is_computed_at_a_loop_follows_its_parts():
+    n = compute_at(nest_of(product), "y", "z", "i")
+    assert split(n, "z", "i", 2)["y"].attach == ("z", "i.i")
+    n = set_role(split(n, "z", "i", 2, "p", "q"), "z", "j", "vectorize")
+    assert fuse(reorder(n, "z", ["p", "q"]), "z", "p", "q", "pq")["y"].attach == ("z", "pq")
+    check(n, product)
+
+
+def test_compute_at_and_root():
+    n = check(compute_at(nest_of(product), "y", "z", "i"), product)
+    assert compute_root(n, "y")["y"].attach is None
+    check(compute_at(nest_of(product), "y", "z", ""), product)
+
+
+def test_inline_and_merge():
+    n = nest_of(product)
+    with pytest.raises(ScheduleError):
+        compute_inline(n, "y")
+    assert [s.name for s in check(merge(nest_of(pair), "a", "b"), pair).stages] == ["a"]
+
+
+def test_copies():
+    n, copy = cache_read(nest_of(product), "y", "x")
+    check(n, product)
+    n = check(compute_at(n, copy, "y", "i"), product)
+    check(lay_out(n, copy, lambda a: (a[1], a[0])), product)
+    n, made = cache_write(nest_of(product), "z")
+    assert [s.name for s in n.stages] == ["y", made, "z"]
+    check(n, product)
+    check(store_as(cache_write(nest_of(product), "y")[0], "y.local", ["j", "i"]), product)
+
+
+def test_rfactor_and_part_product():
+    n, part = rfactor(split(nest_of(product), "y", "k", 4), "y", "k.o")
+    check(set_role(n, part, "k.o", "parallel"), product)
+    n = part_product(nest_of(scaled), "y", [0, 1], [2], [["i", "k"], ["j", "k"]])
+    assert [s.name for s in check(n, scaled).stages] == ["y.factor", "y.factor1", "y"]
+
+
+def test_untile_keeps_what_is_fused():
+    plain = compute_at(nest_of(product), "y", "z", "")
+    n = split(plain, "z", "i", 2)
+    n, copy = cache_read(n, "y", "w")
+    n = compute_at(n, copy, "y", "i")
+    n = set_role(split(n, "y", "j", 4), "y", "j.i", "vectorize")
+    again = untile(n, "z")
+    assert show_nest(again) == show_nest(plain)
+    check(again, product)
+
+
+def test_steps_are_recorded_and_apply_again():
+    n = annotate(set_role(split(nest_of(product), "z", "i", 2), "z", "i.o", "parallel"), "z", "serial", True)
+    assert [s.name for s in n.trace] == ["split", "set_role", "annotate"]
+    assert n.trace[0] == Step("split", {"stage": "z", "loop": "i", "factor": 2})
+    again = nest_of(product)
+    for step in n.trace:
+        again = apply(again, step)
+    assert show_nest(again) == show_nest(n) and again.trace == n.trace
+    assert set(PRIMITIVES) >= {"split", "pad", "fuse", "reorder", "set_role", "compute_at", "compute_root", "compute_inline", "merge", "untile",
+                               "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate"}
+
+
+def test_every_primitive_shows_before_and_after():
+    for name, fn in PRIMITIVES.items():
+        if name != "annotate":
+            text = fn.__doc__ if fn.__doc__ else cache_read.__doc__
+            assert "before::" in text and "after" in text, name
