@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dsl.dim import Var
-from dsl.nest import Nest, Placed, Split, Stage, place
+from dsl.nest import Fuse, Nest, Pad, Placed, Split, Stage, place
 
 _KINDS = {"unroll": "unroll", "vectorize": "lanes", "dot": "dot"}
 
@@ -135,7 +135,9 @@ def _digits(stage: Stage, p: Placed) -> dict[str, Digit]:
             times = -(-whole.times // r.factor) if whole.times else 0
             out[r.inner] = replace(whole, count=r.factor, times=min(r.factor, whole.times or r.factor))
             out[r.outer] = replace(whole, step=whole.step * r.factor, count=None if whole.count is None else -(-whole.count // r.factor), times=times)
-        elif not isinstance(r, Split) and r.outer in out:
+        elif isinstance(r, Pad) and r.axis in out:  # what lies beyond the end changes no sum
+            out[r.padded] = out.pop(r.axis)
+        elif isinstance(r, Fuse) and r.outer in out:
             a, b = out.pop(r.outer), out.pop(r.inner)
             out[r.fused] = Digit(f"({a.index},{b.index})" if a.step == b.step == 1 else r.fused, 1, None, a.times * b.times)
     return {n: replace(d, kind=_KINDS.get(stage.role(n), "serial")) for n, d in out.items()}
