@@ -95,6 +95,9 @@ class Kernel:
         program = self.program
         if len(args) != len(program.inputs):
             bind_sizes(program, [getattr(a, "shape", ()) for a in args])
+        lazy = next((a for a in args if hasattr(type(a), "__dlc_kernel__")), None)
+        if lazy is not None and out is None:
+            return lazy.__dlc_kernel__(self, program, args)
         tensors = [as_tensor(a, t) for a, t in zip(args, program.inputs)]
         if any(t.device.type != "cpu" for t in tensors):
             raise TargetError(f"{program.name} was called with a tensor on {next(t.device for t in tensors if t.device.type != 'cpu')}",

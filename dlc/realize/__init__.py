@@ -1,0 +1,11 @@
+"""From the lazy graph to memory: the graph is cut into kernels, each compiled once, and run.
+
+``partition`` decides where kernels begin and end and what is written to memory between them; ``compose`` makes one program of a
+kernel's definitions; ``plan`` keeps the outcome by the graph's shape, so that the second step of a training loop only launches;
+``counters`` tell what ran.
+"""
+
+from dlc.realize.counters import Counts, Watch, counts
+from dlc.realize.plan import explain, realize
+
+__all__ = ["Counts", "Watch", "counts", "explain", "realize"]

@@ -1,0 +1,264 @@
+"""Plans: a graph cut into compiled kernels, kept by the graph's shape, and run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import ref
+
+import torch
+
+from dlc.compiler import Plan as Compilation
+from dlc.compiler import Request
+from dlc.realize.compose import compose
+from dlc.realize.counters import counts
+from dlc.realize.partition import Graph, Item, partition
+from dlc.runtime.device import host_target
+from dlc.runtime.launch import Launcher
+from dlc.tape import Node, Value
+from dlc.tape.graph import LONGEST
+from dsl.canonical import digest
+from dsl.errors import DerivativeError
+from dsl.program import Program
+from dsl.text import show_compute
+
+_MOST = 4096  # plans and kernels kept
+_plans: dict[tuple[int, ...], Plan] = {}
+_launchers: dict[tuple[str, tuple[tuple[int, ...], ...], int], Launcher] = {}
+_strides: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch: a kernel, the slots it reads and writes, and those that nobody reads after it."""
+
+    program: Program
+    phase: str
+    launcher: Launcher
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    dead: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Launches in order; ``slots`` arrays in all, the first of them given."""
+
+    steps: tuple[Step, ...]
+    slots: int
+    results: tuple[int, ...]
+
+    def run(self, given: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Launch everything; the memory of what was asked for."""
+        memory: list[torch.Tensor | None] = [*given, *[None] * (self.slots - len(given))]
+        for step in self.steps:
+            results = step.launcher([memory[n] for n in step.inputs])  # type: ignore[misc]
+            for n, r in zip(step.outputs, results):
+                memory[n] = r
+            for n in step.dead:
+                memory[n] = None
+            counts.launches[step.phase] += 1
+            counts.kernels[step.program.name] += 1
+        return [memory[n] for n in self.results]  # type: ignore[misc]
+
+
+def realize(values: Sequence[Value]) -> None:
+    """Give values their memory: compute them, whatever the user holds that they are made of, and what a backward will need.
+
+    Raises:
+        BoundsError: a data-dependent index is out of range.
+    """
+    if all([v.buffer is not None for v in values]):
+        return
+    with _lock:
+        found = _Collected(values)
+        plan = _plans.get(found.key)
+        if plan is None:
+            plan = _planned(found)
+        counts.realized += 1
+        for (node, index), buffer in zip(found.wanted, plan.run(found.memory)):
+            _fill(found.nodes[node], index, buffer)
+
+
+def _fill(node: Node, index: int, buffer: torch.Tensor) -> None:
+    value = node.results.get(index)
+    alive = value() if value is not None else None
+    if alive is not None:
+        alive.fill(buffer)
+    elif node.edges is not None:  # a backward will ask for it
+        kept = node.value(index)
+        kept.fill(buffer)
+        node.kept.append(kept)
+
+
+def explain(values: Sequence[Value]) -> str:
+    """The kernels that would compute values, as mathematics, without running them."""
+    found = _Collected(values)
+    plan = _plans.get(found.key) or _planned(found)
+    return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes) for s in plan.steps)
+
+
+class _Collected:
+    """The part of the graph that values need, in the order of recording, with a key that is the same for every graph of this shape.
+
+    Attributes:
+        nodes: the applications.
+        memory: the arrays that exist, in the order in which they are met.
+        wanted: what must be in memory at the end.
+        key: of the shape.
+    """
+
+    def __init__(self, values: Sequence[Value]) -> None:
+        asked, self.nodes = _asked(values)
+        self.memory: list[torch.Tensor] = []
+        self._places = {node: n for n, node in enumerate(self.nodes)}
+        self._known: dict[Value, int] = {}
+        self.arguments: list[list[tuple[int, int]]] = []
+        key: list[int] = []
+        for node in self.nodes:
+            key.append(node.template.uid)
+            key.append(ord(node.phase[0]))
+            self.arguments.append([self._argument(v, key) for v in node.inputs])
+        self.wanted = self._wanted(asked)
+        for n, index in self.wanted:
+            key.append(-1 - n)
+            key.append(index)
+        key.append(torch.get_num_threads())
+        self.key = tuple(key)
+
+    def _argument(self, v: Value, key: list[int]) -> tuple[int, int]:
+        if v.buffer is None:
+            assert v.node is not None
+            place = self._places[v.node]
+            key.append(place * _MOST + v.index)
+            return place, v.index
+        known = self._known.get(v)
+        if known is None:
+            known = self._known[v] = len(self.memory)
+            self.memory.append(v.buffer)
+            if not v.buffer.is_contiguous():
+                key.append(-_MOST * _MOST - _layout(v.buffer))
+        key.append(-1 - known)
+        return -1, known
+
+    def _wanted(self, asked: Sequence[Value]) -> list[tuple[int, int]]:
+        """What was asked for, what the user holds, and what the backward of these nodes will read."""
+        wanted: dict[tuple[int, int], None] = {}
+        for v in asked:
+            if v.node is not None:
+                wanted[self._places[v.node], v.index] = None
+        for n, node in enumerate(self.nodes):
+            for index, value in node.results.items():
+                alive = value()
+                if alive is not None and alive.handles and alive.buffer is None:
+                    wanted[n, index] = None
+            if node.edges is not None:
+                for v in _for_backward(node):
+                    if v.node in self._places and v.buffer is None:
+                        wanted[self._places[v.node], v.index] = None
+        return list(wanted)
+
+
+def _for_backward(node: Node) -> list[Value]:
+    """The values that the backward of a node will read and that are not cheap to compute again."""
+    edges, template = node.edges, node.template
+    assert edges is not None
+    wanted = tuple(n for n, e in enumerate(edges) if e is not None and template.inputs[n].dtype.is_float)
+    given = tuple(n for n in template.results if n >= 0 and template.specs[n].dtype.is_float)
+    try:
+        sources = template.gradient(wanted, given).sources
+    except DerivativeError:  # told when somebody asks for it
+        return []
+    needed = [node.inputs[n] if kind == "input" else node.value(n) for kind, n in sources if kind != "cotangent"]
+    out = [v for v in needed if v.node is not None and v.node.template.kinds[v.index] != "map"]
+    node.kept.extend(v for v in out if not any(v is k for k in node.kept))
+    return out
+
+
+def _asked(values: Sequence[Value]) -> tuple[list[Value], list[Node]]:
+    """The values with those of their groups, and every node that is not computed yet, in the order of recording."""
+    asked = [v for v in values if v.buffer is None]
+    stack = [v.node for v in asked if v.node is not None]
+    seen = set(stack)
+    groups: set[int] = set()
+    for v in asked:
+        if v.group is not None:
+            _join(v.group, groups, asked, seen, stack)
+    while stack:
+        for v in stack.pop().inputs:
+            node = v.node
+            if node is not None:
+                if v.group is not None:
+                    _join(v.group, groups, asked, seen, stack)
+                if node not in seen:
+                    seen.add(node)
+                    stack.append(node)
+    return asked, sorted(seen, key=_number)
+
+
+def _join(group: list[ref[Value]], groups: set[int], asked: list[Value], seen: set[Node], stack: list[Node]) -> None:
+    """Ask for the members of a group too."""
+    if id(group) in groups:
+        return
+    groups.add(id(group))
+    for other in group:
+        v = other()
+        if v is not None and v.node is not None:
+            asked.append(v)
+            if v.node not in seen:
+                seen.add(v.node)
+                stack.append(v.node)
+
+
+def _number(node: Node) -> int:
+    return node.number
+
+
+def _layout(buffer: torch.Tensor) -> int:
+    """A number for shape and strides."""
+    return _strides.setdefault((tuple(buffer.shape), buffer.stride()), len(_strides))
+
+
+def _planned(found: _Collected) -> Plan:
+    graph = Graph(found.nodes, [[Item(*a) for a in row] for row in found.arguments], [Item(*w) for w in found.wanted])
+    groups = partition(graph)
+    slots = {Item(-1, n): n for n in range(len(found.memory))}
+    for group in groups:
+        for item in group.outputs:
+            slots[item] = len(slots)
+    last = {slots[i]: n for n, g in enumerate(groups) for i in (*g.inputs, *g.outputs)}
+    results = tuple(slots[i] for i in graph.wanted)
+    steps = []
+    for n, group in enumerate(groups):
+        program = compose(graph, group)
+        inputs = tuple(slots[i] for i in group.inputs)
+        strides = [found.memory[s].stride() if s < len(found.memory) else None for s in inputs]
+        dead = tuple(s for s, at in last.items() if at == n and s not in results)
+        steps.append(Step(program, group.phase, _launcher(program, strides), inputs, tuple(slots[i] for i in group.outputs), dead))
+    counts.plans += 1
+    if len(_plans) >= _MOST:
+        _plans.clear()
+    plan = _plans[found.key] = Plan(tuple(steps), len(slots), results)
+    return plan
+
+
+def _launcher(program: Program, strides: Sequence[tuple[int, ...] | None]) -> Launcher:
+    """The compiled kernel of a program, the same for equal mathematics; ``strides`` of inputs that are not in row-major order."""
+    shapes = tuple(tuple(int(s) for s in t.shape) for t in program.inputs)
+    steps = tuple(_row_major(shape) if s is None else tuple(s) for s, shape in zip(strides, shapes))
+    key = (digest(program), steps, torch.get_num_threads())
+    if key not in _launchers:
+        if len(_launchers) >= _MOST:
+            _launchers.clear()
+        _launchers[key] = Compilation(Request(program, shapes, steps, host_target())).launcher()
+        counts.compiled += 1
+    return _launchers[key]
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return torch.empty(shape, device="meta").stride()
+
+
+__all__ = ["LONGEST", "Plan", "Step", "explain", "realize"]

@@ -1,0 +1,328 @@
+"""The class: what a tensor knows, how it is computed, how it leaves for other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlc.realize import explain, realize
+from dlc.runtime.arguments import TORCH
+from dlc.tape import Edge, Leaf, Value, spec_of
+from dlc.tape.graph import LONGEST
+from dlc.tensor import convert
+from dlc.tensor.gradients import Differentiable
+from dlc.tensor.operators import Operators
+from dlc.tensor.record import Layout, Recorder, Result, trace_call, trace_kernel
+from dsl.dtype import Dtype, promote_scalar
+from dsl.errors import ArgumentError, DtypeError
+from dsl.ops.pointwise import add, cast, div, maximum, minimum, mul, sub
+from dsl.ops.slicing import getitem
+from dsl.program import Program
+
+_foreign = (torch.Tensor, np.ndarray)
+
+
+class Tensor(Operators, Differentiable):
+    """An array that is computed when somebody looks at it.
+
+    Every operation of ``dlc`` takes tensors as it takes the tensors of a kernel's definition; nothing runs until the numbers are
+    needed (``numpy``, ``torch``, ``item``, ``print``, or :meth:`realize`). Then the operations on the way are fused into generated
+    kernels. Tensors are never changed in place: ``t += 1`` makes another one.
+
+    Args:
+        data: an array, a number, or nested lists of numbers; the elements are copied. See :func:`dlc.from_torch` and
+            :func:`dlc.from_numpy` for tensors that share memory.
+        dtype: of the elements; that of the array, or f32, i64 or bool by the numbers, when None.
+        requires_grad: whether gradients are wanted with respect to it.
+    """
+
+    __slots__ = ("__weakref__", "_edge", "_value", "grad")
+    __array_ufunc__ = None  # numpy arrays leave operators with a tensor to the tensor
+
+    def __init__(self, data: Any, dtype: Dtype | None = None, requires_grad: bool = False) -> None:
+        memory = data.realize()._value.buffer if isinstance(data, Tensor) else data
+        self._value, self._edge, self.grad = _leaf(convert.copied(memory, dtype)), None, None
+        self._value.handles += 1
+        if requires_grad:
+            self.requires_grad_()
+
+    @classmethod
+    def _of(cls, value: Value, edge: Edge | None) -> Tensor:
+        """A tensor of a value."""
+        t = Tensor.__new__(Tensor)
+        t._value, t._edge, t.grad = value, edge, None
+        value.handles += 1
+        return t
+
+    def __del__(self) -> None:
+        try:
+            self._value.handles -= 1
+        except AttributeError:  # the constructor refused
+            pass
+
+    # -- facts -------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return self._value.spec.shape
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of the elements."""
+        return self._value.spec.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the memory is."""
+        return "cpu"
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self._value.spec.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self._value.spec.shape, dtype=np.int64))
+
+    def numel(self) -> int:
+        """Number of elements, in torch's word."""
+        return self.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_realized(self) -> bool:
+        """Whether the numbers are in memory already."""
+        return self._value.buffer is not None
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ArgumentError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise ArgumentError("a tensor without dimensions cannot be iterated")
+        return (self[n] for n in range(len(self)))
+
+    # -- looking -----------------------------------------------------------------------------------------------
+    def realize(self) -> Tensor:
+        """Compute the numbers, if they are not in memory; returns the tensor."""
+        if self._value.buffer is None:
+            realize((self._value,))
+        return self
+
+    def torch(self) -> torch.Tensor:
+        """The numbers as a torch tensor over the same memory."""
+        self.realize()
+        assert self._value.buffer is not None
+        return self._value.buffer
+
+    def numpy(self) -> np.ndarray:
+        """The numbers as a numpy array over the same memory."""
+        return convert.numpy_of(self.torch())
+
+    def item(self) -> Any:
+        """The one element, as a Python number.
+
+        Raises:
+            ArgumentError: there is not just one.
+        """
+        if self.size != 1:
+            raise ArgumentError(f"item() of a tensor with {self.size} elements", remedy="reduce it first, or use tolist()")
+        return self.torch().item()
+
+    def tolist(self) -> Any:
+        """The numbers as nested lists."""
+        return self.torch().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=bool(copy)) if copy or dtype is not None else self.numpy()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.torch().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.torch().__dlpack_device__()  # type: ignore[no-any-return]
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.shape or not self.dtype.is_int:
+            raise ArgumentError(f"a tensor {self._value.spec} is not an index", remedy="a whole number without dimensions is")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if not self.shape and spec else repr(self) if not spec else self.item(), spec)
+
+    def __repr__(self) -> str:
+        body = repr(self.torch())[len("tensor("):-1].split(", dtype=")[0].replace("\n       ", "\n           ")
+        note = ", requires_grad=True" if isinstance(self._edge, Leaf) else f", grad_fn={self.grad_fn}" if self._edge is not None else ""
+        return f"dlc.tensor({body}, {self._value.spec}{note})"
+
+    def explain(self) -> str:
+        """The kernels that would compute this tensor, as mathematics; empty when it is in memory."""
+        return "" if self.is_realized else explain((self._value,))
+
+    # -- recording ---------------------------------------------------------------------------------------------
+    def __dlc_function__(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An operation of the language meets a tensor."""
+        return record(function, args, kwargs)
+
+    def __dlc_kernel__(self, kernel: Any, program: Program, args: Sequence[Any]) -> Any:
+        """A kernel of the user meets a tensor: it becomes one operation of the graph, with its derived backward."""
+        recorder = Recorder(kernel)
+        for a, declared in zip(args, program.inputs):
+            t = a if isinstance(a, Tensor) else wrapped(_leaf(convert.copied(a, declared.dtype) if isinstance(a, (int, float)) else convert.wrap(a)), None)
+            if t.dtype != declared.dtype:
+                raise DtypeError(f"`{declared.name}` is {t.dtype}, its declaration {declared.dtype}", f"it is declared {declared}",
+                                 f"convert it: {declared.name}.to(dlc.{declared.dtype})", declared.loc)
+            recorder.array(t._value, t._edge)
+        return _given(*recorder.finish(lambda: trace_kernel(program, [v.spec for v in recorder.values])))
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Part of the tensor: ints, slices with steps, None, ``...``, integer tensors, as in a kernel's definition."""
+        out: Tensor = record(getitem, (self, key), {})
+        buffer = self._value.buffer
+        if buffer is not None and out._value.buffer is None and _is_view(key):
+            out._value.fill(buffer[key])
+        return out
+
+    def to(self, dtype: Dtype) -> Tensor:
+        """The tensor in another dtype."""
+        return self if dtype == self.dtype else record(cast, (self, dtype), {})
+
+    def replace(self, other: Tensor) -> None:
+        """Make this tensor stand for the numbers of another: how an optimiser updates a parameter. Graphs made before are not touched.
+
+        Raises:
+            ArgumentError: another shape or dtype, or this tensor was computed from others that require grad.
+        """
+        if other._value.spec is not self._value.spec:
+            raise ArgumentError(f"{self._value.spec} cannot be replaced by {other._value.spec}")
+        if not self.is_leaf:
+            raise ArgumentError("only a leaf can be replaced", "gradients flow through this tensor", "use detach()")
+        self._value.handles -= 1
+        self._value = other._value
+        self._value.handles += 1
+
+
+def _is_view(key: Any) -> bool:
+    """Whether torch can take part of memory by a key without copying."""
+    def plain(k: Any) -> bool:
+        return k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool)) or (isinstance(k, slice) and (k.step is None or k.step > 0))
+
+    return all(plain(k) for k in key) if isinstance(key, tuple) else plain(key)
+
+
+def _leaf(buffer: torch.Tensor) -> Value:
+    return Value(spec_of(buffer.shape, convert.dtype_of(buffer.dtype)), None, 0, buffer)
+
+
+wrapped = Tensor._of
+
+
+def of_memory(buffer: torch.Tensor) -> Tensor:
+    """A tensor over memory."""
+    return wrapped(_leaf(buffer), None)
+
+
+def record(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Record an operation; arrays of other libraries among the arguments are taken as they are."""
+    if function in _ARITHMETIC:
+        args = _generalized(function, args)
+    recorder = Recorder(function)
+    for a in args:
+        if type(a) is Tensor or isinstance(a, Tensor):
+            recorder.key.append(a._value.spec)
+            recorder.values.append(a._value)
+            recorder.edges.append(a._edge)
+        else:
+            _collect(recorder, a)
+    for name in kwargs:
+        recorder.key.append(name)
+        _collect(recorder, kwargs[name])
+    return _given(*recorder.finish(lambda: _traced(function, args, kwargs, recorder)))
+
+
+_ARITHMETIC = frozenset((add, sub, mul, div, maximum, minimum))
+_CONSTANTS = 5
+_met: dict[Any, set[bool | int | float]] = {}
+
+
+def _generalized(function: Callable[..., Any], args: Sequence[Any]) -> Sequence[Any]:
+    """The arguments, where a number that keeps changing (a rate, a step) has become an argument of the kernel instead of a constant in it."""
+    for n, a in enumerate(args):
+        if type(a) is float or type(a) is int:
+            other = args[1 - n]
+            if not isinstance(other, Tensor):
+                return args
+            seen = _met.setdefault((function, other._value.spec, n, type(a)), set())
+            if a in seen:
+                return args
+            if len(seen) < _CONSTANTS:
+                seen.add(a)
+                return args
+            number = of_memory(torch.tensor(a, dtype=TORCH[promote_scalar(other.dtype, a).name]))
+            return (number, other) if n == 0 else (other, number)
+    return args
+
+
+def _given(results: Sequence[Result], layout: Layout) -> Any:
+    """The results as tensors; a graph that has grown too deep is computed now."""
+    node = results[0][0].node if results else None
+    if node is not None and node.depth > LONGEST:
+        realize([v for v, _ in results])
+    return wrapped(*results[0]) if layout is None else _arranged(iter(results), layout)
+
+
+def _arranged(results: Iterator[Result], layout: Layout) -> Any:
+    return wrapped(*next(results)) if layout is None else layout[0]([_arranged(results, inner) for inner in layout[1]])
+
+
+def _collect(recorder: Recorder, a: Any) -> None:
+    if isinstance(a, Tensor):
+        recorder.array(a._value, a._edge)
+    elif isinstance(a, _foreign):
+        recorder.array(_leaf(convert.wrap(a)), None)
+    elif isinstance(a, (list, tuple)):
+        recorder.key.append(type(a))
+        for x in a:
+            _collect(recorder, x)
+        recorder.key.append("end")
+    else:
+        recorder.constant(a.item() if isinstance(a, np.generic) else a)
+
+
+def _traced(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], recorder: Recorder) -> Any:
+    def call(inputs: Iterator[Any]) -> Any:
+        def replaced(a: Any) -> Any:
+            if isinstance(a, (Tensor, *_foreign)):
+                return next(inputs)
+            if isinstance(a, (list, tuple)):
+                return type(a)([replaced(x) for x in a])
+            return a.item() if isinstance(a, np.generic) else a
+
+        return function(*[replaced(a) for a in args], **{k: replaced(v) for k, v in kwargs.items()})
+
+    return trace_call(function, [v.spec for v in recorder.values], call)
+
+
+def compute_now(*tensors: Tensor) -> None:
+    """Compute several tensors together, sharing what they have in common."""
+    realize([t._value for t in tensors])
