@@ -8,7 +8,7 @@ the heuristics.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
@@ -21,6 +21,7 @@ from codegen.heuristics import Decisions, default_schedule
 from codegen.pipelines import Made, make_tile
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
+from codegen.tile.layout import size_values, stride_terms
 from dlc import cache, records
 from dlc.config import settings
 from dlc.host import fingerprint
@@ -29,8 +30,8 @@ from dlc.runtime.launch import Launcher, make_launcher
 from dsl.bind import bind_sizes
 from dsl.canonical import digest
 from dsl.check import prove_bounds
-from dsl.dim import Term, as_term
-from dsl.errors import DlcError, TargetError, UserError
+from dsl.dim import Term, Var, as_term
+from dsl.errors import DlcError, ShapeError, TargetError, UserError
 from dsl.expr import Tensor
 from dsl.nest import Nest
 from dsl.order import order_class
@@ -55,6 +56,7 @@ class Request:
         scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
         reproducible: schedule for a nominal number of cores, and take a record only if it keeps the order of every sum: the same bits on
             any number of threads, tuned or not.
+        dynamic: names of sizes left symbolic: one kernel for all their values of at least 1, scheduled for those of ``shapes``.
     """
 
     program: Program
@@ -64,6 +66,7 @@ class Request:
     decisions: Mapping[str, object] | None = None
     scheduler: Scheduler | None = None
     reproducible: bool = False
+    dynamic: frozenset[str] = frozenset()
 
     def on(self, target: Target) -> Request:
         """The same request for another target."""
@@ -85,7 +88,7 @@ class Plan:
     @cached_property
     def program(self) -> Program:
         """The definition with the sizes of the request, every access proved in bounds."""
-        return specialize(self.request.program, self.request.shapes)
+        return specialize(self.request.program, self.request.shapes, self.request.dynamic)
 
     @cached_property
     def unscheduled(self) -> Nest:
@@ -94,8 +97,23 @@ class Plan:
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:
-        """Strides of the nest's inputs."""
-        return {t: tuple(as_term(int(n)) for n in s) for t, s in zip(self.unscheduled.program.inputs, self.request.strides)}
+        """Strides of the nest's inputs; run-time sizes among them where a shape is symbolic and the tensor is no row-major one."""
+        return {t: stride_terms(t.name, t.shape, n, s) for t, n, s in zip(self.unscheduled.program.inputs, self.request.shapes, self.request.strides)}
+
+    def sizes_for(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+        """The integers that the code takes after its pointers, in the order of ``tile.sizes``, for arguments of these shapes and strides.
+
+        None when the code does not serve them: a size that is not symbolic differs, a symbolic one is zero, or a tensor lies otherwise.
+        """
+        try:
+            values = bind_sizes(self.program, shapes)
+        except ShapeError:
+            return None
+        if 0 in values.values():
+            return None
+        known = zip(self.strides.values(), strides, shapes)
+        terms = [(t, int(s)) for own, given, sizes in known for t, s, n in zip(own, given, sizes) if n != 1]
+        return size_values(self.tile.sizes, values, terms)
 
     @cached_property
     def nest(self) -> Nest:
@@ -185,13 +203,14 @@ def recorded(request: Request) -> records.Record | None:
     return found if keeps else None
 
 
-def specialize(program: Program, shapes: Sequence[Sequence[int]]) -> Program:
-    """A program with the sizes of some arguments, every access proved in bounds.
+def specialize(program: Program, shapes: Sequence[Sequence[int]], dynamic: Collection[str] = ()) -> Program:
+    """A program with the sizes of some arguments, every access proved in bounds; sizes named in ``dynamic`` stay symbolic.
 
     Raises:
         UserError: the shapes do not fit the declaration, or an access is out of bounds (with a witness).
     """
-    special = program.specialize(bind_sizes(program, shapes))
+    sizes = bind_sizes(program, shapes)
+    special = program.specialize({v: as_term(Var(v.name, kind="dim", likely=n)) if v.name in dynamic else n for v, n in sizes.items()})
     prove_bounds(special)
     return special
 

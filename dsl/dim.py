@@ -21,12 +21,15 @@ INF = math.inf
 
 
 class Var:
-    """A symbolic integer: a size (``kind="dim"``, at least 1) or an axis with range ``[0, extent)``."""
+    """A symbolic integer: a size (``kind="dim"``, at least 1) or an axis with range ``[0, extent)``.
 
-    __slots__ = ("extent", "kind", "name", "uid")
+    ``likely`` is a value that a size is expected to have: what heuristics reckon with, and nothing is proved by.
+    """
 
-    def __init__(self, name: str, extent: Term | int | None = None, kind: str = "axis") -> None:
-        self.name, self.kind, self.uid = name, kind, next(_counter)
+    __slots__ = ("extent", "kind", "likely", "name", "uid")
+
+    def __init__(self, name: str, extent: Term | int | None = None, kind: str = "axis", likely: int | None = None) -> None:
+        self.name, self.kind, self.uid, self.likely = name, kind, next(_counter), likely
         self.extent: Term | None = None if extent is None else as_term(extent)
 
     def __repr__(self) -> str:

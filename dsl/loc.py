@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import linecache
 import os
 import sys
 from dataclasses import dataclass
 
-_OURS = tuple(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + p + os.sep for p in ("dsl", "codegen", "dlc"))
-_OURS = (*_OURS, functools.__file__)  # it stands between a cached property of ours and its user
+#: Where frames are not the user's: our packages, and the library modules that call back into them.
+_OURS = (
+    *(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + p + os.sep for p in ("dsl", "codegen", "dlc")),
+    functools.__file__, contextlib.__file__,
+)
 
 
 @dataclass(frozen=True)

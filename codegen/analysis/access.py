@@ -80,5 +80,10 @@ def _plain(e: Expr) -> Expr:
 
 
 def size(t: Term | None, default: int = 1 << 20) -> int:
-    """A term's value, or a stand-in for an unknown size."""
-    return t.const if t is not None and t.is_const else default
+    """A term's value; with the likely values of the sizes in it where they are symbolic, else a stand-in."""
+    if t is None:
+        return default
+    if t.is_const:
+        return t.const
+    likely = {v: v.likely for v in t.vars if v.likely is not None}
+    return int(t.eval(likely)) if len(likely) == len(t.vars) else default

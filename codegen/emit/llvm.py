@@ -11,12 +11,14 @@ The entry point is ``i32 NAME(ptr args, ptr scratch, i64 threads)``; ``args`` ho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from llvmlite import ir
 
 from codegen.emit.llvm_phase import CONTEXT, PhaseEmitter, scratch_bytes
 from codegen.emit.llvm_types import I32, I64, PTR, alloca, intrinsic
 from codegen.tile.ir import Buffer, TileProgram
+from dsl.dim import ZERO, Term, tmax
 
 _STACK_LIMIT = 64 * 1024
 
@@ -28,21 +30,21 @@ class CpuModule:
     Attributes:
         text: the module; ``entry`` the function to call.
         workspaces: the buffers the caller allocates, after inputs and outputs in ``args``.
-        scratch: bytes of private memory per thread; thread ``t`` uses ``scratch + t * bytes``.
+        scratch: bytes of private memory per thread, a term over the program's sizes; thread ``t`` uses ``scratch + t * bytes``.
     """
 
     text: str
     entry: str
     workspaces: tuple[Buffer, ...]
-    scratch: int
+    scratch: Term
 
 
 def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tuple[str, ...] = ()) -> CpuModule:
     """The module of a program for a machine with vectors of ``vector_bits`` and the instruction sets ``features``."""
     module = ir.Module(name=program.name)
     module.triple = triple
-    spill = max((sum(scratch_bytes(b) for b in p.scratch) for p in program.phases), default=0)
-    scratch = spill if spill > _STACK_LIMIT else 0
+    needed = reduce(tmax, (sum((scratch_bytes(b) for b in p.scratch), ZERO) for p in program.phases), ZERO)
+    scratch = ZERO if needed.is_const and needed.const <= _STACK_LIMIT else needed
     bodies = [PhaseEmitter(module, program, p, vector_bits // 32, features, scratch).emit() for p in program.phases]
     _entry(module, program, bodies)
     workspaces = tuple(b for b in program.buffers if b.scope == "workspace")

@@ -14,16 +14,16 @@ from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
 from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
-from dsl.dim import Var, nonneg, product
+from dsl.dim import ZERO, Term, Var, nonneg, product
 from dsl.dtype import bool_
 
 CONTEXT = ir.LiteralStructType([PTR, PTR, I32])  # args, scratch, error
 BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # (context, thread, threads)
 
 
-def scratch_bytes(b: Buffer) -> int:
+def scratch_bytes(b: Buffer) -> Term:
     """Bytes of a scratch buffer, rounded up to cache lines with one line spare."""
-    return -(-product(b.shape).const * b.dtype.itemsize // 64) * 64 + 64
+    return (product(b.shape) * b.dtype.itemsize + 63) // 64 * 64 + 64
 
 
 class PhaseEmitter:
@@ -32,7 +32,7 @@ class PhaseEmitter:
     ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it.
     """
 
-    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: int) -> None:
+    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: Term) -> None:
         self.program, self.phase, self.width, self.features, self.private = program, phase, lanes, features, private
         self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
@@ -70,16 +70,16 @@ class PhaseEmitter:
 
     def _scratch(self) -> None:
         b = self.b
-        if self.private:
+        if self.private != 0:
             start = b.load(b.gep(self.fn.args[0], [I32(0), I32(1)], source_etype=CONTEXT), typ=PTR)
-            start = b.gep(start, [b.mul(self.fn.args[1], I64(self.private))], source_etype=I8)
-        at = 0
+            start = b.gep(start, [b.mul(self.fn.args[1], self.terms.scalar(self.private))], source_etype=I8)
+        at = ZERO
         for buffer in self.phase.scratch:
-            if self.private:
-                self.pointers[buffer] = b.gep(start, [I64(at)], source_etype=I8)
+            if self.private != 0:
+                self.pointers[buffer] = b.gep(start, [self.terms.scalar(at)], source_etype=I8)
             else:
-                self.pointers[buffer] = alloca(b, ir.ArrayType(I8, scratch_bytes(buffer)), 64, buffer.name)
-            at += scratch_bytes(buffer)
+                self.pointers[buffer] = alloca(b, ir.ArrayType(I8, scratch_bytes(buffer).const), 64, buffer.name)
+            at = at + scratch_bytes(buffer)
 
     def _grid(self) -> None:
         """A contiguous share of the grid points, in row-major order."""

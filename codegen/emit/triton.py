@@ -122,8 +122,8 @@ def _formula(t: Term, names: Mapping[Var, str]) -> Formula:
     """A term in the formula language of :mod:`codegen.artifact`."""
     if t.is_const:
         return t.const
-    parts = [" * ".join([str(c), *(_formula_atom(a, names) for a in mono)]) for mono, c in t.parts.items()]
-    return " + ".join([*parts, str(t.const)] if t.const else parts).replace("1 * ", "").replace("+ -", "- ")
+    parts = [" * ".join([*([str(c)] if c != 1 else []), *(_formula_atom(a, names) for a in mono)]) for mono, c in t.parts.items()]
+    return " + ".join([*parts, str(t.const)] if t.const else parts).replace("+ -", "- ")
 
 
 def _formula_atom(a: Atom, names: Mapping[Var, str]) -> str:

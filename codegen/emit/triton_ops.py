@@ -213,7 +213,7 @@ class Ops(Terms):
 
     def check(self, op: Check) -> None:
         """The greatest code of a failed check is left in the error buffer."""
-        axes = self.sorted(op.value.axes)
+        axes = self.sorted({*(a for v in op.operands() for a in v.axes), *(a for t in op.mask for a in self.axes_of(t))})
         x = atom(self.value(op.value, axes).typed)
         bad = f"(({x} < 0) | ({x} >= {self.scalar(op.size)}))"
         mask = self.mask(op.mask, op.conds, axes)

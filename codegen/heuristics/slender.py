@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codegen.analysis.access import accesses, size
+from codegen.heuristics.bounded import tile_whole
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.product import Product
 from dsl.dim import Var
@@ -27,11 +28,12 @@ def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var,
     nest = split(nest, heavy, names[terms], width, tail="peel")
     nest = set_role(nest, heavy, f"{names[terms]}.i", "vectorize")
     tile = [f"{col}.u", f"{names[terms]}.i"]
+    left: list[str] = []
     if p.row is not None:
-        nest = set_role(nest, heavy, names[p.row], "unroll")
-        tile.insert(0, names[p.row])
+        nest, left, row = tile_whole(nest, heavy, names[p.row], "unroll")
+        tile.insert(0, row)
     sums = [names[v] for v in p.stage.bound if v is not terms]
-    return reorder(nest, heavy, [f"{col}.t", *sums, f"{names[terms]}.o", *tile])
+    return reorder(nest, heavy, [*left, f"{col}.t", *sums, f"{names[terms]}.o", *tile])
 
 
 def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
@@ -50,11 +52,12 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
     step = setting.choose(f"{anchor}.step", min(_STEP, size(deep.extent)), (4, 8, 16, 32))
     nest = split(nest, heavy, names[deep], step, tail="peel")
     tile = [f"{col}.u"]
+    left: list[str] = []
     if p.row is not None:
-        nest = set_role(nest, heavy, names[p.row], "unroll")
-        tile.insert(0, names[p.row])
+        nest, left, row = tile_whole(nest, heavy, names[p.row], "unroll")
+        tile.insert(0, row)
     sums = [names[v] for v in p.stage.bound if v is not deep]
-    return reorder(nest, heavy, [*sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
+    return reorder(nest, heavy, [*left, *sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
 
 
 def passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Product | None:

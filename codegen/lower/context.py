@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from codegen.tile.ir import Block, Buffer, Builder, Value
-from dsl.dim import ONE, Term, Var, as_term, nonneg
+from dsl.dim import INF, ONE, Div, Term, Var, as_term, nonneg
+from dsl.errors import ScheduleError
 from dsl.expr import Expr, Tensor
 from dsl.nest import Nest, Placed
 
@@ -114,4 +115,20 @@ def storage_shape(p: Placed) -> tuple[Term, ...]:
     if p.stage.layout is None:
         return tuple(extents)
     env: dict[Var, Term] = {a: as_term(Var(a.name, e)) for a, e in zip(p.stage.axes, extents)}
-    return tuple(as_term(int(t.subs(env).bounds[1]) + 1) if t.parts else ONE for t in p.stage.layout)
+    return tuple(_greatest(t.subs(env)) + 1 if t.parts else ONE for t in p.stage.layout)
+
+
+def _greatest(t: Term) -> Term:
+    """The greatest value of a storage index: a number, or a term over sizes for one that grows with every axis."""
+    most = t.bounds[1]
+    if most < INF:
+        return as_term(int(most))
+    if not _grows(t):
+        raise ScheduleError(f"the layout `{t}` of a region of unknown size", "its greatest value is not known", "lay it out by quotients and remainders of its axes")
+    return t.subs({v: v.extent - 1 for v in t.vars if v.extent is not None})
+
+
+def _grows(t: Term) -> bool:
+    """Whether a term never falls as an axis grows: sums of axes and their quotients, with positive factors."""
+    atoms = [a for mono in t.parts for a in mono]
+    return all(c > 0 for c in t.parts.values()) and all(isinstance(a, Var) or type(a) is Div and a.den.is_const and _grows(a.num) for a in atoms)

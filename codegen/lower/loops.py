@@ -54,9 +54,9 @@ def _declare(cx: Context, stage: Stage, p: Placed) -> None:
     for t in stage.tensors:
         if t not in cx.nest.program.outputs:
             shape = storage_shape(p)
-            if not all(s.is_const for s in shape):
+            if any(v.kind != "dim" for s in shape for v in s.vars):
                 raise ScheduleError(f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
-                                    "the size depends on a dimension that is not known", "compute it as a root instead")
+                                    "the size is not the same for every iteration", "compute it as a root instead")
             buffer = Buffer(cx.unique(t.name), t.dtype, shape, contiguous(shape), "scratch")
             cx.scratch.append(buffer)
             cx.bindings[t] = InMemory(buffer, p)

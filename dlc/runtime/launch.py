@@ -68,4 +68,4 @@ def make_launcher(program: Program, checks: tuple[str, ...], module: CpuModule, 
     outputs = tuple((tuple(int(s) for s in t.shape), torch_dtype(t.dtype)) for t in program.outputs)
     spaces = tuple((int(product(b.shape)), torch_dtype(b.dtype)) for b in module.workspaces)
     count = len(program.inputs) + len(outputs) + len(spaces)
-    return Launcher(program, entry, outputs, spaces, module.scratch, checks, all(math.prod(s) == 0 for s, _ in outputs), ctypes.c_void_p * count)
+    return Launcher(program, entry, outputs, spaces, int(module.scratch), checks, all(math.prod(s) == 0 for s, _ in outputs), ctypes.c_void_p * count)
