@@ -110,6 +110,7 @@ SUM = _simple("sum", "add", lambda d: 0, lambda d: d.accumulator, _sum_result)
 PROD = _simple("prod", "mul", lambda d: 1, lambda d: d.accumulator, _sum_result)
 MAX = _simple("max", "max", lowest, lambda d: d.held, lambda d: d, exact=True)
 MIN = _simple("min", "min", highest, lambda d: d.held, lambda d: d, exact=True)
+MAX_FIRST = _simple("max.first", "max", lowest, lambda d: d.held, lambda d: d, exact=True)  # as MAX; the first of equals has the derivative
 ANY = _simple("any", "or", lambda d: 0, lambda d: bool_, lambda d: bool_, exact=True)
 ALL = _simple("all", "and", lambda d: 1, lambda d: bool_, lambda d: bool_, exact=True)
 
@@ -185,7 +186,7 @@ RECURRENCE = Carrier(
     lambda a, s: (s[1],), lambda d: (d[1],), commutative=False)
 
 CARRIERS: dict[str, Carrier] = {
-    c.name: c for c in (SUM, PROD, MAX, MIN, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, RECURRENCE)}
+    c.name: c for c in (SUM, PROD, MAX, MIN, MAX_FIRST, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, RECURRENCE)}
 
 
 def partial(c: Carrier) -> Carrier:

@@ -448,7 +448,10 @@ def _atom_subs(atom: Atom, env: Mapping[Var, Term | int]) -> Term:
         return as_term(env[atom]) if atom in env else _of_atom(atom)
     if isinstance(atom, MinMax):
         return _minmax(atom.which, atom.a.subs(env), atom.b.subs(env))
-    return (mod if type(atom) is Mod else floordiv)(atom.num.subs(env), atom.den.subs(env))
+    den = atom.den.subs(env)
+    if den == 0:  # a dimension of size 0: none of its points is ever visited, so any divisor will do
+        den = ONE
+    return (mod if type(atom) is Mod else floordiv)(atom.num.subs(env), den)
 
 
 def _atom_eval(atom: Atom, env: Mapping[Var, Any]) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+from dsl.arithmetic import Arithmetic
 from dsl.carrier import Carrier, highest, lowest
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype, bool_, i64, of_python, promote_scalar
@@ -24,7 +25,7 @@ from dsl.opset import OPS, result_dtype
 _interned: WeakValueDictionary[tuple[Any, ...], Expr] = WeakValueDictionary()
 
 
-class Expr:
+class Expr(Arithmetic["Expr"]):
     """A scalar expression. Subclasses list their fields in ``fields``; those holding expressions in ``args``."""
 
     __slots__ = ("__weakref__", "_free", "args", "data", "dtype", "loc")
@@ -33,6 +34,7 @@ class Expr:
     data: tuple[Any, ...]
     dtype: Dtype
     loc: Loc | None
+    _free: frozenset[Var] | None
 
     def __new__(cls, args: tuple[Expr, ...], data: tuple[Any, ...], dtype: Dtype, loc: Loc | None = None) -> Expr:
         """Return the one node with this class, operands, attributes and dtype."""
@@ -271,12 +273,12 @@ def const(value: bool | int | float, dtype: Dtype | None = None) -> Const:
     dtype = dtype or of_python(value)
     v: Any = bool(value) if dtype is bool_ else float(value) if dtype.is_float else int(value)
     text = "nan" if v != v else "-0.0" if v == 0 and math.copysign(1, v) < 0 else None
-    return Const((), (v if text is None else text,), dtype)  # type: ignore[return-value]
+    return Const((), (v if text is None else text,), dtype)
 
 
 def index(term: Term | Var | int) -> Index:
     """An index term as an expression."""
-    return Index((), (as_term(term),), i64)  # type: ignore[return-value]
+    return Index((), (as_term(term),), i64)
 
 
 def as_expr(value: Any, like: Expr | None = None) -> Expr:

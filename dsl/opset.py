@@ -92,6 +92,7 @@ _OTHERS = [
     OpInfo("and", 2, "int", np.bitwise_and, "&"), OpInfo("or", 2, "int", np.bitwise_or, "|"), OpInfo("xor", 2, "int", np.bitwise_xor, "^"),
     OpInfo("not", 1, "int", np.invert, "~"), OpInfo("shl", 2, "int", np.left_shift, "<<"), OpInfo("shr", 2, "int", np.right_shift, ">>"),
     OpInfo("mulhi", 2, "int", lambda a, b: ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32), "", 2),
+    OpInfo("detach", 1, "same", lambda a: a, "", 0),
     OpInfo("isnan", 1, "bool", np.isnan), OpInfo("isinf", 1, "bool", np.isinf), OpInfo("isfinite", 1, "bool", np.isfinite),
 ]
 

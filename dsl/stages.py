@@ -10,7 +10,7 @@ from dsl.dtype import i64
 from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op, scan, where
 from dsl.nest import Nest, Stage
 from dsl.program import Program
-from dsl.squeeze import squeeze
+from dsl.units import squeeze
 from dsl.widen import widen
 
 

@@ -23,7 +23,8 @@ def widen(program: Program) -> Program:
     Before: operations, selections and reductions of low floats; after: none. Reads of low inputs become
     ``f32(read)``; a cast to a low dtype stays and is widened again (``f32(bf16(x))``); a cast that cannot change the
     value goes. Computes of low dtype are held, unrounded, in f32; an output keeps its dtype by a last cast, and is
-    split in two when another definition reads it: that one reads the held value. Constants are folded. Definitions
+    split in two when another definition reads it: that one reads the held value. Constants are folded, and ``detach``, which
+    only derivatives see, goes. Definitions
     that need no change keep their identity, so the function is idempotent.
     """
     outputs = set(program.outputs)
@@ -73,6 +74,8 @@ def _widen_node(node: Expr, args: tuple[Expr, ...], held: dict[Tensor, Compute])
         return _convert(value, node.dtype.held)
     if isinstance(node, Const):
         return const(node.value, node.dtype.held)
+    if isinstance(node, Op) and node.name == "detach":
+        return args[0]
     if all(a is b for a, b in zip(args, node.args)) and not node.dtype.is_low:
         return node
     if isinstance(node, (Reduce, Scan)):

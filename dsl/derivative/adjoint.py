@@ -100,7 +100,7 @@ def _is_contraction(e: Expr, loops: tuple[Var, ...]) -> bool:
 
 def _copied(body: Expr, axes: Sequence[Var]) -> Tensor | None:
     """The tensor whose elements the body just repeats."""
-    if isinstance(body, Read) and len(axes) == body.tensor.ndim and all(
+    if isinstance(body, Read) and tuple(a.extent for a in axes) == tuple(body.tensor.shape) and all(
             isinstance(i, Term) and i == as_term(a) for i, a in zip(body.indices, axes)):
         return body.tensor
     return None

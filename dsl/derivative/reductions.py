@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dsl.algebra import EXPRS, params, substitute, substitute_values
-from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MIN, MOMENTS, PROD, RECURRENCE, SUM, Carrier, shifted_exp
+from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MAX_FIRST, MIN, MOMENTS, PROD, RECURRENCE, SUM, Carrier, shifted_exp
 from dsl.derivative.rules import tangent
 from dsl.derivative.simplify import fold, guarded, select, zero
-from dsl.dim import ONE, Term, Var, as_term, product
+from dsl.dim import ONE, ZERO, Term, Var, as_term, product
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Param, Reduce, Scan, cast, const, index, op, reduce, scan
 
@@ -89,6 +89,15 @@ def _extremum(site: Site, e: Reduce) -> Partials:
     return [fold(op("div", hit, count))]
 
 
+def _first_extremum(site: Site, e: Reduce) -> Partials:
+    """1 at the first of the greatest elements, in row-major order of the axes."""
+    position = ZERO
+    for a in e.axes:
+        position = position * (a.extent if a.extent is not None else ONE) + as_term(a)
+    both = Reduce((e.args[0], index(position)), (ARGMAX, e.axes, 0), e.dtype, e.loc)
+    return _arg_extremum(site, both)[:1]
+
+
 def _arg_extremum(site: Site, e: Reduce) -> Partials:
     (value, position), axes = e.args, e.axes
     again = tuple(inner(a) for a in axes)
@@ -129,7 +138,7 @@ def _moments(site: Site, e: Reduce) -> Partials:
 
 
 _REDUCTIONS: dict[str, Callable[[Site, Reduce], Partials]] = {
-    SUM.name: _sum, MAX.name: _extremum, MIN.name: _extremum, ARGMAX.name: _arg_extremum, ARGMIN.name: _arg_extremum,
+    SUM.name: _sum, MAX.name: _extremum, MIN.name: _extremum, MAX_FIRST.name: _first_extremum, ARGMAX.name: _arg_extremum, ARGMIN.name: _arg_extremum,
     PROD.name: _product, LOGSUMEXP.name: _logsumexp, MOMENTS.name: _moments,
 }
 

@@ -17,31 +17,10 @@ from dsl.derivative.simplify import add, fold, mul, select, zero
 from dsl.dtype import Dtype
 from dsl.errors import DerivativeError
 from dsl.expr import Cast, Const, Expr, Op, Where, cast, const, op, where
+from dsl.ops.compound import digamma_element
 
 Partials = tuple[Any, ...]
 _LN2, _LN10 = math.log(2), math.log(10)
-
-# The dtype of digamma's asymptotic series is the operand's; eight steps of the recurrence bring 0.5 to where six terms give 1e-15.
-_SERIES = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760)
-
-
-def digamma(x: Any) -> Expr:
-    """The derivative of ``lgamma``: recurrence to ``x >= 8.5``, then the asymptotic series; reflection below one half."""
-    left = x < 0.5
-    z: Any = where(left, 1 - x, x)
-    shifted: Any = z + 8
-    inverse: Any = 1 / (shifted * shifted)
-    series: Any = const(0, x.dtype)
-    for c in reversed(_SERIES):
-        series = (series + c) * inverse
-    log: Any = op("log", shifted)
-    value = log - 0.5 / shifted + series
-    for n in range(8):
-        term: Any = z + n
-        value = value - 1 / term
-    tangent_: Any = op("tan", x * math.pi)
-    return where(left, value - math.pi / tangent_, value)
-
 
 def _power(a: Any, b: Any, y: Any) -> Partials:
     """``b * a**(b-1)`` and ``y * log(a)``, each 0 where PyTorch makes it 0."""
@@ -105,11 +84,11 @@ RULES: dict[str, Callable[..., Partials]] = {
     # special functions and roots
     "erf": lambda a, y: (op("mul", op("exp", -(a * a)), 2 / math.sqrt(math.pi)),),
     "erfc": lambda a, y: (op("mul", op("exp", -(a * a)), -2 / math.sqrt(math.pi)),),
-    "lgamma": lambda a, y: (digamma(a),),
+    "lgamma": lambda a, y: (digamma_element(a),),
     "sqrt": lambda a, y: (0.5 / y,),
     "rsqrt": lambda a, y: (y * y * y * -0.5,),
     # steps: zero wherever they have a derivative
-    **dict.fromkeys(("floordiv", "sign", "floor", "ceil", "round", "trunc"), _constant),
+    **dict.fromkeys(("floordiv", "sign", "floor", "ceil", "round", "trunc", "detach"), _constant),
 }
 """Operations on floats that are missing here give no float: comparisons, tests and integer logic."""
 

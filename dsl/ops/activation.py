@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from dsl.dtype import f32
-from dsl.expr import Expr, as_expr, cast, op, where
-from dsl.ops.dispatch import axis_number, lift, operation, pointwise, require, static, tensor
+from dsl.expr import Expr, Tensor, as_expr, cast, op, where
+from dsl.ops.dispatch import axis_number, build, lift, names_of, operation, pointwise, require, same_size, static, tensor
 from dsl.ops.slicing import part
 
 
@@ -109,7 +109,7 @@ def mish(x: Any) -> Any:
 def softsign(x: Any) -> Any:
     """``x / (1 + |x|)``."""
     e = _float(x)
-    return e / (abs(e) + 1)
+    return e / (op("abs", e) + 1)
 
 
 @pointwise
@@ -123,6 +123,49 @@ def hardswish(x: Any) -> Any:
     """``x * clip(x + 3, 0, 6) / 6``."""
     e = _float(x)
     return e * relu6(e + 3) / 6
+
+
+@pointwise
+def threshold(x: Any, threshold: float, value: float) -> Any:
+    """``x`` where it is above the threshold, else ``value``."""
+    return where(op("gt", x, threshold), x, value)
+
+
+@pointwise
+def hardshrink(x: Any, lambd: float = 0.5) -> Any:
+    """``x`` where ``|x| > lambd``, else 0."""
+    e = as_expr(x)
+    return where(op("and", op("ge", e, -lambd), op("le", e, lambd)), 0.0, e)
+
+
+@pointwise
+def softshrink(x: Any, lambd: float = 0.5) -> Any:
+    """``x`` moved towards 0 by ``lambd``, to 0 at most."""
+    e = as_expr(x)
+    return where(op("gt", e, lambd), op("sub", e, lambd), where(op("lt", e, -lambd), op("add", e, lambd), op("mul", e, 0.0)))
+
+
+@pointwise
+def tanhshrink(x: Any) -> Any:
+    """``x - tanh(x)``."""
+    e = _float(x)
+    return e - op("tanh", e)
+
+
+@operation
+def prelu(x: Any, weight: Any) -> Any:
+    """``x`` where positive, else ``weight * x``: one weight, or one for each channel (dimension 1)."""
+    def element(e: Expr, w: Expr) -> Expr:
+        return where(op("gt", e, 0), e, op("mul", w, e))
+
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
+        return lift(element, "prelu", (x, weight))
+    single = weight.ndim == 0 or weight.shape[0] == 1
+    require(weight.ndim < 2 and (single or x.ndim > 1), f"prelu of {x} with weights {weight}", remedy="one weight, or one for each channel")
+    if not single:
+        same_size(weight.shape[0], x.shape[1], f"the weights {weight}", f"the channels of {x}", "prelu")
+    place = (lambda at: []) if not weight.ndim else (lambda at: [0]) if single else (lambda at: [at[1]])
+    return build("prelu", x.shape, lambda *at: element(x.read(*at), weight.read(*place(at))), names_of(x))
 
 
 # -- gates ---------------------------------------------------------------------------------------------------------

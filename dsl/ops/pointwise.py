@@ -7,11 +7,12 @@ other operand unless its kind is higher; integers become f32 where a float is ne
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from dsl.dtype import Dtype, bool_
-from dsl.errors import DtypeError
-from dsl.expr import Const, Expr, Tensor, as_expr, op
+from dsl.dtype import Dtype, bool_, promote
+from dsl.errors import DtypeError, UserError
+from dsl.expr import Const, Expr, Index, Tensor, as_expr, op
 from dsl.expr import cast as cast_element
 from dsl.expr import where as where_element
 from dsl.ops.dispatch import Function, build, element_at, names_of, operation, pointwise, scalar
@@ -62,13 +63,11 @@ rsqrt = _define("rsqrt", "rsqrt", "``1 / sqrt(x)``.")
 add = _define("add", "add", "``x + y``; logical or on bools.", 2)
 sub = _define("sub", "sub", "``x - y``.", 2)
 mul = _define("mul", "mul", "``x * y``.", 2)
-div = _define("div", "div", "``x / y``; integers give f32.", 2)
-floordiv = _define("floordiv", "floordiv", "``x // y`` rounded towards minus infinity, as in Python.", 2)
 remainder = _define("remainder", "mod", "``x % y`` with the sign of ``y``, as in Python.", 2)
 minimum = _define("minimum", "min", "The lesser of ``x`` and ``y``; NaN if either is.", 2)
 maximum = _define("maximum", "max", "The greater of ``x`` and ``y``; NaN if either is.", 2)
 neg = _define("neg", "neg", "``-x``.")
-abs = _define("abs", "abs", "Absolute value.")
+abs = _define("abs", "abs", "Absolute value; a bool stays as it is.")
 sign = _define("sign", "sign", "-1, 0 or 1.")
 isnan = _define("isnan", "isnan", "Whether ``x`` is NaN.")
 isinf = _define("isinf", "isinf", "Whether ``x`` is infinite.")
@@ -116,32 +115,103 @@ def reciprocal(x: Any) -> Any:
     return op("div", 1, as_expr(x))
 
 
-_POWERS = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal, 2: square}
+def power(base: Expr, exponent: Any) -> Expr:
+    """``base ** exponent``. Small constant exponents become products, square roots and reciprocals, as in torch.
+
+    Raises:
+        DtypeError: an integer raised to a negative number.
+    """
+    n = exponent.value if isinstance(exponent, Const) and not exponent.dtype.is_float or isinstance(exponent, Const) and base.dtype.is_float else exponent
+    if isinstance(n, bool) or not isinstance(n, (int, float)):
+        return op("pow", base, exponent)
+    if not base.dtype.is_float:
+        return _integer_power(base, n)
+    if n == 1:
+        return base
+    if n == 3:
+        return op("mul", op("mul", base, base), base)
+    if n in _POWERS:
+        return _POWERS[n](base)
+    return op("pow", base, float(n))
+
+
+def _integer_power(base: Expr, n: int | float) -> Expr:
+    if isinstance(n, float):
+        return op("pow", base, n)
+    if n < 0:
+        raise DtypeError(f"integers cannot be raised to the negative power {n}", remedy="cast the base to a float first")
+    if n == 2:
+        return op("mul", base, base)
+    return op("pow", base, n)
+
+
+_POWERS: dict[float, Callable[[Expr], Expr]] = {
+    0.5: lambda e: op("sqrt", e), -0.5: lambda e: op("rsqrt", e), -1: lambda e: op("div", 1, e), 2: lambda e: op("mul", e, e)}
 
 
 @pointwise
 def pow(x: Any, y: Any) -> Any:
     """``x ** y``. Small constant exponents become products, square roots and reciprocals, as in torch."""
-    n = y.value if isinstance(y, Const) else y
-    base = as_expr(x)
-    if isinstance(n, bool) or not isinstance(n, (int, float)):
-        return op("pow", x, y)
-    if n == 1:
-        return base if base.dtype.is_float or isinstance(n, int) else op("mul", x, 1.0)
-    if isinstance(n, int) and n < 0 and not base.dtype.is_float:
-        raise DtypeError(f"integers cannot be raised to the negative power {n}", remedy="cast the base to a float first")
-    if n == 3:
-        return op("mul", square(base), base) if base.dtype.is_float or isinstance(n, int) else op("pow", x, y)
-    if n in _POWERS and (base.dtype.is_float or n == 2 and isinstance(n, int)):
-        return _POWERS[n](base)
-    return op("pow", x, y)
+    if isinstance(x, Expr):
+        return power(x, y)
+    return op("pow", as_expr(x, y if isinstance(y, Expr) else None), y)
 
 
 @pointwise
 def fmod(x: Any, y: Any) -> Any:
     """The remainder of ``x / y`` with the sign of ``x``, as in C."""
-    rest = op("mod", op("abs", x), op("abs", y))
-    return where_element(op("lt", x, 0), op("neg", rest), rest)
+    a, b = both(x, y)
+    if not (a.dtype.is_float or a.dtype.signed):
+        return op("mod", a, b)
+    rest = op("mod", op("abs", a), op("abs", b))
+    return where_element(op("lt", a, 0), op("neg", rest), rest)
+
+
+def both(x: Any, y: Any) -> tuple[Expr, Expr]:
+    """Two operands in their common dtype."""
+    a = as_expr(x, y if isinstance(y, Expr) else None)
+    b = as_expr(y, a)
+    common = promote(a.dtype, b.dtype)
+    return cast_element(a, common), cast_element(b, common)
+
+
+@pointwise
+def floordiv(x: Any, y: Any) -> Any:
+    """``x // y`` rounded towards minus infinity, as in Python: of floats too, where it is the quotient that belongs to ``x % y``."""
+    a, b = both(x, y)
+    if isinstance(a, Index) and isinstance(b, Index) or not a.dtype.is_float:
+        return op("floordiv", a, b)
+    rest = op("mod", a, b)
+    whole = op("round", op("div", op("sub", a, rest), b))
+    plain = op("or", op("eq", b, 0), op("eq", op("abs", b), math.inf))
+    return op("detach", where_element(plain, op("floor", op("div", a, b)), whole))
+
+
+@pointwise
+def true_divide(x: Any, y: Any) -> Any:
+    """``x / y``; integers give f32."""
+    return op("div", x, y)
+
+
+@operation
+def div(x: Any, y: Any, rounding_mode: str | None = None) -> Any:
+    """``x / y``; integers give f32. With ``rounding_mode`` ``"floor"`` it is ``x // y``, with ``"trunc"`` rounded towards 0."""
+    if rounding_mode is None:
+        return true_divide(x, y)
+    if rounding_mode == "floor":
+        return floordiv(x, y)
+    if rounding_mode != "trunc":
+        raise UserError(f"div: rounding_mode is {rounding_mode!r}", remedy="None, 'floor' or 'trunc'")
+    return _truncated(x, y)
+
+
+@pointwise
+def _truncated(x: Any, y: Any) -> Any:
+    a, b = both(x, y)
+    if a.dtype.is_float:
+        return op("trunc", op("div", a, b))
+    q = op("floordiv", op("abs", a), op("abs", b)) if a.dtype.signed else op("floordiv", a, b)
+    return where_element(op("ne", op("lt", a, 0), op("lt", b, 0)), op("neg", q), q) if a.dtype.signed else q
 
 
 @pointwise
@@ -155,17 +225,21 @@ clamp = clip
 
 
 @pointwise
-def lerp(a: Any, b: Any, weight: Any) -> Any:
-    """``a + weight * (b - a)``."""
-    return op("add", a, op("mul", weight, op("sub", b, a)))
+def clamp_min(x: Any, min: Any) -> Any:
+    """``x``, but not below ``min``."""
+    return op("max", x, min)
 
 
 @pointwise
-def logaddexp(a: Any, b: Any) -> Any:
-    """``log(exp(a) + exp(b))`` without overflow; equal infinities give themselves."""
-    mean = op("mul", op("add", a, b), 0.5)
-    apart = op("add", op("max", a, b), op("log1p", op("exp", op("neg", op("abs", op("sub", a, b))))))
-    return where_element(op("eq", a, b), op("add", mean, math.log(2)), apart)
+def clamp_max(x: Any, max: Any) -> Any:
+    """``x``, but not above ``max``."""
+    return op("min", x, max)
+
+
+@pointwise
+def detach(x: Any) -> Any:
+    """``x``, through which no derivative flows."""
+    return op("detach", x)
 
 
 # -- logic ---------------------------------------------------------------------------------------------------------
@@ -195,6 +269,13 @@ def logical_xor(x: Any, y: Any) -> Any:
 def logical_not(x: Any) -> Any:
     """Whether ``x`` is false (zero)."""
     return op("not", _truth(x))
+
+
+# -- by torch's names ----------------------------------------------------------------------------------------------
+eq, ne, lt, le, gt, ge = equal, not_equal, less, less_equal, greater, greater_equal
+subtract, multiply, divide, floor_divide, negative, absolute = sub, mul, div, floordiv, neg, abs
+arcsin, arccos, arctan, arctan2, arcsinh, arccosh, arctanh = asin, acos, atan, atan2, asinh, acosh, atanh
+bitwise_left_shift, bitwise_right_shift, fix = left_shift, right_shift, trunc
 
 
 # -- selection and conversion --------------------------------------------------------------------------------------

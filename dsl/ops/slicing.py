@@ -175,7 +175,7 @@ def _array(t: Tensor, items: list[Any]) -> Compute:
         elif isinstance(item, (_Range, _New)):
             shape.append(item.size if isinstance(item, _Range) else as_term(1))
             names.append(own)
-    return view(t, "slice" if not gathers else "gather", shape, lambda *at: _map(items, at, base, len(block), t), _distinct(names))
+    return view(t, "slice" if not gathers else "gather", shape, lambda *at: _map(items, at, base, len(block), t), distinct(names))
 
 
 def _adjacent(items: list[Any]) -> bool:
@@ -187,7 +187,8 @@ def _gather_names(gathers: list[_Gather], block: Sequence[Term]) -> Sequence[str
     return axis_names([g.by for g in gathers], tuple(block))
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names with a number after those that occur before."""
     out: list[str] = []
     for n in names:
         out.append(n if n not in out else next(m for m in (f"{n}{k}" for k in range(1, len(names) + 1)) if m not in out))
@@ -207,11 +208,11 @@ def _map(items: list[Any], at: Sequence[Any], base: int, rank: int, t: Tensor) -
         elif isinstance(item, _Range):
             out.append(next(rest) * item.step + item.start)
         else:
-            out.append(_wrapped(element_at(item.by, block), t.shape[len(out)]))
+            out.append(wrapped(element_at(item.by, block), t.shape[len(out)]))
     return out
 
 
-def _wrapped(i: Expr, size: Term) -> Expr:
+def wrapped(i: Expr, size: Term) -> Expr:
     """A data-dependent index; negative ones count from the end."""
     return where(i < 0, i + cast(index(size), i.dtype), i) if i.dtype.signed else i
 
@@ -227,4 +228,4 @@ def length(t: Tensor) -> int:
     return t.shape[0].const
 
 
-__all__ = ["default_names", "getitem", "length", "part", "view"]
+__all__ = ["default_names", "distinct", "getitem", "length", "part", "view"]

@@ -18,7 +18,7 @@ N, M = dims("N M")
 UNIT = {"asin", "acos", "atanh"}
 POSITIVE = {"log", "log2", "log10", "log1p", "sqrt", "rsqrt"}
 FLAT = {"floordiv", "sign", "floor", "ceil", "round", "trunc"}
-UNARY = [n for n, o in OPS.items() if o.arity == 1 and o.rule in ("float", "num", "same")]
+UNARY = [n for n, o in OPS.items() if o.arity == 1 and o.rule in ("float", "num", "same") and n != "detach"]
 BINARY = [n for n, o in OPS.items() if o.arity == 2 and o.rule in ("float", "num", "same")]
 
 

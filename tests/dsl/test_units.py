@@ -6,7 +6,7 @@ import pytest
 import dlc
 from dlc import f32, i64
 from dsl.interp import evaluate
-from dsl.squeeze import squeeze
+from dsl.units import squeeze
 
 M, N = dlc.dims("M N")
 

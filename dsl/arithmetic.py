@@ -1,0 +1,35 @@
+"""The operators of a scalar expression, as types: what ``a + 1`` or ``-a`` gives. :mod:`dsl.expr` fills them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+E = TypeVar("E")
+
+
+class Arithmetic(Generic[E]):
+    """Operators whose other operand is an expression, an index or a number, and whose result is an expression."""
+
+    __slots__ = ()
+
+    __add__: Callable[[Any, Any], E]
+    __radd__: Callable[[Any, Any], E]
+    __sub__: Callable[[Any, Any], E]
+    __rsub__: Callable[[Any, Any], E]
+    __mul__: Callable[[Any, Any], E]
+    __rmul__: Callable[[Any, Any], E]
+    __truediv__: Callable[[Any, Any], E]
+    __rtruediv__: Callable[[Any, Any], E]
+    __floordiv__: Callable[[Any, Any], E]
+    __mod__: Callable[[Any, Any], E]
+    __pow__: Callable[[Any, Any], E]
+    __and__: Callable[[Any, Any], E]
+    __or__: Callable[[Any, Any], E]
+    __lt__: Callable[[Any, Any], E]
+    __le__: Callable[[Any, Any], E]
+    __gt__: Callable[[Any, Any], E]
+    __ge__: Callable[[Any, Any], E]
+    __neg__: Callable[[Any], E]
+    __abs__: Callable[[Any], E]
+    __invert__: Callable[[Any], E]

@@ -1,0 +1,26 @@
+"""Every operator against torch: compiled, through the numpy meaning, and its gradients in float64. The table is operators.py."""
+
+import pytest
+
+import dlc
+from dsl.ops import catalogue
+from tests.dsl.operator_checks import check_gradients, check_values
+from tests.dsl.operators import CASES
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_values(case):
+    check_values(case, "f32")
+    if "f64" in case.dtypes:
+        check_values(case, "f64", compiled=False)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.grad], ids=lambda c: c.name)
+def test_gradients(case):
+    check_gradients(case)
+
+
+def test_dlc_exports_the_catalogue():
+    assert {n: getattr(dlc, n) for n in catalogue.operations()} == catalogue.operations()
