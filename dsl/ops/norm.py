@@ -22,7 +22,7 @@ _FINEST = {"f64": 2.220446049250313e-16, "f32": 1.1920928955078125e-07, "f16": 0
 def softmax(x: Tensor, axis: int = -1, dtype: Dtype | None = None) -> Any:
     """``exp(x - max) / sum(exp(x - max))`` along an axis."""
     x = _floats(x, "softmax", dtype)
-    e = exp(x - r.amax(x, axis=axis, keepdims=True))
+    e = exp(x - r.max(x, axis=axis, keepdims=True))
     return e / r.sum(e, axis=axis, keepdims=True)
 
 
@@ -36,7 +36,7 @@ def softmin(x: Tensor, axis: int = -1, dtype: Dtype | None = None) -> Any:
 def log_softmax(x: Tensor, axis: int = -1, dtype: Dtype | None = None) -> Any:
     """``x - max - log(sum(exp(x - max)))`` along an axis."""
     x = _floats(x, "log_softmax", dtype)
-    shifted = x - r.amax(x, axis=axis, keepdims=True)
+    shifted = x - r.max(x, axis=axis, keepdims=True)
     return shifted - log(r.sum(exp(shifted), axis=axis, keepdims=True))
 
 

@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[str, Callable[..., Any]]] = {
     "a condition on results": ("depends on earlier results", lambda x, y, d: dlc.where(x > d, 0.0, x * d)),
     "two bases": ("different bases", lambda x, y, d: dlc.exp(x - d) * dlc.exp2(y - d)),
     "reciprocal of a sum": ("the divisor", lambda x, y, d: y / (x - d + 1.0)),
-    "a fractional power": ("small whole number", lambda x, y, d: (x - d) ** 0.5),
+    "a fractional power": ("small whole number", lambda x, y, d: (x - d) ** 1.5),
 }
 
 

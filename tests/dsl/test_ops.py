@@ -7,7 +7,7 @@ from dsl.ops import catalogue
 from tests.dsl.operator_checks import check_gradients, check_values
 from tests.dsl.operators import CASES
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding", "ignore:reduction:UserWarning")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
