@@ -262,6 +262,8 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
     for r in stage.relations:
         if isinstance(r, Split):
             extent[r.outer], extent[r.inner] = cdiv(extent[r.axis], r.factor), as_term(r.factor)
+            if r.axis in tails:  # a part of a peeled loop is peeled too
+                tails[r.inner] = tails.pop(r.axis)
             tails[r.outer] = r.tail
         elif isinstance(r, Pad):
             extent[r.padded] = cdiv(extent[r.axis], r.multiple) * r.multiple

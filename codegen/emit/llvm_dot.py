@@ -10,11 +10,10 @@ from llvmlite import ir
 from codegen.emit.llvm_memory import Memory, at_coord
 from codegen.emit.llvm_ops import emit_op
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import convert, intrinsic, mangle, named_type, splat, vector
+from codegen.emit.llvm_types import convert, intrinsic, named_type, splat, vector
 from codegen.micro.instructions import DotInstruction, dot_instruction
 from codegen.tile.ir import Buffer, Dot, Load, Value
 from dsl.dim import Term, Var, as_term
-from dsl.dtype import Dtype
 from dsl.errors import InternalError
 
 ShapeOf = Callable[[tuple[Var, ...]], Shape]
@@ -96,10 +95,5 @@ def _by_elements(b: ir.IRBuilder, op: Dot, tiles: dict[Value, Tile], shape_of: S
         env = dict(zip(wide.unrolled, coord))
         key = (*(env[v] for v in out.unrolled), coord[-1])
         x, y = (convert(b, t.at(b, wide, coord), t.dtype, r.dtype) for t in (a, c))
-        regs[key] = _multiply_add(b, [splat(b, x, wide.width), splat(b, y, wide.width), regs[key]], r.dtype)
+        regs[key] = emit_op(b, "fma", [splat(b, x, wide.width), splat(b, y, wide.width), regs[key]], r.dtype)
     return Tile(out, r.dtype, regs)
-
-
-def _multiply_add(b: ir.IRBuilder, args: list[ir.Value], d: Dtype) -> ir.Value:
-    """``a * b + c`` with one rounding where the machine has an instruction for it, with two where it would take a library call."""
-    return intrinsic(b, f"llvm.fmuladd.{mangle(args[0].type)}", args[0].type, args) if d.is_float else emit_op(b, "fma", args, d)

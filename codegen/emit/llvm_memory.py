@@ -10,9 +10,11 @@ from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_turn import Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector
 from codegen.tile.ir import Buffer, Load, Store, Value
-from dsl.dim import Div, MinMax, Mod, Term, Var, as_term
+from dsl.dim import Div, MinMax, Mod, Term, Var, as_term, tile_bound
 from dsl.dtype import bool_, i64
 from dsl.errors import InternalError
+
+ZEROS = 64  # readable bytes of zeros, which a load takes where its mask is off
 
 
 class Terms:
@@ -96,7 +98,7 @@ def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
 
 
 class Memory:
-    """Loads and stores of one function; ``pointers`` are the buffers' base addresses, ``zero`` a readable line of zeros."""
+    """Loads and stores of one function; ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie."""
 
     def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value) -> None:
         self.b, self.terms, self.pointers, self.zero = b, terms, pointers, zero
@@ -218,6 +220,8 @@ class Memory:
 
     def _load_vector(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None, w: int) -> ir.Value:
         t = vector(memory_type(buffer.dtype), w)
+        if mask is not None and not isinstance(mask.type, ir.VectorType) and w * buffer.dtype.itemsize <= ZEROS:
+            p, mask = self.b.select(mask, p, self.zero), None
         if mask is None:
             v = self.b.load(p, typ=t)
             v.align = buffer.dtype.itemsize
@@ -269,20 +273,46 @@ class Memory:
     # -- stores ------------------------------------------------------------------------------------------------
     def store(self, op: Store, shape: Shape, tiles: dict[Value, Tile]) -> None:
         """Write a tile."""
+        whole = None if op.conds else self._whole(op.mask, shape)
+        if whole is None:
+            self._store(op, op.mask, shape, tiles)
+            return
+        with self.b.if_else(whole) as (inside, edge):
+            with inside:
+                self._store(op, (), shape, tiles)
+            with edge:
+                self._store(op, op.mask, shape, tiles)
+
+    def _whole(self, mask: tuple[Term, ...], shape: Shape) -> ir.Value | None:
+        """Whether a mask holds at every point of a tile: one test for all its registers; None where that would save nothing.
+
+        A masked store is many times slower than a plain one on some machines, and a mask takes instructions on all of them.
+        """
+        axes = {*shape.unrolled, *(() if shape.lane is None else (shape.lane,))}
+        ragged = [t for t in mask if t.bounds[0] < 0]
+        if not any(t.vars & axes for t in ragged) or len(list(shape.coords())) == 1 and shape.lane is None:
+            return None
+        out: ir.Value | None = None
+        for t in ragged:
+            worst = tile_bound(t, axes, best=False)
+            out = self._and(out, self.b.icmp_signed(">=", self.terms.scalar(worst), I64(0)))
+        return out
+
+    def _store(self, op: Store, masks: tuple[Term, ...], shape: Shape, tiles: dict[Value, Tile]) -> None:
         conds = [tiles[c] for c in op.conds]
         offset = self.offset(op.buffer, op.indices)
         value = tiles[op.value]
         turn = None if offset is None or conds else Turn.of(offset, shape)
         if turn is not None and offset is not None:
-            self._store_turned(op, turn, offset, {c: value.at(self.b, shape, c) for c in shape.coords()})
+            self._store_turned(op, masks, turn, offset, {c: value.at(self.b, shape, c) for c in shape.coords()})
             return
-        mixed = None if offset is None or conds or op.mask or op.buffer.dtype == bool_ else Interleave.of(offset, shape)
+        mixed = None if offset is None or conds or masks or op.buffer.dtype == bool_ else Interleave.of(offset, shape)
         if mixed is not None and offset is not None:
             for t, v in mixed.join(self.b, offset, {c: value.at(self.b, shape, c) for c in shape.coords()}):
                 self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
             return
         for coord in shape.coords():
-            mask = self.mask(op.mask, conds, shape, coord)
+            mask = self.mask(masks, conds, shape, coord)
             v = value.at(self.b, shape, coord)
             v = self.b.zext(v, vector(memory_type(bool_), shape.width)) if op.buffer.dtype == bool_ else v
             if offset is None:
@@ -290,12 +320,12 @@ class Memory:
             else:
                 self._store_at(op, at_coord(offset, shape, coord), v, mask, shape, coord)
 
-    def _store_turned(self, op: Store, turn: Turn, offset: Term, regs: dict[Coord, ir.Value]) -> None:
+    def _store_turned(self, op: Store, masks: tuple[Term, ...], turn: Turn, offset: Term, regs: dict[Coord, ir.Value]) -> None:
         """Transpose blocks of registers, then store vectors along the axis that memory is contiguous in."""
         rows = turn.memory
         wide = {c: self.b.zext(v, vector(memory_type(bool_), v.type.count)) if op.buffer.dtype == bool_ else v for c, v in regs.items()}
         for c, v in turn.restore(self.b, wide).items():
-            self._store_at(op, at_coord(offset, rows, c), v, self.mask(op.mask, [], rows, c), rows, c)
+            self._store_at(op, at_coord(offset, rows, c), v, self.mask(masks, [], rows, c), rows, c)
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
         buffer, lane, w = op.buffer, shape.lane, shape.width
@@ -311,6 +341,10 @@ class Memory:
             self._scatter(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), v, mask, w)
 
     def _store_vector(self, op: Store, p: ir.Value, v: ir.Value, mask: ir.Value | None, w: int) -> None:
+        if mask is not None and not isinstance(mask.type, ir.VectorType):
+            with self.b.if_then(mask):
+                self._store_vector(op, p, v, None, w)
+            return
         if mask is not None:
             self._masked(f"llvm.masked.store.{mangle(v.type)}.p0", ir.VoidType(), [v, p, splat(self.b, mask, w)], op.buffer, at=1)
             return
@@ -345,4 +379,4 @@ def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:
     return make(shape, i64, one)
 
 
-__all__ = ["Div", "Memory", "Terms", "at_coord", "constant", "convert", "iota_tile", "scalar_type"]
+__all__ = ["ZEROS", "Div", "Memory", "Terms", "at_coord", "constant", "convert", "iota_tile", "scalar_type"]

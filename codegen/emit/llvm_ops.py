@@ -159,9 +159,10 @@ def _is_inf(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     return b.fcmp_ordered("==", _call("fabs")(b, a, d), constant(float("inf"), d, lanes_of(a[0])))
 
 
+# fmuladd: one rounding where the machine has an instruction for it, two where one would take a library call.
 _FLOAT: dict[str, Emit] = {
     "add": lambda b, a, d: b.fadd(*a), "sub": lambda b, a, d: b.fsub(*a), "mul": lambda b, a, d: b.fmul(*a), "div": lambda b, a, d: b.fdiv(*a),
-    "fma": _call("fma"), "neg": lambda b, a, d: b.fneg(a[0]), "abs": _call("fabs"), "sqrt": _call("sqrt"),
+    "fma": _call("fmuladd"), "neg": lambda b, a, d: b.fneg(a[0]), "abs": _call("fabs"), "sqrt": _call("sqrt"),
     "floor": _call("floor"), "ceil": _call("ceil"), "trunc": _call("trunc"), "round": _call("rint"),
     "floordiv": _ffloordiv, "mod": _fmod, "min": _fminmax("<"), "max": _fminmax(">"), "sign": _fsign,
     "eq": _fcmp("=="), "ne": _fcmp("!=", ordered=False), "lt": _fcmp("<"), "le": _fcmp("<="), "gt": _fcmp(">"), "ge": _fcmp(">="),

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_dot import emit_dot
-from codegen.emit.llvm_memory import Memory, Terms, iota_tile
+from codegen.emit.llvm_memory import ZEROS, Memory, Terms, iota_tile
 from codegen.emit.llvm_ops import emit_op
 from codegen.emit.llvm_reduce import emit_reduce
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
@@ -63,8 +63,8 @@ class PhaseEmitter:
         for n, v in enumerate(self.program.sizes):
             self.scalars[v] = b.load(b.gep(args, [I32(len(self.program.buffers) + n)], source_etype=PTR), typ=I64, name=v.name)
         self.error = b.gep(self.fn.args[0], [I32(0), I32(2)], source_etype=CONTEXT)
-        zero = alloca(b, ir.ArrayType(I8, 64), 64)
-        b.store(ir.Constant(ir.ArrayType(I8, 64), None), zero)
+        zero = alloca(b, ir.ArrayType(I8, ZEROS), 64)
+        b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
         self._scratch()
         self.memory = Memory(b, self.terms, self.pointers, zero)
 

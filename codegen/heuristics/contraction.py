@@ -10,6 +10,8 @@ One of three forms, chosen by how often the operands are reused and how they lie
 
 from __future__ import annotations
 
+import math
+
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
@@ -25,6 +27,9 @@ from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.storage import compute_at
 
 _SERIAL_FLOPS = 400_000  # a product smaller than this is not worth a second thread
+_REPAID = 24  # tiles that read a packed panel before bringing its lines together is repaid
+_FAR = 5  # second-level caches: rows up to so large are read as well from where they lie
+_SETS = 64 * 64  # bytes after which addresses fall into the same set of a first-level cache
 
 
 def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
@@ -73,7 +78,7 @@ def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
 def _form(nest: Nest, anchor: str, p: Product, setting: Setting) -> str:
     """Panels, unless the rows are too few to repay a copy of the lane factor, or to read it in pieces."""
     forms = _forms(nest, anchor, p, setting)
-    if "stream" in forms and p.lanes is not None and _bytes(p.lanes) > setting.target.caches[1] // 2:
+    if "stream" in forms and p.lanes is not None and _bytes(p, p.lanes) > setting.target.caches[1] // 2:
         return "stream"
     return "dots" if "dots" in forms and not p.contiguous_lanes(setting.strides) else "panels"
 
@@ -101,7 +106,7 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         points *= size(v.extent) if axes[v] in batch else 1
     shape = Blocks(p.columns, p.lines, nr, mr, p.depth, points)
     blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs), [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
-    nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]))
+    nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]), packs)
     at = inner[0]
     if packs[0] and crosses_panels(p.lanes, p.lane, setting.strides):
         together = setting.choose(f"{anchor}.panels", panels_together(target, shape, blocks[0]), (1, 2, 4, 8))
@@ -147,14 +152,19 @@ def _dot_terms(p: Product, anchor: str, lanes: int, setting: Setting) -> tuple[V
     return None
 
 
-def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int]) -> tuple[Nest, list[str], list[str], list[str]]:
-    """Split lane and row loops into blocks, tiles and points; returns (grid, loops inside a block, tile) outermost first."""
+def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int],
+                 packs: tuple[bool, bool]) -> tuple[Nest, list[str], list[str], list[str]]:
+    """Split lane and row loops into blocks, tiles and points; returns (grid, loops inside a block, tile) outermost first.
+
+    A packed factor ends in zeros; where one is read as it lies, the ragged tiles have code of their own, so that the others read
+    without masks.
+    """
     grid: list[str] = []
     inner: list[str] = []
     tile: list[str] = []
-    for (loop, points, tiles), role in ((row, "unroll"), (lane, "vectorize")):
+    for (loop, points, tiles), role, packed in ((row, "unroll", packs[1]), (lane, "vectorize", packs[0])):
         if loop:
-            nest = split(nest, anchor, loop, points)
+            nest = split(nest, anchor, loop, points, tail="mask" if packed else "peel")
             nest = split(nest, anchor, f"{loop}.o", tiles, f"{loop}.p", f"{loop}.s")
             nest = set_role(nest, anchor, f"{loop}.i", role)
             grid.append(f"{loop}.p")
@@ -178,19 +188,33 @@ def _attach(nest: Nest, anchor: str, loop: str, p: Product) -> Nest:
 def _packs(nest: Nest, p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple[bool, bool]:
     """(pack the lane factor, pack the row factor): where a block is read often enough, or cannot be read well as it lies."""
     lanes = rows = False
-    nearby = setting.target.caches[1] // 2
     if p.lanes is not None and separable(p.lanes, p.lane):
         contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
-        worth = (p.lines >= 2 * mr and _bytes(p.lanes) > nearby) or ((p.wider is not None or _computed(nest, p.lanes)) and p.lines >= 4)
+        far = p.lines >= 2 * mr and _bytes(p, p.lanes) > setting.target.caches[1] // 2
+        worth = far or p.lines >= _REPAID * mr or ((p.wider is not None or _computed(nest, p.lanes)) and p.lines >= 4)
         lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
     if p.rows is not None and p.row is not None and separable(p.rows, p.row):
-        access = read_access(p.rows, setting.strides)
-        ragged = p.lines % mr != 0
-        far = _bytes(p.rows) > nearby or access.stride(p.row) == 1
-        worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (ragged or far or p.wider is not None or _conflicts(p, setting))
+        worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (p.wider is not None or _scattered(p, nr, mr, setting))
         worth = worth or (_computed(nest, p.rows) and p.columns >= nr)
         rows = setting.choose(f"{anchor}.pack_rows", worth, (False, True))
     return lanes, rows
+
+
+def _scattered(p: Product, nr: int, mr: int, setting: Setting) -> bool:
+    """Whether the row factor lies so that tiles read it badly: far away and often, or in lines that fall into the same cache sets."""
+    assert p.rows is not None and p.row is not None
+    access, nearby = read_access(p.rows, setting.strides), setting.target.caches[1]
+    apart = access.stride(p.row)
+    if apart == 1:
+        steps = [n for v in p.stage.bound if (n := access.stride(v))]
+        return _bytes(p, p.rows) > nearby // 2 or any(_crowded(n * p.rows.dtype.itemsize, p.depth // 2) for n in steps)
+    far = _bytes(p, p.rows) > _FAR * nearby and p.columns >= _REPAID * nr
+    return far or (apart is not None and _crowded(apart * p.rows.dtype.itemsize, mr))
+
+
+def _crowded(apart: int, lines: int) -> bool:
+    """Whether so many cache lines at this distance displace one another in a first-level cache, which has 64 sets of eight or more."""
+    return lines > 8 * (_SETS // max(math.gcd(apart, _SETS), 64))
 
 
 def _computed(nest: Nest, factor: Read) -> bool:
@@ -199,15 +223,10 @@ def _computed(nest: Nest, factor: Read) -> bool:
     return producer is not None and producer.kind == "map" and not nest.is_output(producer)
 
 
-def _conflicts(p: Product, setting: Setting) -> bool:
-    """Whether neighbouring rows of the row factor fall into the same cache sets."""
-    assert p.rows is not None and p.row is not None
-    n = read_access(p.rows, setting.strides).stride(p.row)
-    return n is not None and n != 0 and (n * p.rows.dtype.itemsize) % 2048 == 0
-
-
-def _bytes(r: Read) -> int:
+def _bytes(p: Product, r: Read) -> int:
+    """Bytes of a factor that belong to one product of a batch."""
     out = r.dtype.itemsize
-    for n in r.tensor.shape:
-        out *= size(n)
+    for v in {*p.stage.axes, *p.stage.bound} & r.free:
+        if v in p.stage.bound or v is p.lane or v is p.row:
+            out *= size(v.extent)
     return out

@@ -52,7 +52,7 @@ def _declare(cx: Context, stage: Stage, p: Placed) -> None:
     if stage.attach is None or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
         return
     for t in stage.tensors:
-        if t not in cx.nest.program.outputs:
+        if t not in cx.nest.program.outputs and not _declared(cx.bindings.get(t), p):
             shape = storage_shape(p)
             if any(v.kind != "dim" for s in shape for v in s.vars):
                 raise ScheduleError(f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
@@ -60,6 +60,11 @@ def _declare(cx: Context, stage: Stage, p: Placed) -> None:
             buffer = Buffer(cx.unique(t.name), t.dtype, shape, contiguous(shape), "scratch")
             cx.scratch.append(buffer)
             cx.bindings[t] = InMemory(buffer, p)
+
+
+def _declared(binding: object, p: Placed) -> bool:
+    """Whether a stage has its memory from an earlier piece of the loop it is computed in."""
+    return isinstance(binding, InMemory) and binding.placed is p
 
 
 def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:
@@ -160,7 +165,7 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
         if v.dtype != binding.buffer.dtype:
             v = cx.builder.map("cast", (v,), binding.buffer.dtype)
         cx.builder.add(Store(binding.buffer, slots, v, mask, streaming=bool(stage.notes.get("streaming"))))
-    if stage.attach is not None and (binding is None or (isinstance(binding, InMemory) and binding.placed is None and in_registers(cx, stage, p))):
+    if stage.attach is not None and (not isinstance(binding, InMemory) or (binding.placed is None and in_registers(cx, stage, p))):
         cx.bindings[t] = InRegisters(v, p)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import dlc
+from codegen.target import by_name
 from dlc import f32
 from dlc.compiler import Plan
 from dlc.runtime.device import host_target
@@ -40,13 +41,14 @@ def exact(kind: str, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 def planned(kernel, *arguments: torch.Tensor, target: str = "", decisions=None, stage: str = "t") -> Plan:
-    """The plan of a kernel on a named target; decisions are named without their stage, which these products call ``t``."""
-    request = kernel.plan(*arguments).request.on(host_target(target))
+    """The plan of a kernel on a named target, which need not be this machine; decisions are named without their stage, which these products call ``t``."""
+    request = kernel.plan(*arguments).request.on(by_name(target) if target else host_target())
     return Plan(replace(request, decisions={f"{stage}.{name}": value for name, value in (decisions or {}).items()}))
 
 
 def run(kernel, *arguments: torch.Tensor, target: str = "", decisions=None, stage: str = "t"):
-    """(the plan, the result) of a kernel on a named target with preset decisions."""
+    """(the plan, the result) of a kernel on a named target that this machine can run, with preset decisions."""
+    host_target(target)
     plan = planned(kernel, *arguments, target=target, decisions=decisions, stage=stage)
     return plan, plan.launcher()(list(arguments))[0]
 

@@ -9,8 +9,8 @@ from dsl.nest import place
 from tests.codegen.products import PRODUCTS, choice, operands, planned
 
 
-def plan_of(kind, **decisions):
-    return planned(PRODUCTS[kind], *operands(kind, 100, 200, 300), decisions=decisions)
+def plan_of(kind, target="", **decisions):
+    return planned(PRODUCTS[kind], *operands(kind, 100, 200, 300), target=target, decisions=decisions)
 
 
 def test_an_axis_alone_in_an_index_is_separable():
@@ -29,7 +29,7 @@ def test_an_axis_alone_in_an_index_is_separable():
 
 
 def test_packed_factors_are_private_and_padded():
-    plan = plan_of("nn", pack_lanes=True, pack_rows=True, register_tile=(32, 14), blocks=(4, 4))
+    plan = plan_of("nn", "x86-64-avx512", pack_lanes=True, pack_rows=True, register_tile=(32, 14), blocks=(4, 4))
     buffers = {b.name: b for phase in plan.tile.phases for b in phase.scratch}
     assert set(buffers) == {"x.packed", "w.packed"}
     assert [int(n) for n in buffers["x.packed"].shape] == [4, 19, 14, 16]
