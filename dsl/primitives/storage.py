@@ -56,7 +56,8 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor | str, name: str = "", 
         ScheduleError: the stage does not read the tensor, or reads it at places that depend on data.
     """
     called = tensor if isinstance(tensor, str) else tensor_name(nest, tensor)
-    which = None if only is None else _reads_of(nest[consumer], find_tensor(nest, consumer, called)).index(only)
+    sources = _reads_of(nest[consumer], find_tensor(nest, consumer, called))
+    which = None if only is None else next(n for n, r in enumerate(sources) if r is only)
     return _cache_read(nest, consumer, called, name, None if layout is None else list(layout), None if dtype is None else dtype.name, which)
 
 
