@@ -153,7 +153,10 @@ class _Generator:
         carrier = self._pick((SUM, SUM, SUM, MAX, MIN, LOGSUMEXP, MOMENTS, ARGMAX, ARGMIN, PROD, ANY, ALL))
         if carrier in (ARGMAX, ARGMIN):
             out = int(self.rng.integers(2))
-            return cast(reduce(carrier, (inner, index(new[0])), tuple(new), out), dt.f32)
+            position = as_term(new[0])
+            for a in new[1:]:
+                position = position * a.extent + a
+            return cast(reduce(carrier, (inner, index(position)), tuple(new), out), dt.f32)
         if carrier in (ANY, ALL):
             return cast(reduce(carrier, (op("gt", inner, 0.0),), tuple(new)), dt.f32)
         if carrier is PROD:

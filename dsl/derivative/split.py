@@ -14,7 +14,7 @@ from typing import Any
 from dsl.algebra import EXPRS, inputs_and_computes, rebuild, substitute, walk
 from dsl.carrier import CARRIERS, PROD, SUM
 from dsl.derivative.names import unique
-from dsl.derivative.simplify import guarded, is_value, negate
+from dsl.derivative.simplify import as_facts, conjuncts, guarded, is_value, negate
 from dsl.dim import ONE, Term, Var, as_term, nonneg, product
 from dsl.expr import Compute, Expr, Read, Reduce, Scan, Tensor, Where, index, op, reduce, scan, where
 from dsl.program import Program
@@ -180,18 +180,24 @@ def _flatten(axes: tuple[Var, ...], args: tuple[Expr, ...]) -> tuple[Var, tuple[
 
 
 def _in_bounds(e: Expr) -> bool:
-    """Whether every read outside a ``where`` is proved in bounds, so that the expression may be evaluated anywhere."""
-    seen: set[Expr] = set()
-    stack = [e]
+    """Whether every read is proved in bounds by the conditions inside ``e`` alone, so that the expression may be evaluated anywhere."""
+    seen: set[tuple[Expr, tuple[Term, ...]]] = set()
+    stack: list[tuple[Expr, tuple[Term, ...]]] = [(e, ())]
     while stack:
-        node = stack.pop()
-        if node in seen:
+        node, facts = stack.pop()
+        if (node, facts) in seen:
             continue
-        seen.add(node)
+        seen.add((node, facts))
         if isinstance(node, Read) and not all(
-                isinstance(i, Term) and nonneg(i) and nonneg(n - ONE - i) for i, n in zip(node.indices, node.tensor.shape)):
+                isinstance(i, Term) and nonneg(i, facts) and nonneg(n - ONE - i, facts) for i, n in zip(node.indices, node.tensor.shape)):
             return False
-        stack.extend(node.args[:1] if isinstance(node, Where) else node.args)
+        if isinstance(node, Where):
+            cond, then, other = node.args
+            stack += [(cond, facts), (then, _with(facts, cond)), (other, _with(facts, negate(cond)))]
+        else:
+            stack += [(a, facts) for a in node.args]
     return True
 
 
+def _with(facts: tuple[Term, ...], cond: Expr) -> tuple[Term, ...]:
+    return (*facts, *(f for c in conjuncts(cond) for f in as_facts(c)))
