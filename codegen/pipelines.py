@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from codegen.lower import lower as _lower
+from codegen.passes.hoist import hoist
 from codegen.passes.serialize import serialize
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
@@ -30,7 +31,9 @@ class Pass:
 
 
 CPU: tuple[Pass, ...] = ()
-GPU: tuple[Pass, ...] = ()
+GPU: tuple[Pass, ...] = (
+    Pass("hoist", hoist, "Triton moves arithmetic out of loops, but no loads: a row's scale would be read again in every step of a product"),
+)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ A tour, following a matrix product with bias and gelu through every file:
 """
 
 from dlc.bench import BenchReport, bench
+from dlc.emulation import emulate
 from dlc.kernel import Kernel, kernel
 from dlc.realize import Watch
 from dlc.tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
@@ -51,4 +52,4 @@ from dsl import errors
 __version__ = "0.1.0"
 _frontend = ["Tensor", "Watch", "arange", "backward", "compute_now", "empty", "enable_grad", "eye", "from_dlpack", "from_numpy", "from_torch", "full",
              "full_like", "grad", "is_grad_enabled", "no_grad", "ones", "ones_like", "set_grad_enabled", "tensor", "zeros", "zeros_like"]
-__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "errors", "kernel"]  # noqa: PLE0604
+__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel"]  # noqa: PLE0604

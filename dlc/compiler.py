@@ -93,7 +93,7 @@ class Plan:
     @cached_property
     def unscheduled(self) -> Nest:
         """The plain loop nest."""
-        return build_nest(self.program)
+        return build_nest(self.program, permissions=self.request.target.kind != "cpu")
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:

@@ -210,6 +210,7 @@ from dsl.ops.pointwise import (
     neg,
     not_equal,
     pow,
+    precision,
     reciprocal,
     remainder,
     right_shift,

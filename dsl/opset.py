@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dsl.dtype import Dtype, bool_, f32, promote
+from dsl.dtype import Dtype, bf16, bool_, f16, f32, promote
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ _OTHERS = [
     OpInfo("detach", 1, "same", lambda a: a, "", 0),
     OpInfo("isnan", 1, "bool", np.isnan), OpInfo("isinf", 1, "bool", np.isinf), OpInfo("isfinite", 1, "bool", np.isfinite),
 ]
+
+# Permissions to multiply a factor of a sum of products less exactly than its dtype says. The value is the dtype it may be rounded to on the
+# way into a matrix unit; None where the unit itself takes f32 apart. They mean nothing anywhere else, and nothing on a CPU.
+PRECISIONS: dict[str, Dtype | None] = {"tf32": None, "bf16x3": None, "as_bf16": bf16, "as_f16": f16}
+_OTHERS += [OpInfo(n, 1, "num", lambda x: x, "", 0) for n in PRECISIONS]
 
 OPS: dict[str, OpInfo] = {o.name: o for o in _OTHERS} | {n: OpInfo(n, 1, "float", f, "", c) for n, (f, c) in _UNARY_FLOAT.items()}
 

@@ -14,9 +14,14 @@ from dsl.units import squeeze
 from dsl.widen import widen
 
 
-def build_nest(program: Program) -> Nest:
-    """The nest with one stage per definition and per reduction, all of them roots, in the order written."""
-    wide = squeeze(widen(program))
+def build_nest(program: Program, permissions: bool = False) -> Nest:
+    """The nest with one stage per definition and per reduction, all of them roots, in the order written.
+
+    Args:
+        program: what was traced.
+        permissions: see :func:`dsl.widen.widen`.
+    """
+    wide = squeeze(widen(program, permissions))
     stages: list[Stage] = []
     moved: dict[Tensor, Tensor] = {}
     for c in wide.computes:

@@ -14,11 +14,18 @@ from dsl.dim import as_term
 from dsl.dtype import Dtype
 from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Scan, Tensor, Where, const
 from dsl.numerics import Array, NumpyAlgebra, apply_op, cast_array, numpy_dtype
+from dsl.opset import PRECISIONS
 from dsl.program import Program
 
 
-def widen(program: Program) -> Program:
+def widen(program: Program, permissions: bool = False) -> Program:
     """The same program with every low-precision value held in f32 and every rounding an explicit cast.
+
+    Args:
+        program: what was traced.
+        permissions: keep the user's permissions to multiply less exactly (``dlc.precision``), and write out those that a low dtype gives:
+            a factor of a sum of products that is declared f16 or bf16 and held in f32 may be rounded to its dtype on the way into a matrix
+            unit. Without, they are dropped.
 
     Before: operations, selections and reductions of low floats; after: none. Reads of low inputs become
     ``f32(read)``; a cast to a low dtype stays and is widened again (``f32(bf16(x))``); a cast that cannot change the
@@ -27,19 +34,20 @@ def widen(program: Program) -> Program:
     only derivatives see, goes. Definitions
     that need no change keep their identity, so the function is idempotent.
     """
+    marks = _marks(program, permissions)
     outputs = set(program.outputs)
     read = {r.tensor for c in program.computes for r in walk(c.body) if isinstance(r, Read)}
     held: dict[Tensor, Compute] = {}
     final: dict[Tensor, Compute] = {}
     for c in program.computes:
         if not c.dtype.is_low:
-            held[c] = _compute(c, _widen_body(c.body, held))
+            held[c] = _compute(c, _widen_body(c.body, held, marks))
         elif c not in outputs:
-            held[c] = Compute(c.name, c.axes, _widen_body(c.body, held), c.loc)
+            held[c] = Compute(c.name, c.axes, _widen_body(c.body, held, marks), c.loc)
         elif c not in read:
-            final[c] = _compute(c, round_to(_widen_body(c.body, held), c.dtype))
+            final[c] = _compute(c, round_to(_widen_body(c.body, held, marks), c.dtype))
         else:
-            inner = Compute(f"{c.name}_held", c.axes, _widen_body(c.body, held), c.loc)
+            inner = Compute(f"{c.name}_held", c.axes, _widen_body(c.body, held, marks), c.loc)
             held[c] = inner
             element = Read((), (inner, tuple(as_term(a) for a in c.axes)), inner.dtype, c.loc)
             final[c] = Compute(c.name, c.axes, round_to(element, c.dtype), c.loc)
@@ -53,11 +61,36 @@ def _compute(c: Compute, body: Expr) -> Compute:
     return c if body is c.body else Compute(c.name, c.axes, body, c.loc)
 
 
-def _widen_body(body: Expr, held: dict[Tensor, Compute]) -> Expr:
+def _widen_body(body: Expr, held: dict[Tensor, Compute], marks: bool | None) -> Expr:
     memo: dict[Expr, Expr] = {}
     for node in walk(body):
-        memo[node] = fold(_widen_node(node, tuple(memo[a] for a in node.args), held))
+        args = tuple(memo[a] for a in node.args)
+        if marks is False and isinstance(node, Op) and node.name in PRECISIONS:
+            memo[node] = args[0]
+            continue
+        if marks and isinstance(node, Reduce) and node.carrier.name == "sum":
+            args = (_permit(node.args[0], args[0]),)
+        memo[node] = fold(_widen_node(node, args, held))
     return memo[body]
+
+
+def _marks(program: Program, permissions: bool) -> bool | None:
+    """Whether permissions are written out (True) or dropped (False); None where there is nothing to drop."""
+    if permissions:
+        return True
+    return False if any(isinstance(e, Op) and e.name in PRECISIONS for c in program.computes for e in walk(c.body)) else None
+
+
+def _permit(said: Expr, wide: Expr) -> Expr:
+    """A summed product whose factors of a low dtype, held in f32, may be rounded to it."""
+    if not (isinstance(said, Op) and said.name == "mul" and isinstance(wide, Op) and wide.name == "mul"):
+        return wide
+    factors = tuple(Op((w,), (_PERMITTED[s.dtype.name],), w.dtype, w.loc) if s.dtype.name in _PERMITTED and not _origin(w).is_low else w
+                    for s, w in zip(said.args, wide.args))
+    return wide if all(f is w for f, w in zip(factors, wide.args)) else Op(factors, wide.data, wide.dtype, wide.loc)
+
+
+_PERMITTED = {"bf16": "as_bf16", "f16": "as_f16"}
 
 
 def _widen_node(node: Expr, args: tuple[Expr, ...], held: dict[Tensor, Compute]) -> Expr:

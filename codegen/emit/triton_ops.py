@@ -55,12 +55,15 @@ class Ops(Terms):
         self.named: set[Value] = set()
         self.aliases: dict[Value, Value] = {}
         self.loc: Loc | None = None
+        self.dead = _dead(body)
         self._count(body)
         stored = {op.buffer for op in walk_ops(body) if isinstance(op, Store)}
         self.ordered: set[Buffer] = {op.buffer for op in walk_ops(body) if isinstance(op, Load)} & stored
 
     def _count(self, block: Block) -> None:
         for op in block.ops:
+            if op in self.dead:
+                continue
             for v in op.operands():
                 self.uses[v] += 1
                 self.user[v] = (block, op)
@@ -71,9 +74,11 @@ class Ops(Terms):
     def write(self, block: Block) -> None:
         """Every operation of a block."""
         for op in block.ops:
+            if op in self.dead:
+                continue
             for v in op.results:
                 inlined = self.uses[v] == 1 and v in self.user and self.user[v][0] is block and v not in self.named
-                if inlined and isinstance(op, (Map, Iota, Predicate)):
+                if inlined and isinstance(op, (Map, Iota, Predicate, Broadcast)):
                     self.inline_next = True
             _WRITE[type(op)](self, op)
 
@@ -279,6 +284,25 @@ class Ops(Terms):
         self.write(op.body)
         body, self.block = self.block, outer
         outer.nest(f"if {condition}:", body)
+
+
+_PURE = (Const, Iota, Predicate, Map, Broadcast, Rename, Reduce, Scan, Dot, Load)
+
+
+def _dead(body: Block) -> set[TileOp]:
+    """Operations without effect whose results nobody uses: conversions that a product made needless, say."""
+    ops = list(walk_ops(body))
+    uses = Counter(v for op in ops for v in op.operands()) + Counter(v for b in _blocks(body) for v in b.yields)
+    dead: set[TileOp] = set()
+    for op in reversed(ops):
+        if isinstance(op, _PURE) and not any(uses[v] for v in op.results):
+            dead.add(op)
+            uses.subtract(op.operands())
+    return dead
+
+
+def _blocks(body: Block) -> list[Block]:
+    return [body, *(inner for op in body.ops for b in op.blocks() for inner in _blocks(b))]
 
 
 def _is_literal(v: Value) -> bool:

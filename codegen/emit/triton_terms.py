@@ -151,9 +151,13 @@ class Terms:
             return known
         scalars_first = sorted(sub.parts.items(), key=lambda part: axis in Term({part[0]: 1}, 0).vars)
         text = self._sum([(c, [self._factor(a, axis) for a in mono]) for mono, c in scalars_first], sub.const)
+        again = home.find(("line", text))
+        if again is not None:  # another axis of the same extent at the same place
+            home.known[key] = again
+            return again
         name = self.names.fresh(axis.name)
         home.add(f"{name} = {text}")
-        home.known[key] = name
+        home.known[key] = home.known["line", text] = name
         self.offsets[name] = sub.const
         return name
 

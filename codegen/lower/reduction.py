@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
 from codegen.lower.values import TileAlgebra, lower_value, predicate
 from codegen.tile.ir import Broadcast, Dot, Load, Reduce, Value, tile_axes_of
@@ -79,7 +80,11 @@ def widen(cx: Context, v: Value, axes: tuple[Var, ...]) -> Value:
 
 def identity_states(cx: Context, u: Update) -> tuple[Value, ...]:
     """The carrier's identity as tiles of the carried axes."""
-    return tuple(widen(cx, v, u.axes) for v in u.carrier.identity(TileAlgebra(cx), u.dtypes))
+    hint = "acc" if u.carrier.name.startswith("sum") else u.carrier.name.split(".")[0] if u.carrier.name.isidentifier() else ""
+    states = tuple(widen(cx, v, u.axes) for v in u.carrier.identity(TileAlgebra(cx), u.dtypes))
+    for v in states:
+        v.hint = v.hint or hint
+    return states
 
 
 def lift_masked(cx: Context, u: Update) -> tuple[Value, ...]:
@@ -145,22 +150,15 @@ def _dot(cx: Context, u: Update, acc: Value) -> Value:
     if factors is None or not u.carrier.name.startswith("sum"):
         raise ScheduleError(f"{u.p.stage.name} is not a sum of products", f"its element is `{u.args[0]}`", "use vectorize on the reduction axis instead of dot")
     left = cx.unproved(u.p.bound)
-    a, b = (_narrow(lower_value(cx, f, u.p)) for f in factors)
+    dtype = operand_dtype(*factors)
+    a, b = (lower_value(cx, narrow(f, dtype), u.p) for f in factors)
     if left:
         a, b = (v if _masked_by(v, left) else _masked(cx, v, left) for v in (a, b))
-    return cx.builder.add(Dot(a, b, acc, u.inner), Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
+    return cx.builder.add(Dot(a, b, acc, u.inner, dot_precision(*factors)), Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
 
 
 def _masked(cx: Context, v: Value, left: tuple[Term, ...]) -> Value:
     return cx.builder.map("where", (predicate(cx, left), v, cx.builder.const(0.0 if v.dtype.is_float else 0, v.dtype)), v.dtype)
-
-
-def _narrow(v: Value) -> Value:
-    """A dot takes its operands in the dtype they have in memory: products of low-precision values are exact in f32."""
-    op = v.op
-    if type(op).__name__ == "Map" and op.name == "cast" and op.operands()[0].dtype.is_low and v.dtype.bits == 32:  # type: ignore[union-attr]
-        return op.operands()[0]  # type: ignore[union-attr]
-    return v
 
 
 def _reduced(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -11,7 +11,7 @@ from dsl.dtype import Dtype, bool_, i64
 from dsl.errors import InternalError
 from dsl.expr import Cast, Const, Expr, Index, Op, Read, Where
 from dsl.nest import Placed
-from dsl.opset import OPS
+from dsl.opset import OPS, PRECISIONS
 
 _AS_NONNEG: dict[str, Callable[[Term, Term], tuple[Term, ...]]] = {
     "ge": lambda a, b: (a - b,), "gt": lambda a, b: (a - b - 1,), "le": lambda a, b: (b - a,), "lt": lambda a, b: (b - a - 1,),
@@ -55,6 +55,8 @@ def _lower(cx: Context, e: Expr, p: Placed) -> Value:
         return _cast(cx, e, p)
     if isinstance(e, Where):
         return _where(cx, e, p)
+    if isinstance(e, Op) and e.name in PRECISIONS:
+        return lower_value(cx, e.args[0], p)  # outside a dot there is nothing to permit
     if isinstance(e, Op):
         terms = index_condition(e)
         if terms is not None:

@@ -49,6 +49,7 @@ def emulate(
     args: Sequence[Any],
     shared: int | None = None,
     limit: int = STEP_LIMIT,
+    names: Sequence[str] = (),
 ) -> EmulationReport:
     """Run a kernel on the CPU, instruction by instruction.
 
@@ -58,9 +59,10 @@ def emulate(
         args: the kernel's arguments in order: numpy arrays (left as they are), :class:`Blank` outputs, numbers.
         shared: bytes of dynamic shared memory, when ``code`` is text; the largest there is when omitted.
         limit: instructions after which a block counts as hanging.
+        names: what findings call the arguments.
     """
     session = _Session(limit)
-    names = [f"argument {n}" for n in range(len(args))]
+    names = names or [f"argument {n}" for n in range(len(args))]
     tensors = {name: arg for name, arg in zip(names, args) if isinstance(arg, (np.ndarray, Blank))}
     session.place(tensors)
     values = [session.address[name] if name in tensors else arg for name, arg in zip(names, args)]

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ from triton.runtime.jit import JITFunction
 from codegen.artifact import Arg, TritonKernel
 from dlc.runtime.child import Child
 from dsl.dtype import Dtype
-from dsl.errors import DlcError, InternalError, TargetError
+from dsl.errors import ArgumentError, DlcError, InternalError, TargetError
 
 TRITON_TYPE = {
     "bool": "i1",
@@ -95,7 +95,10 @@ def gpu_target(name: str) -> GPUTarget:
 
 def compile_triton(kernel: TritonKernel, target: str) -> GpuBinary:
     """Compile for the named GPU. Raises TargetError when the kernel cannot fit it, InternalError when it is malformed."""
-    compiled = compile_handle(kernel, target)
+    return _binary(compile_handle(kernel, target), target, kernel.fp_fusion)
+
+
+def _binary(compiled: CompiledKernel, target: str, fp_fusion: bool) -> GpuBinary:
     asm, meta = compiled.asm, compiled.metadata
     return GpuBinary(
         name=compiled.name,
@@ -110,8 +113,57 @@ def compile_triton(kernel: TritonKernel, target: str) -> GpuBinary:
         warp_size=gpu_target(target).warp_size,
         scratch_bytes=getattr(meta, "global_scratch_size", 0) or 0,
         tensor_columns=getattr(meta, "tmem_size", 0) or 0,
-        fp_fusion=kernel.fp_fusion,
+        fp_fusion=fp_fusion,
     )
+
+
+def compile_function(
+    fn: Any, args: Sequence[Any], constants: Mapping[str, Any], target: str, **options: Any
+) -> tuple[GpuBinary, list[str], list[int]]:
+    """Compile a ``@triton.jit`` function that is not ours for some arguments, specialised as Triton does at a launch.
+
+    Args:
+        fn: the function.
+        args: arrays and numbers, in the order of the parameters that are not in ``constants``.
+        constants: compile-time constants by parameter.
+        target: the GPU.
+        options: ``num_warps``, ``num_stages`` and their like.
+
+    Returns:
+        The binary, the parameters' names, and which of ``args`` the compiled kernel takes: a number 1 becomes a constant.
+    """
+    if not isinstance(fn, JITFunction):
+        raise ArgumentError(f"{getattr(fn, '__name__', fn)} is not a Triton kernel", "it is not decorated by @triton.jit", "pass the decorated function")
+    names = [n for n in fn.arg_names if n not in constants]
+    if len(names) != len(args):
+        raise ArgumentError(f"{fn.__name__} takes {', '.join(names)}", f"{len(args)} arguments were given",
+                            "give compile-time constants by name, everything else in order")
+    fixed = dict(constants) | {n: 1 for n, a in zip(names, args) if isinstance(a, int) and not isinstance(a, bool) and a == 1}
+    kept = [k for k, n in enumerate(names) if n not in fixed]
+    types_of = {n: _type_of(a) for n, a in zip(names, args)} | dict.fromkeys(fixed, "constexpr")
+    aligned = [n for n, a in zip(names, args) if n not in fixed and (hasattr(a, "dtype") or (isinstance(a, int) and a % 16 == 0))]
+    attributes = {(fn.arg_names.index(n),): [["tt.divisibility", 16]] for n in aligned}
+    source = ASTSource(fn=fn, signature={n: types_of[n] for n in fn.arg_names}, constexprs=fixed, attrs=attributes)
+    try:
+        return _binary(triton.compile(source, target=gpu_target(target), options=options), target, True), names, kept
+    except Exception as error:
+        raise TargetError(f"Triton cannot compile {fn.__name__} for {target}", str(error)) from error
+
+
+_SCALARS: tuple[tuple[type, str], ...] = ((bool, "i1"), (int, "i32"), (float, "fp32"))
+
+
+def _type_of(value: Any) -> str:
+    """Triton's name of an argument's type."""
+    if hasattr(value, "dtype") and getattr(value, "shape", None) is not None:
+        name = str(value.dtype)
+        short = {"bool": "bool", "bfloat16": "bf16", "float8_e4m3fn": "f8e4m3", "float8_e5m2": "f8e5m2"}
+        known = short.get(name) or name.replace("float", "f").replace("uint", "u").replace("int", "i")
+        return "*" + TRITON_TYPE[known]
+    for kind, name in _SCALARS:
+        if isinstance(value, kind):
+            return "i64" if name == "i32" and abs(int(value)) >= 1 << 31 else name
+    raise ArgumentError(f"a Triton kernel takes no {type(value).__name__}", remedy="tensors, arrays, numbers")
 
 
 def compile_handle(kernel: TritonKernel, target: str) -> CompiledKernel:
@@ -211,6 +263,10 @@ def _diagnose(error: Exception, kernel: TritonKernel, target: str) -> DlcError:
         "requires NVIDIA SM",
         "not supported in this architecture",
     )
+    if "not supported in this architecture" in text:
+        missing = re.search(r"type (\w+) not supported", text)
+        reason = f"it has no instructions for {missing.group(1)}" if missing else text
+        return TargetError(f"kernel {kernel.name!r} cannot be compiled for {target}", reason, "convert to a wider dtype, or name a newer target")
     if any(words in text for words in limits):
         return TargetError(f"kernel {kernel.name!r} does not fit {target}", text, "smaller tiles or fewer stages")
     return InternalError(f"Triton cannot compile kernel {kernel.name!r} for {target}", f"{type(error).__name__}: {text}")

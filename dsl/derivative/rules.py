@@ -18,6 +18,7 @@ from dsl.dtype import Dtype
 from dsl.errors import DerivativeError
 from dsl.expr import Cast, Const, Expr, Op, Where, cast, const, op, where
 from dsl.ops.compound import digamma_element
+from dsl.opset import PRECISIONS
 
 Partials = tuple[Any, ...]
 _LN2, _LN10 = math.log(2), math.log(10)
@@ -87,6 +88,8 @@ RULES: dict[str, Callable[..., Partials]] = {
     "lgamma": lambda a, y: (digamma_element(a),),
     "sqrt": lambda a, y: (0.5 / y,),
     "rsqrt": lambda a, y: (y * y * y * -0.5,),
+    # permissions to multiply less exactly
+    **dict.fromkeys(PRECISIONS, lambda a, y: (1,)),
     # steps: zero wherever they have a derivative
     **dict.fromkeys(("floordiv", "sign", "floor", "ceil", "round", "trunc", "detach"), _constant),
 }

@@ -13,6 +13,7 @@ from dsl.dim import Term, as_term, cdiv
 from dsl.errors import ShapeError
 from dsl.expr import Expr, Tensor, index, op, where
 from dsl.ops.dispatch import build, operation, same_size, static
+from dsl.ops.matmul import product
 from dsl.ops.padding import pad_constant
 from dsl.ops.windows import check_count, count, each, paddings, spatial_names
 from dsl.program import reduce_axis, reduce_over
@@ -55,7 +56,7 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: 
     def body(n: Any, f: Any, *at: Any) -> Expr:
         places = [p * t + r * g for p, t, r, g in zip(at, steps, offsets, gaps)]
         channel = c if per_group is None else op("floordiv", f, per_group) * index(weight.shape[1]) + c
-        total = reduce_over(SUM, (source.read(n, channel, *places) * weight.read(f, c, *offsets),), (c, *offsets))
+        total = reduce_over(SUM, (product(source.read(n, channel, *places), weight.read(f, c, *offsets)),), (c, *offsets))
         return total if bias is None else total + bias.read(f)
 
     return build(what, (x.shape[0], weight.shape[0], *sizes), body, ("n", "f", *spatial_names(rank)))

@@ -6,15 +6,22 @@ from typing import Any
 
 from dsl.carrier import SUM
 from dsl.dim import Term
+from dsl.dtype import i32
 from dsl.errors import ShapeError
-from dsl.expr import Expr, Tensor, index, op
+from dsl.expr import Expr, Tensor, cast, index, op
 from dsl.ops.dispatch import broadcast_shapes, build, lift, operation, show_shape, tensor
+from dsl.ops.pointwise import precision as permit
 from dsl.program import reduce_axis, reduce_over
 
 
 @operation
-def matmul(a: Tensor, b: Tensor) -> Any:
+def matmul(a: Tensor, b: Tensor, *, precision: str = "") -> Any:
     """``a @ b``: ``(.., M, K) x (.., K, N) -> (.., M, N)``, leading dimensions broadcast; 1-D operands as in numpy.
+
+    Args:
+        a: the first factor.
+        b: the second one.
+        precision: how exactly f32 is multiplied, see :func:`dlc.precision`; exact to f32 when empty.
 
     Raises:
         ShapeError: an operand is a scalar, the contracted sizes differ, or the leading dimensions do not broadcast.
@@ -27,6 +34,7 @@ def matmul(a: Tensor, b: Tensor) -> Any:
         raise ShapeError(f"cannot multiply `{a.name}` {show_shape(a.shape)} with `{b.name}` {show_shape(b.shape)}",
                          f"the last dimension of `{a.name}` is {a.shape[-1]}, the {'second to last' if b.ndim > 1 else 'only'} one of `{b.name}` is {inner}",
                          _transposed(a, b))
+    a, b = (permit(t, precision) if precision else t for t in (a, b))
     k = reduce_axis(a.shape[-1], name="k")
     rows, cols = (a.shape[-2:-1] if a.ndim > 1 else ()), (b.shape[-1:] if b.ndim > 1 else ())
     batch = broadcast_shapes([(a.name, a.shape[:-2]), (b.name, b.shape[:-2])], "multiply the stacks")
@@ -36,7 +44,7 @@ def matmul(a: Tensor, b: Tensor) -> Any:
         i = [rest.pop(0)] if rows else []
         left = a.read(*_aligned(a.shape[:-2], lead), *i, k)
         right = b.read(*_aligned(b.shape[:-2], lead), k, *rest)
-        return reduce_over(SUM, (left * right,), (k,))
+        return reduce_over(SUM, (product(left, right),), (k,))
 
     names = [*(f"b{n}" for n in range(len(batch))), *(["i"] if rows else []), *(["j"] if cols else [])]
     return build("matmul", (*batch, *rows, *cols), body, names)
@@ -49,6 +57,13 @@ def _transposed(a: Tensor, b: Tensor) -> str:
     if a.ndim > 1 and b.ndim > 1 and a.shape[-2] == b.shape[-2]:
         return f"{a.name}.mT @ {b.name}" if a.ndim > 2 else f"{a.name}.T @ {b.name}"
     return "declare both with the same symbol"
+
+
+def product(a: Expr, b: Expr) -> Expr:
+    """A term of a sum of products: integers are multiplied in 32 bits at least, so that no product of bytes wraps around."""
+    if a.dtype.is_int and b.dtype.is_int and max(a.dtype.bits, b.dtype.bits) < 32:
+        return cast(a, i32) * cast(b, i32)
+    return a * b
 
 
 def _aligned(shape: tuple[Term, ...], lead: tuple[Any, ...]) -> list[Any]:
@@ -77,7 +92,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     rank = x.ndim - 1
 
     def body(*at: Any) -> Expr:
-        y = reduce_over(SUM, (x.read(*at[:rank], k) * weight.read(*at[rank:], k),), (k,))
+        y = reduce_over(SUM, (product(x.read(*at[:rank], k), weight.read(*at[rank:], k)),), (k,))
         return y if bias is None else y + bias.read(*at[rank:][:bias.ndim])
 
     return build("linear", (*x.shape[:-1], *out), body)

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dsl.dtype import Dtype, bool_, promote
+from dsl.dtype import Dtype, bool_, f32, promote
 from dsl.errors import DtypeError, UserError
 from dsl.expr import Const, Expr, Index, Tensor, as_expr, op
 from dsl.expr import cast as cast_element
 from dsl.expr import where as where_element
-from dsl.ops.dispatch import Function, build, element_at, names_of, operation, pointwise, scalar
+from dsl.ops.dispatch import Function, build, element_at, lift, names_of, operation, pointwise, scalar
 
 
 def _define(name: str, opcode: str, doc: str, operands: int = 1) -> Function:
@@ -101,6 +101,28 @@ floor = _rounding("floor", "The greatest whole number not above ``x``.")
 ceil = _rounding("ceil", "The least whole number not below ``x``.")
 round = _rounding("round", "The nearest whole number, to even on ties.")
 trunc = _rounding("trunc", "The whole part, rounded towards 0.")
+
+
+_PRECISIONS = {"tf32": "tf32", "bf16x3": "bf16x3", "bf16": "as_bf16", "f16": "as_f16"}
+
+
+@operation
+def precision(x: Any, how: str) -> Any:
+    """``x``, a factor of a sum of products that may be multiplied less exactly than f32.
+
+    A permission, and part of the definition: it has no other effect than that a matrix unit may take the factor as ``tf32`` (10 bits of
+    mantissa), as three products of bf16 parts (``bf16x3``, about 16 bits), or rounded to ``bf16`` or ``f16``. Sums are kept in f32 in any case.
+    Without it products of f32 are exact to f32. CPUs do not use it. ``dlc.precision(x, "tf32") @ w``.
+
+    Raises:
+        DtypeError: ``x`` is not f32, or there is no such precision.
+    """
+    d = x.dtype if isinstance(x, Tensor) else as_expr(x).dtype
+    if how not in _PRECISIONS:
+        raise DtypeError(f"there is no precision {how!r}", remedy=f"one of {', '.join(_PRECISIONS)}")
+    if d is not f32:
+        raise DtypeError(f"precision of {d}", "only products of f32 can be made faster by giving up bits", "leave it away")
+    return lift(lambda e: op(_PRECISIONS[how], e), "precision", (x,))
 
 
 @pointwise

@@ -8,14 +8,15 @@ from dsl.algebra import EXPRS, substitute
 from dsl.carrier import merging, partial
 from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
-from dsl.expr import Compute, Expr, Read, Reduce, Tensor, index, op, where
+from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, Tensor, const, index, op, where
 from dsl.nest import Nest, Split, Stage
+from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
 from dsl.primitives.record import primitive
 
 
 @primitive
-def rfactor(nest: Nest, stage: str, loop: str) -> tuple[Nest, str]:
+def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[Nest, str]:
     """Turn a reduction loop into a spatial one of a new stage of partial results, which ``stage`` then combines.
 
     before::
@@ -35,6 +36,12 @@ def rfactor(nest: Nest, stage: str, loop: str) -> tuple[Nest, str]:
             y += y.part[k.o]
 
     The iterations of ``k.o`` no longer depend on each other: make them parallel in ``y.part``. The order of summation changes.
+
+    Args:
+        nest: the nest.
+        stage: a reduction.
+        loop: the outer part of a split of one of its axes.
+        factors: where the last chunk is ragged, make both factors of a product that is summed zero past the end, so that it stays a product.
 
     Returns:
         The new nest and the name of the stage of partial results.
@@ -62,7 +69,7 @@ def rfactor(nest: Nest, stage: str, loop: str) -> tuple[Nest, str]:
     args = tuple(substitute(a, place) for a in body.args)
     dtypes = tuple(a.dtype for a in body.args)
     exact = axis.extent.is_const and axis.extent.const % made.factor == 0
-    args = args if exact else tuple(_guard(body, n, a, place[axis], axis.extent) for n, a in enumerate(args))
+    args = args if exact else tuple(_guard(body, n, a, place[axis], axis, factors) for n, a in enumerate(args))
     part_carrier, merge_carrier = partial(body.carrier), merging(body.carrier)
     states = body.carrier.state(dtypes)
     parts = tuple(Compute(f"{stage}.part{n or ''}", (outer, *spatial), Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
@@ -97,12 +104,23 @@ def _combined(nest: Nest, s: Stage, parts: tuple[Compute, ...], merge: object, k
     return moved_nest(nest, tuple(out), moved), name
 
 
-def _guard(body: Reduce, n: int, arg: Expr, at: Term, extent: Term) -> Expr:
+def _guard(body: Reduce, n: int, arg: Expr, at: Term, axis: Var, factors: bool) -> Expr:
     """A carrier input that is neutral past the end of the axis: the ragged last chunk adds nothing."""
     neutral = neutral_input(body, n)
-    if neutral is None:
+    if neutral is None or axis.extent is None:
         raise ScheduleError(f"rfactor: `{body.carrier}` has no neutral input", "the last chunk is ragged", "split by a factor that divides the axis")
-    return where(op("lt", index(at), index(extent)), arg, neutral)
+    inside = op("lt", index(at), index(axis.extent))
+    given = body.args[n]
+    if factors and body.carrier.name == "sum" and isinstance(given, Op) and given.name == "mul" and all(axis in f.free for f in given.args):
+        return Op(tuple(_zero_outside(inside, f) for f in arg.args), arg.data, arg.dtype, arg.loc)
+    return where(inside, arg, neutral)
+
+
+def _zero_outside(inside: Expr, factor: Expr) -> Expr:
+    """A factor, zero where ``inside`` fails; under its conversion, where a read can be masked instead."""
+    if isinstance(factor, Cast) or (isinstance(factor, Op) and factor.name in PRECISIONS):
+        return type(factor)((_zero_outside(inside, factor.args[0]),), factor.data, factor.dtype, factor.loc)
+    return where(inside, factor, const(0, factor.dtype))
 
 
 def neutral_input(body: Reduce, n: int) -> Expr | None:

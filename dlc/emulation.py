@@ -1,0 +1,199 @@
+"""``dlc.emulate``: run a GPU kernel with no GPU and hold it against its definition.
+
+The PTX that Triton emits for sm_80 and sm_90 is executed on the CPU (``dlc/emulate``); what the emulator does not know, tensor memory of
+sm_100 and AMD's machine code, runs as Triton source under a guarded interpreter instead, and the report says so. Both are for small
+shapes: some millions of thread instructions a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from codegen.target import by_name
+from dlc.compiler import Plan
+from dlc.emulate import EmulationReport
+from dlc.emulate import emulate as emulate_ptx
+from dlc.gpu_check import PTX_TARGETS, run_plan
+from dlc.runtime.arguments import as_tensor, give_back, torch_dtype
+from dlc.runtime.triton_compile import compile_function
+from dlc.runtime.triton_run import to_numpy
+from dlc.tune.accuracy import Error, error, tolerance, worst
+from dsl.algebra import walk
+from dsl.errors import ArgumentError, BoundsError, TargetError
+from dsl.expr import Op
+from dsl.interp import evaluate
+from dsl.opset import PRECISIONS
+from dsl.program import Program
+
+_PERMITTED_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15, "as_bf16": 2.0**-7, "as_f16": 2.0**-10}
+_GROWTH = 8.0
+
+
+class Emulatable(Protocol):
+    """What can be emulated: a kernel."""
+
+    __name__: str
+
+    @property
+    def program(self) -> Program:
+        """The definition."""
+
+    def plan(self, *args: Any, target: Any = None) -> Plan:
+        """The kernel on its way down."""
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What was seen.
+
+    Attributes:
+        name: of the kernel.
+        target: whose instructions were run.
+        how: ``ptx``, the kernel as Triton lowered it; ``interpreter``, its Triton source.
+        outputs: the results, in the order of the definition (of the arguments, for a kernel of the user's).
+        findings: everything wrong in words: accesses out of bounds, races, missing waits, elements never written, failed checks.
+        error: the largest error against the exact values; None where nothing was compared.
+        allowed: the largest relative error that counts as rounding.
+        least: bytes the definition must move, each input and output once; 0 where it is not known.
+        traffic: what the emulator counted; None under the interpreter.
+    """
+
+    name: str
+    target: str
+    how: str
+    outputs: tuple[Any, ...] = field(hash=False, repr=False)
+    findings: tuple[str, ...]
+    error: Error | None = None
+    allowed: float = 0.0
+    least: int = 0
+    traffic: EmulationReport | None = None
+
+    @property
+    def accurate(self) -> bool:
+        """Whether the results are the exact ones up to rounding (true where nothing was compared)."""
+        return self.error is None or self.error.relative <= self.allowed
+
+    @property
+    def ok(self) -> bool:
+        """Whether the results are right and nothing wrong was seen."""
+        return self.accurate and not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; arrays are left out."""
+        return {"name": self.name, "target": self.target, "how": self.how, "ok": self.ok, "findings": list(self.findings),
+                "error": None if self.error is None else self.error.as_dict(), "allowed": self.allowed, "least_bytes": self.least,
+                "traffic": None if self.traffic is None else self.traffic.as_dict()}
+
+    def __str__(self) -> str:
+        what = "its PTX, instruction by instruction" if self.how == "ptx" else "its Triton source under the guarded interpreter (not the lowered kernel)"
+        lines = [f"{self.name} for {self.target}: {what}"]
+        if self.error is not None:
+            verdict = "right" if self.accurate else "WRONG"
+            lines.append(f"results {verdict}: largest error {self.error.relative:.1e} of the largest value, {self.allowed:.1e} counts as rounding")
+        if self.traffic is not None:
+            lines.append(str(self.traffic))
+            if self.least:
+                moved = self.traffic.bytes_read + self.traffic.bytes_written
+                lines.append(f"        {moved / self.least:.2f} of the {self.least} bytes that inputs and outputs have")
+        shown = self.traffic.findings if self.traffic is not None else ()
+        lines += [f"FOUND   {f}" for f in self.findings if f not in set(map(str, shown))]
+        return "\n".join(lines)
+
+
+class Emulate:
+    """``dlc.emulate(kernel, *args, target=...)``, and ``dlc.emulate.triton`` for kernels written in Triton by hand."""
+
+    def __call__(self, kernel: Emulatable, *args: Any, target: str = "sm_90") -> Emulation:
+        """Run a kernel of dlc as its GPU kernels and compare the results with its definition in float64.
+
+        Args:
+            kernel: made by ``@dlc.kernel``.
+            args: as for a call, on the CPU; small ones.
+            target: ``sm_80`` or ``sm_90`` run as PTX, ``sm_100`` and ``gfx942`` as Triton source.
+
+        Raises:
+            TargetError: not a GPU.
+            UserError: the arguments do not fit the declaration.
+        """
+        if by_name(target).kind == "cpu":
+            raise TargetError(f"{target} is a CPU", "kernels run there as they are", "name a GPU: sm_80, sm_90, sm_100, gfx942")
+        plan = kernel.plan(*args, target=by_name(target))
+        tensors = [as_tensor(a, t) for a, t in zip(args, kernel.program.inputs)]
+        arrays = [to_numpy(t) for t in tensors]
+        run = run_plan(plan, tensors)
+        try:
+            exact = evaluate(kernel.program, *arrays, float64=True)
+        except BoundsError:  # index data outside their tensor: the definition has no value, the kernel's own check must have said so
+            return Emulation(plan.program.name, target, run.how, run.outputs, run.findings or ("an index is out of bounds, and no check found it",),
+                             traffic=run.report)
+        found = worst(error(_torch(got), e) for got, e in zip(run.outputs, exact))
+        least = sum(a.nbytes for a in arrays) + sum(np.asarray(o).nbytes for o in run.outputs)
+        return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed_error(kernel.program, arrays, exact), least, run.report)
+
+    def triton(self, fn: Any, grid: Sequence[int], *args: Any, target: str = "sm_90", num_warps: int = 4, num_stages: int = 3,
+               expected: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None, allowed: float = 1e-5, **constants: Any) -> Emulation:
+        """Run a kernel written in Triton by hand.
+
+        Args:
+            fn: decorated by ``@triton.jit``.
+            grid: programs along one to three axes.
+            args: tensors or arrays, and numbers, in the order of the parameters that are not compile-time constants. They are left as
+                they are; the report holds what the kernel made of them.
+            target: ``sm_80`` or ``sm_90``.
+            num_warps: as for a launch.
+            num_stages: as for a launch.
+            expected: parameter -> exact values, or a function of ``args`` that gives them.
+            allowed: the largest error that counts as rounding, as a share of the largest exact value.
+            constants: values of the compile-time constants.
+
+        Raises:
+            TargetError: a target whose instructions the emulator does not know, or that the kernel does not fit.
+            ArgumentError: arguments that are not the kernel's.
+        """
+        if target not in PTX_TARGETS:
+            raise TargetError(f"kernels cannot be emulated for {target}", "the emulator runs PTX", f"one of {', '.join(PTX_TARGETS)}")
+        arrays = [to_numpy(a) if isinstance(a, (torch.Tensor, np.ndarray)) else a for a in args]
+        code, names, kept = compile_function(fn, arrays, constants, target, num_warps=num_warps, num_stages=num_stages)
+        report = emulate_ptx(code, grid, [arrays[n] for n in kept], names=[names[n] for n in kept])
+        tensors = [names[n] for n in range(len(arrays)) if isinstance(arrays[n], np.ndarray)]
+        results = dict(zip(tensors, report.arrays))
+        wanted = expected(*args) if callable(expected) else expected
+        found = None
+        if wanted is not None:
+            if strange := sorted(set(wanted) - set(results)):
+                raise ArgumentError(f"{strange[0]} is not a tensor argument of {code.name}", f"it has {', '.join(results)}")
+            found = worst(error(_torch(results[n]), np.asarray(_exact(e))) for n, e in wanted.items())
+        return Emulation(code.name, target, "ptx", report.arrays, tuple(map(str, report.findings)), found, allowed, 0, report)
+
+
+def allowed_error(program: Program, arrays: Sequence[Any], exact: Sequence[np.ndarray]) -> float:
+    """The largest error that counts as rounding: four times that of the definition evaluated in its own dtypes, eight units at least."""
+    dtypes = [torch_dtype(t.dtype) for t in (*program.inputs, *program.outputs)]
+    if not any(d.is_floating_point for d in dtypes):
+        return 0.0
+    own = worst(error(_torch(got), e) for got, e in zip(evaluate(program, *arrays), exact))
+    permitted = [_PERMITTED_EPS[e.name] for c in program.computes for e in walk(c.body) if isinstance(e, Op) and e.name in PRECISIONS]
+    return max(tolerance(own, [*dtypes, torch.float32] if permitted else dtypes), _GROWTH * max(permitted, default=0.0))
+
+
+def _torch(a: Any) -> torch.Tensor:
+    """An array, whatever its dtype, as a tensor of it."""
+    if isinstance(a, torch.Tensor):
+        return a
+    a = np.ascontiguousarray(a)
+    for name, raw in (("bfloat16", torch.int16), ("float8_e4m3fn", torch.uint8), ("float8_e5m2", torch.uint8)):
+        if a.dtype.name == name:
+            return torch.from_numpy(a.view(np.int16 if raw is torch.int16 else np.uint8)).view(getattr(torch, name))
+    return torch.as_tensor(a)
+
+
+def _exact(a: Any) -> Any:
+    return give_back(a.detach().cpu().double() if a.is_floating_point() else a.detach().cpu(), True) if isinstance(a, torch.Tensor) else a
+
+
+emulate = Emulate()
