@@ -160,9 +160,10 @@ def _type_of(value: Any) -> str:
         short = {"bool": "bool", "bfloat16": "bf16", "float8_e4m3fn": "f8e4m3", "float8_e5m2": "f8e5m2"}
         known = short.get(name) or name.replace("float", "f").replace("uint", "u").replace("int", "i")
         return "*" + TRITON_TYPE[known]
+    number: Any = value
     for kind, name in _SCALARS:
         if isinstance(value, kind):
-            return "i64" if name == "i32" and abs(int(value)) >= 1 << 31 else name
+            return "i64" if name == "i32" and abs(number) >= 1 << 31 else name
     raise ArgumentError(f"a Triton kernel takes no {type(value).__name__}", remedy="tensors, arrays, numbers")
 
 
