@@ -151,8 +151,8 @@ class Terms:
             return known
         scalars_first = sorted(sub.parts.items(), key=lambda part: axis in Term({part[0]: 1}, 0).vars)
         text = self._sum([(c, [self._factor(a, axis) for a in mono]) for mono, c in scalars_first], sub.const)
-        again = home.find(("line", text))
-        if again is not None:  # another axis of the same extent at the same place
+        again = home.find(("line", text)) if len(sub.parts) > 1 else None
+        if again is not None:  # the same places of the grid under another axis: a product's rows and those of what finishes it
             home.known[key] = again
             return again
         name = self.names.fresh(axis.name)
