@@ -54,6 +54,7 @@ class Request:
         target: the machine.
         decisions: preset choices of the heuristics; None for those a tuning record gives, else the heuristics' own.
         scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
+        like: the program at the sizes that the scheduler's schedule was made for.
         reproducible: schedule for a nominal number of cores, and take a record only if it keeps the order of every sum: the same bits on
             any number of threads, tuned or not.
         dynamic: names of sizes left symbolic: one kernel for all their values of at least 1, scheduled for those of ``shapes``.
@@ -67,6 +68,11 @@ class Request:
     scheduler: Scheduler | None = None
     reproducible: bool = False
     dynamic: frozenset[str] = frozenset()
+    like: Program | None = None
+
+    def by(self, scheduler: Scheduler, like: Program | None = None) -> Request:
+        """The same request, scheduled by hand."""
+        return replace(self, scheduler=scheduler, decisions=None, like=like)
 
     def on(self, target: Target) -> Request:
         """The same request for another target."""
@@ -93,7 +99,7 @@ class Plan:
     @cached_property
     def unscheduled(self) -> Nest:
         """The plain loop nest."""
-        return build_nest(self.program, permissions=self.request.target.kind != "cpu")
+        return build_nest(self.program, self.request.target.kind != "cpu", self.request.like)
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:

@@ -19,6 +19,7 @@ from dlc.numerics import NumericsReport, study
 from dlc.runtime.arguments import as_numpy, as_tensor, give_back
 from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
+from dlc.scheduling import begin, kind_of, replayer
 from dlc.tune.outcome import TuneReport
 from dlc.tune.progress import Progress
 from dlc.tune.tuner import Task, tune
@@ -30,6 +31,7 @@ from dsl.errors import ArgumentError, ScheduleError, TargetError, UserError
 from dsl.interp import evaluate
 from dsl.nest_text import show_nest
 from dsl.program import Program, trace
+from dsl.schedule import Schedule
 from dsl.text import show_compute
 
 
@@ -43,11 +45,13 @@ class Kernel:
     Attributes:
         decisions: preset choices of the scheduling heuristics; None for their own.
         scheduler: makes the schedule instead of the heuristics; None for them.
+        schedules: those given by hand, by kind of target; see :meth:`with_schedule`.
         reproducible: the same bits on any number of threads, tuned or not: see :func:`kernel`.
     """
 
     decisions: Mapping[str, Any] | None = None
     scheduler: Scheduler | None = None
+    schedules: Mapping[str, Schedule] = {}
     reproducible: bool = False
 
     def __init__(self, fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> None:
@@ -179,8 +183,11 @@ class Kernel:
     # -- compiling ---------------------------------------------------------------------------------------------
     def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for arguments of these shapes and strides (in elements); for this CPU unless a target is given."""
-        return Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target or host_target(),
-                       self.decisions, self.scheduler, self.reproducible)
+        target = target or host_target()
+        request = Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target,
+                          self.decisions, self.scheduler, self.reproducible)
+        given = self.schedules.get(target.kind)
+        return request if given is None else request.by(replayer(given, target), given.origin)
 
     def plan(self, *args: Any, target: Target | None = None) -> Plan:
         """The kernel for these arguments at every level: ``.program``, ``.nest``, ``.tile``, ``.module``.
@@ -223,6 +230,34 @@ class Kernel:
         """
         return Compilation(self.plan(*args, target=by_name(target)))
 
+    # -- schedules ---------------------------------------------------------------------------------------------
+    def schedule(self, target: str, *args: Any, default: bool = True) -> Schedule:
+        """A schedule to read, change and pass to :meth:`with_schedule`.
+
+        Args:
+            target: ``cpu``, or the name of a target such as ``sm_90``.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            default: begin with the schedule that runs now (tuned, by hand, or the heuristics'); False for the plain loop nest.
+
+        Raises:
+            UserError: an unknown target, or arguments that do not fit the declaration.
+        """
+        plan = self.plan(*args, target=host_target() if target == "cpu" else by_name(target))
+        return begin(plan, default)
+
+    def with_schedule(self, *schedules: Schedule) -> Kernel:
+        """This kernel with schedules given by hand: each is used on targets of its kind, and replayed for arguments of other shapes.
+
+        On targets of other kinds the default schedule is used, as before.
+
+        Raises:
+            ScheduleError: it is the schedule of another kernel.
+        """
+        out = Kernel(self.fn, self.statics)
+        out._program, out.decisions, out.scheduler, out.reproducible = self._program, self.decisions, self.scheduler, self.reproducible
+        out.schedules = {**self.schedules, **{kind_of(s, self.program): s.copy() for s in schedules}}
+        return out
+
     # -- tuning ------------------------------------------------------------------------------------------------
     def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
              tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0) -> TuneReport:
@@ -243,8 +278,9 @@ class Kernel:
         Raises:
             UserError: the arguments do not fit, or the kernel has a schedule given by hand.
         """
-        if self.scheduler is not None:
-            raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose", "tune the kernel without it")
+        if self.scheduler is not None or "cpu" in self.schedules:
+            raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose",
+                                "tune the kernel it was made from; with_schedule leaves that one as it is")
         if self.reproducible and not reproducible:
             raise ScheduleError(f"{self.__name__} is reproducible", "a search that admits other orders of summation would change its bits",
                                 "tune with reproducible=True, or define the kernel without it")

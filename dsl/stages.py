@@ -14,14 +14,15 @@ from dsl.units import squeeze
 from dsl.widen import widen
 
 
-def build_nest(program: Program, permissions: bool = False) -> Nest:
+def build_nest(program: Program, permissions: bool = False, like: Program | None = None) -> Nest:
     """The nest with one stage per definition and per reduction, all of them roots, in the order written.
 
     Args:
-        program: what was traced.
+        program: what to compute.
         permissions: see :func:`dsl.widen.widen`.
+        like: the same program at the sizes that a schedule was made for; see :func:`dsl.units.squeeze`.
     """
-    wide = squeeze(widen(program, permissions))
+    wide = squeeze(widen(program, permissions), None if like is None else widen(like, permissions))
     stages: list[Stage] = []
     moved: dict[Tensor, Tensor] = {}
     for c in wide.computes:

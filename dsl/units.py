@@ -14,12 +14,19 @@ from dsl.expr import Compute, Expr, Read, Tensor
 from dsl.program import Program
 
 
-def squeeze(program: Program) -> Program:
-    """The program without the unit axes of its intermediate definitions."""
+def squeeze(program: Program, like: Program | None = None) -> Program:
+    """The program without the unit axes of its intermediate definitions.
+
+    Args:
+        program: sizes known.
+        like: the same program at other sizes; only axes that are of one point there too are taken out, so that a schedule made for those
+            sizes finds the axes it speaks of.
+    """
+    there = dict(zip(program.computes, (program if like is None else like).computes))
     by_data = {(r.tensor, n) for c in program.computes for r in reads(c.body) for n, i in enumerate(r.indices) if not isinstance(i, Term)}
     kept: dict[Tensor, tuple[int, ...]] = {}
     for c in program.computes:
-        dims = tuple(n for n, a in enumerate(c.axes) if c in program.outputs or not _is_unit(a) or (c, n) in by_data)
+        dims = tuple(n for n, a in enumerate(c.axes) if c in program.outputs or not (_is_unit(a) and _is_unit(there[c].axes[n])) or (c, n) in by_data)
         if len(dims) < len(c.axes):
             kept[c] = dims
     if not kept:

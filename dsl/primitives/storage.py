@@ -22,6 +22,7 @@ from dsl.primitives.reduction import neutral_input, rfactor
 _BINARY: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b,
 }
+DTYPES: dict[str, Dtype] = {d.name: d for d in vars(dtypes).values() if isinstance(d, Dtype)}
 
 
 # -- copies of operands --------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[
     unique = unique_stage(nest, name or f"{source.name}.copy")
     axes = tuple(Var(f"{source.name}{d}", e) for d, e in enumerate(source.shape))
     element = Read((), (source, tuple(as_term(a) for a in axes)), source.dtype, source.loc)
-    copy = Compute(unique, axes, cast(element, source.dtype if dtype is None else getattr(dtypes, _PYTHON.get(dtype, dtype))), source.loc)
+    copy = Compute(unique, axes, cast(element, source.dtype if dtype is None else DTYPES[dtype]), source.loc)
     chosen = None if only is None else _reads_of(c, source)[only]
     new = tuple(Compute(t.name, t.axes, _through(t.body, source, copy, chosen), t.loc, t.dtype) for t in c.tensors)
     moved: dict[Tensor, Tensor] = dict(zip(c.tensors, new))
@@ -85,7 +86,6 @@ def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[
     return moved_nest(nest, tuple(out), moved), unique
 
 
-_PYTHON = {"bool": "bool_"}
 _cache_read.__name__, _cache_read.__doc__ = "cache_read", cache_read.__doc__
 _cache_read = primitive(_cache_read)
 
@@ -320,5 +320,5 @@ def _plain(e: Expr) -> Expr:
     return e
 
 
-__all__ = ["Scan", "cache_read", "cache_write", "compute_at", "compute_inline", "compute_root", "find_tensor", "lay_out", "merge", "multiplied",
+__all__ = ["DTYPES", "Scan", "cache_read", "cache_write", "compute_at", "compute_inline", "compute_root", "find_tensor", "lay_out", "merge", "multiplied",
            "neutral_input", "part_product", "rfactor", "store_as", "tensor_name"]

@@ -11,7 +11,7 @@ from dlc.kernel import Kernel
 from dlc.runtime.device import host_target
 from dsl.nest import Step
 from dsl.nest_text import show_nest
-from dsl.schedule import replay
+from dsl.replay import replay
 from tests.dlc.gpu_cases import CASES
 from tests.strategies import random_case
 
