@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from codegen.heuristics import choices
 from codegen.target import TARGETS, Target, by_name
 from codegen.tile.text import show as show_tile
 from dlc.autograd import Derived
@@ -318,7 +319,8 @@ class Kernel:
             target: this CPU unless given.
         """
         plan = self.plan(*args, target=target)
-        return explain(derive(plan.unscheduled))
+        found = derive(plan.unscheduled)
+        return explain(found, choices(plan.unscheduled, found, plan.request.target, plan.strides, plan.decisions))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

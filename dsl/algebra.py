@@ -152,5 +152,33 @@ def inputs_and_computes(outputs: tuple[Tensor, ...]) -> tuple[list[Input], list[
     return inputs, computes
 
 
-__all__ = ["EXPRS", "Const", "ExprAlgebra", "children", "combine_formula", "fresh_axes", "inputs_and_computes", "params", "reads", "rebuild",
-           "substitute", "substitute_values", "transform", "walk"]
+_AS_NONNEG: dict[str, Callable[[Term, Term], tuple[Term, ...]]] = {
+    "ge": lambda a, b: (a - b,), "gt": lambda a, b: (a - b - 1,), "le": lambda a, b: (b - a,), "lt": lambda a, b: (b - a - 1,),
+    "eq": lambda a, b: (a - b, b - a),
+}
+
+
+def index_condition(e: Expr) -> tuple[Term, ...] | None:
+    """The terms that must be ``>= 0`` when ``e`` is a conjunction of comparisons between indices; None otherwise."""
+    if not isinstance(e, Op):
+        return None
+    if e.name == "and":
+        a, b = index_condition(e.args[0]), index_condition(e.args[1])
+        return None if a is None or b is None else a + b
+    sides = [t for x in e.args if (t := index_term(x)) is not None]
+    if e.name in _AS_NONNEG and len(sides) == 2:
+        return _AS_NONNEG[e.name](*sides)
+    return None
+
+
+def index_term(e: Expr) -> Term | None:
+    """The term of an index or of an integer literal."""
+    if isinstance(e, Index):
+        return e.term
+    if isinstance(e, Const) and e.dtype.is_int:
+        return as_term(int(e.value))
+    return None
+
+
+__all__ = ["EXPRS", "Const", "ExprAlgebra", "children", "combine_formula", "fresh_axes", "index_condition", "index_term", "inputs_and_computes",
+           "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk"]

@@ -21,45 +21,23 @@ from dsl.errors import InternalError
 from dsl.expr import Compute, Expr, Reduce, Scan, Tensor
 from dsl.loc import Loc
 from dsl.program import Program
+from dsl.relation import Fuse, Pad, Relation, Split
 
 TILE_ROLES = frozenset({"unroll", "vectorize", "dot"})
 GRID_ROLES = frozenset({"parallel", "grid"})
 
 
 @dataclass(frozen=True)
-class Split:
-    """``axis`` becomes ``outer * factor + inner``; ``tail`` says what happens where the factor does not divide.
+class State:
+    """What a rolling stage carries from one block of its axis to the next.
 
-    ``mask``: the last round is masked. ``peel``: it is a copy of the loop's body of its own, so that the others need no mask. ``pad``: what
-    lies beyond the end is computed and stored too, in memory made larger. ``exact``: the factor divides.
+    Attributes:
+        before: stands for the value that the previous block left: stages attached in the loop read it at the same block and point.
+        initial: its value before the first block.
     """
 
-    axis: str
-    outer: str
-    inner: str
-    factor: int
-    tail: str = "mask"
-
-
-@dataclass(frozen=True)
-class Fuse:
-    """``fused`` runs over ``outer x inner``."""
-
-    outer: str
-    inner: str
-    fused: str
-
-
-@dataclass(frozen=True)
-class Pad:
-    """``padded`` runs over ``axis`` and beyond it, to a multiple of ``multiple``; what lies beyond is not kept."""
-
-    axis: str
-    padded: str
-    multiple: int
-
-
-Relation = Split | Fuse | Pad
+    before: Tensor
+    initial: Expr
 
 
 @dataclass(frozen=True)
@@ -78,6 +56,9 @@ class Stage:
             consumer's parallel loops but before any other.
         layout: storage dimensions of its buffer as terms over ``axes`` counted from the start of the region; None for row-major.
         notes: loop name to an annotation for the emitters (``unroll_by``, ``pipeline``), and stage-wide ones under ``""``.
+        states: one for each tensor of a rolling stage. Such a tensor's definition is a read, at the stage's bound axis, of what a stage
+            attached in the loop over that axis computes: the tensor is its value at the last block. Axes that have no loop in ``order``
+            are a region which the attached stages run over.
     """
 
     name: str
@@ -90,6 +71,7 @@ class Stage:
     attach: tuple[str, str] | None = None
     layout: tuple[Term, ...] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    states: tuple[State, ...] = ()
 
     @property
     def body(self) -> Expr:
@@ -98,7 +80,9 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """``"reduce"``, ``"scan"`` or ``"map"``."""
+        """``"reduce"``, ``"scan"``, ``"map"`` or ``"roll"``."""
+        if self.states:
+            return "roll"
         return "reduce" if isinstance(self.body, Reduce) else "scan" if isinstance(self.body, Scan) else "map"
 
     @property
@@ -272,6 +256,8 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
     reducing = stage.reducing()
     loops = tuple(PlacedLoop(n, Var(n, extent[n]), extent[n], stage.role(n), n in reducing, tails.get(n, "mask")) for n in stage.order)
     value = {x.name: as_term(x.var) if not (x.extent.is_const and x.extent.const == 1) else ZERO for x in loops}
+    parted = {n for r in stage.relations for n in ((r.outer, r.inner) if isinstance(r, Fuse) else (r.axis,))}
+    value |= {n: _region_point(n, e) for n, e in extent.items() if n not in value and n not in parted}
     checks = _axis_values(stage, value, extent)
     if stage.position is not None:
         (scanned,) = stage.bound
@@ -298,6 +284,11 @@ def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mappin
     """The region with the axes whose storage is padded made larger, to whole tiles."""
     factors = {r.axis: r.factor for r in stage.relations if isinstance(r, Split) and r.tail == "pad"}
     return {a: (at, cdiv(n, factors[names[a]]) * factors[names[a]] if names[a] in factors else n) for a, (at, n) in region.items()}
+
+
+def _region_point(name: str, extent: Term) -> Term:
+    """Any point along an axis that has no loop."""
+    return ZERO if extent.is_const and extent.const == 1 else as_term(Var(name, extent))
 
 
 def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
@@ -394,4 +385,5 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "Step", "place", "total_extent", "whole"]
+__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "State", "Step", "place",
+           "total_extent", "whole"]

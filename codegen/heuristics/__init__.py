@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from codegen.analysis.access import Strides
+from codegen.heuristics.cascade import choose_form
 from codegen.heuristics.cpu import schedule_cpu
 from codegen.heuristics.decisions import Choice, Decisions, Setting
 from codegen.heuristics.gpu import schedule_gpu
 from codegen.target.model import Target
+from dsl.cascade import Derivation
 from dsl.nest import Nest
 
-__all__ = ["Choice", "Decisions", "default_schedule"]
+__all__ = ["Choice", "Decisions", "choices", "default_schedule"]
+
+
+def choices(nest: Nest, found: Derivation, target: Target, strides: Strides, decisions: Decisions) -> dict[int, str]:
+    """What the schedule makes of every cascade of an unscheduled nest, by its number, and why."""
+    setting = Setting(target, strides, Decisions(decisions.preset))
+    return {n: choose_form(nest, c, setting).why for n, c in enumerate(found.cascades)}
 
 
 def default_schedule(nest: Nest, target: Target, strides: Strides, decisions: Decisions | None = None) -> Nest:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
+from codegen.heuristics.cascade import roll_cascades
+from codegen.heuristics.cascade_cpu import schedule_rolls
 from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
@@ -35,21 +38,23 @@ class Group:
 
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
+    nest, rolls = roll_cascades(nest, setting)
     nest = part_factors(fuse_stages(nest), setting.strides)
+    nest, done = schedule_rolls(nest, rolls, setting)
     nest = _factor_reductions(nest, setting)
-    for group in group_stages(nest, setting.target).values():
+    for group in group_stages(nest, setting.target, done).values():
         if any(s.name == group.anchor for s in nest.stages):  # not computed while a contraction packs it
             nest = _schedule_group(nest, group, setting)
     return nest
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------
-def group_stages(nest: Nest, target: Target) -> dict[str, Group]:
-    """Roots and what is attached to each, consumers first."""
+def group_stages(nest: Nest, target: Target, done: AbstractSet[str] = frozenset()) -> dict[str, Group]:
+    """Roots and what is attached to each, consumers first; those that have their schedule are left out, and nothing joins them."""
     groups: dict[str, Group] = {}
     home: dict[str, str] = {}
-    for s in reversed(nest.stages):
-        anchor = _joins(nest, s, groups, home, target)
+    for s in (s for s in reversed(nest.stages) if s.name not in done):
+        anchor = None if any(c.name in done for c in nest.consumers(s)) else _joins(nest, s, groups, home, target)
         if anchor is None:
             groups[s.name] = Group(s.name)
             anchor = s.name
@@ -117,7 +122,8 @@ def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
         lanes = setting.target.vector_bits // 32
         wide = _lane_axis(nest[s.name], setting.strides, nest[s.name].axes) is not None
         parallel = rows // lanes if wide else rows
-        if s.kind == "reduce" and parallel < 2 * setting.target.threads and iterations(s) > 8 * _SERIAL_WORK and s.body.data[0].name != "moments":
+        short = parallel < 2 * setting.target.threads and iterations(s) > 8 * _SERIAL_WORK
+        if s.attach is None and s.kind == "reduce" and short and s.body.data[0].name != "moments":
             axis = max(s.bound, key=lambda a: size(a.extent))
             if size(axis.extent) >= 64:
                 nest = _factor(nest, s.name, axis, setting)

@@ -28,7 +28,7 @@ def iterations(stage: Stage) -> int:
 
 def _inline(nest: Nest) -> Nest:
     for s in reversed(nest.stages):
-        if s.kind != "map" or nest.is_output(s):
+        if s.kind != "map" or nest.is_output(s) or s.attach is not None:
             continue
         consumers = nest.consumers(nest[s.name])
         points = iterations(s)
@@ -47,7 +47,7 @@ def _times_read(consumer: Stage, s: Stage) -> int:
 
 
 def _merge_siblings(nest: Nest) -> Nest:
-    roots = [s.name for s in nest.stages if s.kind == "map"]
+    roots = [s.name for s in nest.stages if s.kind == "map" and s.attach is None]
     for n, a in enumerate(roots):
         for b in roots[n + 1:]:
             names = {s.name for s in nest.stages}
@@ -105,7 +105,7 @@ def _single_var(t: Term) -> Var | None:
 
 def is_contraction(s: Stage) -> bool:
     """A sum of products in which each factor lacks a spatial axis of some length: its operands are reused."""
-    if s.kind != "reduce" or not isinstance(s.body, Reduce) or s.body.carrier.name not in ("sum", "sum.partial"):
+    if s.kind != "reduce" or not isinstance(s.body, Reduce) or s.body.carrier.name not in ("sum", "sum.partial", "sum.resume"):
         return False
     sides = product_reads(s.body.args[0])
     if sides is None:

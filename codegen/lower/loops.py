@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
+from codegen.lower.placing import in_registers, single
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
+from codegen.lower.roll import emit_roll
 from codegen.lower.scan import emit_scan
-from codegen.lower.values import TileAlgebra, lower_value, match_tile
+from codegen.lower.values import TileAlgebra, lower_value
 from codegen.tile.ir import Block, Buffer, For, Store, Value
 from codegen.tile.layout import contiguous
-from dsl.algebra import reads
 from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
@@ -36,6 +37,9 @@ def emit_stage(cx: Context, stage: Stage) -> None:
         emit_reduce(cx, stage, p, loops)
     elif stage.kind == "scan":
         _emit_scan(cx, stage, p, loops)
+    elif stage.kind == "roll":
+        rows = [x for x in loops if not x.reduce]
+        emit_loops(cx, stage, p, rows, lambda: emit_roll(cx, stage, p, emit_attached))
     else:
         emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
 
@@ -49,10 +53,10 @@ def emit_attached(cx: Context, stage: Stage, loop: str) -> None:
 
 def _declare(cx: Context, stage: Stage, p: Placed) -> None:
     """Decide where a private stage lives: a tile in registers when every consumer reads exactly its tile, else a scratch buffer."""
-    if stage.attach is None or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
+    if stage.attach is None or stage.kind == "roll" or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
         return
     for t in stage.tensors:
-        if t not in cx.nest.program.outputs and not _declared(cx.bindings.get(t), p):
+        if t not in cx.nest.program.outputs and not _declared(cx.bindings.get(t)):
             shape = storage_shape(p)
             if any(v.kind != "dim" for s in shape for v in s.vars):
                 raise ScheduleError(f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
@@ -62,26 +66,9 @@ def _declare(cx: Context, stage: Stage, p: Placed) -> None:
             cx.bindings[t] = InMemory(buffer, p)
 
 
-def _declared(binding: object, p: Placed) -> bool:
-    """Whether a stage has its memory from an earlier piece of the loop it is computed in."""
-    return isinstance(binding, InMemory) and binding.placed is p
-
-
-def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:
-    """Whether the stage's region is one tile that all its consumers read whole."""
-    if stage.kind == "scan" or stage.layout is not None or any(not x.reduce and not x.tile and not _single(x) for x in p.loops):
-        return False
-    for consumer in cx.nest.consumers(stage):
-        q = cx.placed[consumer.name]
-        for t in consumer.tensors:
-            for r in reads(t.body):
-                if r.tensor in stage.tensors and match_tile(r, q, p, {}) is None:
-                    return False
-    return True
-
-
-def _single(x: PlacedLoop) -> bool:
-    return x.extent.is_const and x.extent.const == 1
+def _declared(binding: object) -> bool:
+    """Whether a stage has its memory already: from an earlier piece of the loop it is computed in, or because it updates a state."""
+    return isinstance(binding, InMemory) and binding.placed is not None
 
 
 # -- loops ---------------------------------------------------------------------------------------------------------
@@ -96,7 +83,7 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
         emit_attached(cx, stage, x.name)
         emit_loops(cx, stage, p, rest, body)
 
-    if _single(x):
+    if single(x):
         inner()
         return
     for var, lo, hi, facts in pieces(cx, p, x):
@@ -172,7 +159,7 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
 # -- scans ---------------------------------------------------------------------------------------------------------
 def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
     """Loops over the rows, inside them those along the scan."""
-    rows, along = [x for x in loops if not x.reduce], [x for x in loops if x.reduce and not _single(x)]
+    rows, along = [x for x in loops if not x.reduce], [x for x in loops if x.reduce and not single(x)]
     carrier: Carrier = stage.body.data[0]
 
     def store(states: tuple[Value, ...]) -> None:
@@ -186,7 +173,7 @@ def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) ->
 # -- reducing stages -----------------------------------------------------------------------------------------------
 def emit_reduce(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
     """Spatial loops, then reduction loops with the state carried in registers; through memory where spatial loops lie inside."""
-    loops = [x for x in loops if not _single(x) or _has_attached(cx, stage, x.name)]
+    loops = [x for x in loops if not single(x) or _has_attached(cx, stage, x.name)]
     first = next((n for n, x in enumerate(loops) if x.reduce), len(loops))
     last_spatial = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)
     if last_spatial < first:
@@ -211,13 +198,13 @@ def _reduce_in_registers(cx: Context, stage: Stage, p: Placed, loops: list[Place
 def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Update, states: tuple[Value, ...] | None) -> tuple[Value, ...]:
     """Reduction loops around the update; returns the final states."""
     if not loops:
-        if states is None and not u.dot:
+        if states is None and not u.dot and not (u.start and not u.partial):
             return lift_masked(cx, u)
         return update(cx, u, states if states is not None else identity_states(cx, u))
     if states is None:
         states = identity_states(cx, u)
     x = loops[0]
-    if _single(x):
+    if single(x):
         emit_attached(cx, stage, x.name)
         return _carry(cx, stage, p, loops[1:], u, states)
     for var, lo, hi, facts in pieces(cx, p, x):
@@ -238,7 +225,7 @@ def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[Pla
     u = Update.of(cx, stage, p)
     t = stage.tensors[0]
     binding = cx.bindings.get(t)
-    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or t.dtype != u.dtypes[0] or not u.plain:
+    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or u.start or t.dtype != u.dtypes[0] or not u.plain:
         raise ScheduleError(f"{stage.name}: a spatial loop inside a reduction loop needs a state that is one value of the result's dtype",
                             f"the state of `{u.carrier}` is {', '.join(map(str, u.dtypes))}", "move the spatial loops outside the reduction loops")
 

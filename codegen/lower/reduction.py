@@ -8,7 +8,7 @@ from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
 from codegen.lower.values import TileAlgebra, lower_value, predicate
 from codegen.tile.ir import Broadcast, Dot, Load, Reduce, Value, tile_axes_of
-from dsl.carrier import Carrier
+from dsl.carrier import Carrier, resumes
 from dsl.dim import Term, Var
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
@@ -22,6 +22,7 @@ class Update:
 
     Attributes:
         args: the carrier's inputs.
+        start: the state that the reduction goes on from; none when it begins with the identity.
         dtypes: dtypes of the state tuple.
         spatial, inner: the stage's spatial and reduction tile axes.
         dot: whether the reduction tile axes are contracted by a dot.
@@ -35,6 +36,7 @@ class Update:
     inner: tuple[Var, ...]
     dot: bool
     each: bool
+    start: tuple[Expr, ...] = ()
 
     @staticmethod
     def of(cx: Context, stage: Stage, p: Placed) -> Update:
@@ -46,7 +48,9 @@ class Update:
         spatial = tuple(x.var for x in tile if not x.reduce)
         inner = tuple(x.var for x in tile if x.reduce)
         dot = any(x.role == "dot" for x in tile if x.reduce)
-        return Update(carrier, args, p, carrier.state(tuple(a.dtype for a in args)), spatial, inner, dot, bool(stage.notes.get("reduce_each")))
+        dtypes = carrier.state(tuple(a.dtype for a in args))
+        args, start = (args[:-len(dtypes)], args[-len(dtypes):]) if resumes(carrier) else (args, ())
+        return Update(carrier, args, p, dtypes, spatial, inner, dot, bool(stage.notes.get("reduce_each")), start)
 
     @property
     def plain(self) -> bool:
@@ -57,6 +61,11 @@ class Update:
     def axes(self) -> tuple[Var, ...]:
         """Axes of the carried state: the reduction tile's too unless each step reduces them."""
         return self.spatial if self.dot or self.each else tuple(sorted((*self.spatial, *self.inner), key=lambda v: v.uid))
+
+    @property
+    def partial(self) -> bool:
+        """Whether the carried state is one for each element of the reduction tile, to be combined after the loops."""
+        return not set(self.axes) <= set(self.spatial)
 
     def reload(self, cx: Context, binding: InMemory, began: Term) -> Value:
         """The state left by the previous outer iteration; the identity in the first."""
@@ -79,7 +88,9 @@ def widen(cx: Context, v: Value, axes: tuple[Var, ...]) -> Value:
 
 
 def identity_states(cx: Context, u: Update) -> tuple[Value, ...]:
-    """The carrier's identity as tiles of the carried axes."""
+    """The carrier's identity as tiles of the carried axes; the state to go on from where each step leaves no partial states."""
+    if u.start and not u.partial:
+        return tuple(widen(cx, lower_value(cx, e, u.p), u.axes) for e in u.start)
     hint = "acc" if u.carrier.name.startswith("sum") else u.carrier.name.split(".")[0] if u.carrier.name.isidentifier() else ""
     states = tuple(widen(cx, v, u.axes) for v in u.carrier.identity(TileAlgebra(cx), u.dtypes))
     for v in states:
@@ -170,8 +181,12 @@ def _reduced(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, 
 
 
 def merge_tile(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
-    """Combine the partial states of the reduction tile axes."""
-    return states if u.dot or u.each else _reduced(cx, u, states)
+    """Combine the partial states of the reduction tile axes, and the state to go on from if it is not among them yet."""
+    states = states if u.dot or u.each else _reduced(cx, u, states)
+    if not u.start or not u.partial:
+        return states
+    before = tuple(lower_value(cx, e, u.p) for e in u.start)
+    return tuple(widen(cx, v, u.spatial) for v in u.carrier.combine(TileAlgebra(cx), before, states))
 
 
 def finalize(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index
 from codegen.tile.ir import Check, Iota, Load, Predicate, Rename, Slot, Value, tile_axes_of, union_axes
-from dsl.dim import Term, Var, as_term
+from dsl.algebra import index_condition, index_term
+from dsl.dim import Term, Var
 from dsl.dtype import Dtype, bool_, i64
 from dsl.errors import InternalError
 from dsl.expr import Cast, Const, Expr, Index, Op, Read, Where
 from dsl.nest import Placed
 from dsl.opset import OPS, PRECISIONS
-
-_AS_NONNEG: dict[str, Callable[[Term, Term], tuple[Term, ...]]] = {
-    "ge": lambda a, b: (a - b,), "gt": lambda a, b: (a - b - 1,), "le": lambda a, b: (b - a,), "lt": lambda a, b: (b - a - 1,),
-    "eq": lambda a, b: (a - b, b - a),
-}
 
 
 def lower_value(cx: Context, e: Expr, p: Placed) -> Value:
@@ -85,27 +81,6 @@ def predicate(cx: Context, terms: tuple[Term, ...]) -> Value:
         return cx.builder.const(True, bool_)
     axes = tuple(sorted({a for t in left for a in tile_axes_of(t, cx.tile)}, key=lambda v: v.uid))
     return cx.builder.add(Predicate(left), Value(bool_, axes))  # type: ignore[no-any-return]
-
-
-def index_condition(e: Expr) -> tuple[Term, ...] | None:
-    """The terms that must be ``>= 0`` when ``e`` is a conjunction of comparisons between indices; None otherwise."""
-    if not isinstance(e, Op):
-        return None
-    if e.name == "and":
-        a, b = index_condition(e.args[0]), index_condition(e.args[1])
-        return None if a is None or b is None else a + b
-    sides = [t for x in e.args if (t := _index_term(x)) is not None]
-    if e.name in _AS_NONNEG and len(sides) == 2:
-        return _AS_NONNEG[e.name](*sides)
-    return None
-
-
-def _index_term(e: Expr) -> Term | None:
-    if isinstance(e, Index):
-        return e.term
-    if isinstance(e, Const) and e.dtype.is_int:
-        return as_term(int(e.value))
-    return None
 
 
 def _where(cx: Context, e: Where, p: Placed) -> Value:
@@ -213,7 +188,7 @@ def _proved_inside(i: Expr, size: Term) -> bool:
     if isinstance(i, Cast):
         return _proved_inside(i.args[0], size)
     return (isinstance(i, Op) and i.name == "min" and isinstance(i.args[0], Op) and i.args[0].name == "max"
-            and isinstance(i.args[1], (Const, Index)) and size == (_index_term(i.args[1]) if _index_term(i.args[1]) is not None else size) + 1)  # type: ignore[operator]
+            and isinstance(i.args[1], (Const, Index)) and size == (index_term(i.args[1]) if index_term(i.args[1]) is not None else size) + 1)  # type: ignore[operator]
 
 
 def _inside(cx: Context, v: Value, size: Term) -> Value:

@@ -1,0 +1,149 @@
+"""Which cascades one pass computes, and in what blocks: decided by what several passes would read or keep again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codegen.analysis.access import Strides, read_access, size
+from codegen.heuristics.decisions import Setting
+from dsl.algebra import reads
+from dsl.cascade import Cascade, derive
+from dsl.cascade.factored import leaves
+from dsl.dim import Var
+from dsl.expr import Read
+from dsl.nest import Nest, Stage
+from dsl.primitives.roll import roll
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of a cascade.
+
+    Attributes:
+        one: whether it is computed in one pass.
+        axis, block: the axis whose blocks the pass runs over, and points in a block.
+        why: the reason in words, with the figures.
+    """
+
+    one: bool
+    axis: Var
+    block: int
+    why: str
+
+
+def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
+    """Turn the cascades for which one pass pays into rolling stages; the nest and the names of those stages."""
+    made: list[str] = []
+    done: set[str] = set()
+    while True:
+        c = next((c for c in derive(nest).cascades if not done & {x.stage for x in c.components}), None)
+        if c is None:
+            return nest, made
+        done |= {x.stage for x in c.components}
+        choice = choose_form(nest, c, setting)
+        if choice.one:
+            nest, name = roll(nest, c.components[0].stage, choice.block, choice.axis.name, setting.target.kind != "cpu")
+            made.append(name)
+
+
+def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
+    """One pass or several, and the block."""
+    axis = max(c.axes, key=lambda v: size(v.extent))
+    default = _kept(nest, c, axis, setting) or _read_again(nest, c, axis, setting)
+    name = c.components[0].stage
+    forms = ("one", "several") if _possible(c) else ("several",)
+    if setting.choose(f"{name}.pass", "one" if default.one and _possible(c) else "several", forms) == "several":
+        return Choice(False, axis, default.block, default.why if not default.one else "several passes were asked for")
+    blocks = [n for n in (64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
+    block = setting.choose(f"{name}.block", default.block, blocks)
+    return Choice(True, axis, block, default.why)
+
+
+def _possible(c: Cascade) -> bool:
+    return all(v.extent is not None and v.extent.is_const and v.extent.const > 0 for v in (*c.rows, *c.axes, *(v for a in c.accumulators for v in a.extra)))
+
+
+def producers(nest: Nest, c: Cascade) -> list[Stage]:
+    """Reductions over other axes that only this cascade reads, an element for every row and every point of its axes."""
+    out: dict[str, Stage] = {}
+    members = {x.stage for x in c.components}
+    for x in c.components:
+        for e in x.element:
+            for r in leaves(e):
+                assert isinstance(r, Read)
+                s = nest.producer(r.tensor)
+                if s is not None and s.kind == "reduce" and s.name not in members and r.free & set(c.axes) and r.free & set(c.rows):
+                    out[s.name] = s
+    return [s for s in out.values() if not nest.is_output(s) and _readers(nest, s) <= members]
+
+
+def _readers(nest: Nest, s: Stage) -> set[str]:
+    """The reductions, scans and outputs that read a stage, through pointwise definitions."""
+    out: set[str] = set()
+    todo = list(nest.consumers(s))
+    while todo:
+        x = todo.pop()
+        if x.kind != "map" or nest.is_output(x):
+            out.add(x.name)
+        else:
+            todo += nest.consumers(x)
+    return out
+
+
+def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
+    """Several passes would keep a whole matrix of what a reduction over other axes makes; one pass keeps a block of it."""
+    made = producers(nest, c)
+    if not made:
+        return None
+    n = sum(_elements(s) * s.tensors[0].dtype.itemsize for s in made)
+    names = ", ".join(s.name for s in made)
+    return Choice(True, axis, min(size(axis.extent), _TILE[setting.target.kind]), f"one pass: {names} is never stored, {n:,} bytes in several passes")
+
+
+def _elements(s: Stage) -> int:
+    n = 1
+    for v in s.axes:
+        n *= size(v.extent)
+    return n
+
+
+_TILE = {"cpu": 256, "cuda": 64, "hip": 64}
+_BLOCK = 4096  # elements of a row that are read from memory once and from the nearest cache afterwards
+
+
+def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
+    """Several passes read a row from memory again where it does not stay in a cache."""
+    block = min(size(axis.extent), _BLOCK)
+    if any(a.extra for a in c.accumulators):
+        why = "several passes: a product over the same axis is faster by itself, the rest applied to its factors or results"
+        return Choice(False, axis, block, why)
+    row = row_bytes(nest, c)
+    room = setting.target.caches[1] // 2 if setting.target.kind == "cpu" else _LONGEST * 4
+    if not _along(c, axis, setting.strides):
+        return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
+    if row <= room:
+        return Choice(False, axis, block, f"several passes: a row of {row:,} bytes stays in the cache (up to {room:,})")
+    return Choice(True, axis, block, f"one pass: a row of {row:,} bytes does not stay in the cache (up to {room:,})")
+
+
+_LONGEST = 16384  # elements of a row that a program on a GPU holds at once
+
+
+def row_bytes(nest: Nest, c: Cascade) -> int:
+    """Bytes that the elements of one row are made of."""
+    seen: dict[object, int] = {}
+    for x in c.components:
+        for e in x.element:
+            for r in reads(e):
+                n = r.tensor.dtype.itemsize
+                for v in c.axes:
+                    n *= size(v.extent) if v in r.free else 1
+                if r.free & set(c.axes):
+                    seen[r.tensor] = n
+    return sum(seen.values())
+
+
+def _along(c: Cascade, axis: Var, strides: Strides) -> bool:
+    """Whether memory runs along the axis."""
+    found = [read_access(r, strides).stride(axis) for x in c.components for e in x.element for r in reads(e) if axis in r.free]
+    return any(n == 1 for n in found)

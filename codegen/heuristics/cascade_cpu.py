@@ -1,0 +1,197 @@
+"""Schedules of rolling stages on CPUs: a block of rows to a thread, its states in the cache, every stage of a block tiled on its own."""
+
+from __future__ import annotations
+
+import math
+
+from codegen.analysis.access import accesses, cost, size
+from codegen.heuristics.blocking import register_tile
+from codegen.heuristics.decisions import Setting
+from codegen.heuristics.fusion import identity_axes, is_contraction
+from codegen.heuristics.packing import Packing, pack_lanes, separable
+from codegen.heuristics.product import Product, analyse
+from dsl.dim import Var
+from dsl.nest import Nest, Stage, place
+from dsl.primitives.loops import reorder, set_role, split
+from dsl.primitives.placement import compute_at
+from dsl.primitives.roll import region
+
+_ROWS = 64  # rows of a product that share a block of its other factor
+
+
+def schedule_rolls(nest: Nest, hosts: list[str], setting: Setting) -> tuple[Nest, set[str]]:
+    """Schedule every rolling stage, what is attached in it, and the pointwise stage that finishes it where there is one.
+
+    Returns:
+        The nest, and the names of the stages that have their schedule.
+    """
+    done: set[str] = set()
+    for host in hosts:
+        anchor = find_anchor(nest, nest[host])
+        nest = _schedule(nest, host, anchor, setting)
+        done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
+    return nest, done
+
+
+def attached(nest: Nest, host: str) -> list[Stage]:
+    """The stages computed in a rolling stage's loop, and those inside them."""
+    inside = {host}
+    for s in reversed(nest.stages):
+        if s.attach is not None and s.attach[0] in inside:
+            inside.add(s.name)
+    return [s for s in nest.stages if s.name in inside - {host}]
+
+
+def find_anchor(nest: Nest, host: Stage) -> str | None:
+    """The pointwise root that alone reads the results, at the rows of each of its points."""
+    readers = nest.consumers(host)
+    if nest.is_output(host) or len(readers) != 1 or readers[0].kind != "map" or readers[0].attach is not None:
+        return None
+    rows = identity_axes(readers[0], host)
+    return readers[0].name if rows is not None and set(rows) == set(host.axes) and len(set(rows.values())) == len(rows) else None
+
+
+def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+    h = nest[host]
+    blocked, mr = _row_axis(nest, h, setting)
+    rows = 1 if blocked is None else setting.choose(f"{host}.rows", max(1, _ROWS // mr) * mr, [mr * n for n in (2, 4, 8, 16, 32)])
+    names = h.axis_names()
+    if anchor is None:
+        order = []
+        for v in h.axes:
+            loop = names[v]
+            if v is blocked:
+                nest = split(nest, host, loop, rows)
+                nest = region(nest, host, f"{loop}.i")
+                loop = f"{loop}.o"
+            order.append(loop)
+        nest = reorder(nest, host, [*order, h.order[-1]])
+        for x in order:
+            nest = set_role(nest, host, x, "parallel")
+    else:
+        nest = _schedule_anchor(nest, host, anchor, blocked, rows, setting)
+        nest = region(nest, host, names[blocked]) if blocked is not None else nest
+    for s in [s for s in nest.stages if s.attach is not None and s.attach[0] == host]:
+        nest = _register_tile(nest, host, s.name, setting) if is_contraction(s) else _vectors(nest, s.name, setting)
+    return nest
+
+
+def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
+    """The row axis whose points share the factors of products made in the loop, and the rows of a register tile."""
+    for s in nest.stages:
+        if s.attach == (h.name, h.order[-1]) and is_contraction(s):
+            p = analyse(s, setting.strides)
+            at = s.axes.index(p.row) - 1 if p.row is not None and s.states == () and _local(s, h) else -1
+            if 0 <= at < len(h.axes):
+                v = h.axes[at]
+                return v, register_tile(setting.target, p.columns, min(size(v.extent), _ROWS))[1]
+    return None, 1
+
+
+def _local(s: Stage, h: Stage) -> bool:
+    """Whether the first axis of a stage is the block, as those that the pass made have it."""
+    return s.axes[0].name == h.bound[0].name
+
+
+def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, setting: Setting) -> Nest:
+    """Rows in parallel, blocks of the one that has reuse; the rolling stage is computed for each, then the anchor's own points."""
+    h, a = nest[host], nest[anchor]
+    up = identity_axes(a, h) or {}
+    names = a.axis_names()
+    grid: list[str] = []
+    inner: list[str] = []
+    for v in h.axes:
+        loop = names[up[v]]
+        if v is blocked:
+            nest = split(nest, anchor, loop, rows)
+            grid.append(f"{loop}.o")
+            inner.append(f"{loop}.i")
+        else:
+            grid.append(loop)
+    nest = reorder(nest, anchor, [*grid, *(x for x in nest[anchor].order if x not in grid)])
+    for x in grid:
+        nest = set_role(nest, anchor, x, "parallel")
+    nest = compute_at(nest, host, anchor, grid[-1] if grid else "")
+    own = [v for v in a.axes if v not in up.values()]
+    return _tile(nest, anchor, grid, inner, own, [], setting)
+
+
+def _vectors(nest: Nest, name: str, setting: Setting) -> Nest:
+    """Lanes along the contiguous axis of the region; the rest in loops."""
+    s = nest[name]
+    extent = place(nest)[name].extent
+    own = [v for v in s.axes if extent[v] != 1]
+    names = s.axis_names()
+    return _tile(nest, name, [names[v] for v in s.axes if v not in own], [], own, list(s.bound), setting)
+
+
+def _tile(nest: Nest, name: str, outer: list[str], middle: list[str], own: list[Var], bound: list[Var], setting: Setting) -> Nest:
+    """Order a stage's loops: the outer ones, those in the middle, its own spatial ones, its reduction, the tile of vectors."""
+    s = nest[name]
+    names = s.axis_names()
+    extent = place(nest)[name].extent
+    lane = _lane(s, [v for v in (*own, *bound) if size(extent[v]) > 1], setting)
+    spatial, sums = [names[v] for v in own if v is not lane], [names[v] for v in bound if v is not lane]
+    if lane is None:
+        return reorder(nest, name, [*outer, *middle, *spatial, *sums])
+    nest, step, tile = _lanes(nest, name, names[lane], size(extent[lane]), setting)
+    if lane in own:
+        return reorder(nest, name, [*outer, *middle, *spatial, step, *sums, *tile])
+    return reorder(nest, name, [*outer, *middle, *spatial, *sums, step, *tile])
+
+
+def _lane(s: Stage, among: list[Var], setting: Setting) -> Var | None:
+    """The axis along which most bytes are contiguous."""
+    extent = {v: size(v.extent) for v in (*s.axes, *s.bound)}
+    votes = {v: sum(math.prod(n for w, n in extent.items() if x.uses(w)) for x in accesses(s, setting.strides) if x.stride(v) == 1) for v in among}
+    best = max(among, key=lambda v: (votes[v], size(v.extent)), default=None)
+    return best if best is not None and votes[best] else None
+
+
+def _lanes(nest: Nest, name: str, loop: str, extent: int, setting: Setting) -> tuple[Nest, str, list[str]]:
+    """Split a loop into a peeled loop and a tile of several vectors; returns the loop and the tile."""
+    width = setting.target.vector_bits // 32
+    while width > 1 and width // 2 >= extent:
+        width //= 2
+    work = max(cost(t.body) for t in nest[name].tensors)
+    unroll = 4 if work <= 8 else 2 if work <= 40 else 1
+    while unroll > 1 and width * unroll > extent:
+        unroll //= 2
+    nest = split(nest, name, loop, width * unroll, f"{loop}.o", f"{loop}.w", tail="peel")
+    if unroll == 1:
+        return set_role(nest, name, f"{loop}.w", "vectorize"), f"{loop}.o", [f"{loop}.w"]
+    nest = split(nest, name, f"{loop}.w", width, f"{loop}.u", f"{loop}.v")
+    nest = set_role(set_role(nest, name, f"{loop}.u", "unroll"), name, f"{loop}.v", "vectorize")
+    return nest, f"{loop}.o", [f"{loop}.u", f"{loop}.v"]
+
+
+def _register_tile(nest: Nest, host: str, name: str, setting: Setting) -> Nest:
+    """A product of a block: register tiles of rows by lanes over the whole sum, the lane factor packed where it does not lie along the lanes."""
+    s = nest[name]
+    p = analyse(s, setting.strides)
+    region = place(nest)[name].extent
+    lines = size(region[p.row]) if p.row is not None else 1
+    nr, mr = register_tile(setting.target, size(region[p.lane]), lines)
+    names = s.axis_names()
+    lane, row = names[p.lane], names[p.row] if p.row is not None else ""
+    rest = [names[v] for v in s.axes if names[v] not in (lane, row)]
+    nest = split(nest, name, lane, nr, tail="peel")
+    tile = [f"{lane}.i"]
+    loops = [f"{lane}.o"]
+    if row:
+        nest = split(nest, name, row, mr, tail="peel")
+        nest = set_role(nest, name, f"{row}.i", "unroll")
+        tile.insert(0, f"{row}.i")
+        loops.append(f"{row}.o")
+    nest = set_role(nest, name, f"{lane}.i", "vectorize")
+    nest = reorder(nest, name, [*rest, *loops, *(names[v] for v in s.bound), *tile])
+    return _pack(nest, host, name, p, nr, setting)
+
+
+def _pack(nest: Nest, host: str, name: str, p: Product, nr: int, setting: Setting) -> Nest:
+    if p.lanes is None or not separable(p.lanes, p.lane) or (p.contiguous_lanes(setting.strides) and p.wider is None):
+        return nest
+    return pack_lanes(nest, Packing(name, setting, None, p.wider), p.lanes, p.lane, nr, (host, nest[host].order[-1]))
+
+
+__all__ = ["attached", "find_anchor", "schedule_rolls"]

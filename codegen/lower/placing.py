@@ -1,0 +1,27 @@
+"""Where the region of an attached stage is kept."""
+
+from __future__ import annotations
+
+from codegen.lower.context import Context
+from codegen.lower.values import match_tile
+from dsl.algebra import reads
+from dsl.nest import Placed, PlacedLoop, Stage
+
+
+def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:
+    """Whether the stage's region is one tile that all its consumers read whole."""
+    if stage.kind in ("scan", "roll") or stage.layout is not None or any(not x.reduce and not x.tile and not single(x) for x in p.loops):
+        return False
+    for consumer in cx.nest.consumers(stage):
+        q = cx.placed[consumer.name]
+        stepped = {x.var for x in q.loops if not x.tile}
+        for r in (r for t in consumer.tensors for r in reads(t.body) if r.tensor in stage.tensors):
+            pairs = match_tile(r, q, p, {})
+            if pairs is None or any(there in stepped for _, there in pairs):
+                return False
+    return True
+
+
+def single(x: PlacedLoop) -> bool:
+    """Whether a loop has one iteration."""
+    return x.extent.is_const and x.extent.const == 1

@@ -1,0 +1,223 @@
+"""Rolling stages: a loop over blocks of a reduced axis, with states that the stages attached in it bring up to date.
+
+The states are tiles in registers, carried by the loop, where every stage that updates one keeps its region in one tile; else they lie in
+private memory (or in the result itself) and are updated in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from codegen.lower.context import Context, InMemory, InRegisters
+from codegen.lower.placing import in_registers
+from codegen.lower.reduction import widen
+from codegen.lower.values import lower_value
+from codegen.tile.ir import Block, Buffer, For, Store, Value
+from codegen.tile.layout import contiguous
+from dsl.dim import ONE, ZERO, Term, Var, as_term, cdiv, tile_bound, tmax, tmin
+from dsl.errors import ScheduleError
+from dsl.expr import Compute, Expr, Read, Tensor
+from dsl.nest import Placed, PlacedLoop, Stage
+
+Attached = Callable[[Context, Stage, str], None]
+_FILL = 8  # elements of a state that are set at once
+
+
+@dataclass
+class Carried:
+    """One state: its value before a block, the definition of its value after it, where that stands, and the final result."""
+
+    before: Tensor
+    after: Compute
+    final: Compute
+    initial: Expr
+    placed: Placed
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the loop: ``[lo, hi)``, and what is known in it."""
+
+    lo: Term
+    hi: Term
+    facts: tuple[Term, ...]
+
+
+def emit_roll(cx: Context, stage: Stage, p: Placed, attached: Attached) -> None:
+    """The loop over blocks at one point of the rows' loops."""
+    (x,) = (x for x in p.loops if x.reduce)
+    states = [_carried(cx, t, s.before, s.initial) for t, s in zip(stage.tensors, stage.states)]
+    keep = not stage.notes.get("memory") and all(in_registers(cx, c.placed.stage, c.placed) for c in states)
+    (_in_registers if keep else _in_memory)(cx, stage, p, x, states, attached)
+
+
+def _carried(cx: Context, final: Compute, before: Tensor, initial: Expr) -> Carried:
+    assert isinstance(final.body, Read) and isinstance(final.body.tensor, Compute)
+    after = final.body.tensor
+    s = cx.nest.producer(after)
+    assert s is not None
+    return Carried(before, after, final, initial, cx.placed[s.name])
+
+
+# -- which blocks --------------------------------------------------------------------------------------------------
+def segments(cx: Context, stage: Stage, p: Placed, x: PlacedLoop) -> list[Segment]:
+    """The blocks in which some element matters, parted where all elements of a block do.
+
+    A stage's note ``guards`` lists terms over its rows, its block and the variable in the note ``inner``, the point in a block; an
+    element changes no state where one of them is negative. Blocks without any other element are left out at both ends.
+    """
+    free = {v for a in stage.axes for v in (p.value[a] - p.start[a]).vars} - {y.var for y in p.loops}
+    free |= set(stage.notes.get("inner", ()))
+    lo, hi, full_lo, full_hi = ZERO, x.extent.subs(cx.env), ZERO, x.extent.subs(cx.env)
+    known: list[Term] = []
+    for g in (g.subs(p.value).subs(cx.env) for g in stage.notes.get("guards", ())):
+        k = g.coef(x.var)
+        if not k:
+            continue
+        rest = g.subs({x.var: ZERO})
+        best, worst = (tile_bound(rest, free, b) for b in (True, False))
+        if k < 0:
+            hi, full_hi = tmin(hi, best // -k + 1), tmin(full_hi, worst // -k + 1)
+        else:
+            lo, full_lo = tmax(lo, cdiv(-best, k)), tmax(full_lo, cdiv(-worst, k))
+        known.append(tile_bound(g, free, False))
+    hi = tmax(hi, lo)
+    full_lo = tmin(tmax(full_lo, lo), hi)
+    full_hi = tmax(tmin(full_hi, hi), full_lo)
+    parts = [Segment(lo, full_lo, ()), Segment(full_lo, full_hi, tuple(known)), Segment(full_hi, hi, ())]
+    return [s for s in parts if s.lo != s.hi] or [Segment(lo, hi, ())]
+
+
+def _for_each(cx: Context, x: PlacedLoop, s: Segment, inits: tuple[Value, ...], body: Callable[[tuple[Value, ...]], tuple[Value, ...]],
+              stage: Stage) -> tuple[Value, ...]:
+    """One segment as a loop that carries values; a single block is no loop."""
+    if s.hi - s.lo == ONE:
+        with cx.block(cx.builder.block, {x.var: s.lo}, [f.subs({x.var: s.lo}) for f in s.facts]):
+            return body(inits)
+    var = Var(x.name, s.hi if s.hi.is_const else x.extent)
+    block = Block(params=tuple(Value(v.dtype, v.axes, v.hint) for v in inits))
+    facts = [f.subs({x.var: as_term(var)}) for f in (*s.facts, s.hi - 1 - as_term(x.var), as_term(x.var) - s.lo)]
+    with cx.block(block, {x.var: as_term(var)}, facts):
+        block.yields = body(block.params)
+    results = tuple(Value(v.dtype, v.axes, v.hint) for v in inits)
+    cx.builder.add(For(var, s.lo, s.hi, inits, block, int(stage.notes.get("stages", 1))), *results)
+    return results
+
+
+# -- in registers --------------------------------------------------------------------------------------------------
+def _in_registers(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list[Carried], attached: Attached) -> None:
+    axes = [tuple(sorted((y.var for y in c.placed.loops if y.tile and not y.reduce), key=lambda v: v.uid)) for c in states]
+    values = tuple(widen(cx, replace_hint(lower_value(cx, c.initial, p), c.final.name), a) for c, a in zip(states, axes))
+
+    def body(params: tuple[Value, ...]) -> tuple[Value, ...]:
+        for c, v in zip(states, params):
+            cx.bindings[c.before] = InRegisters(v, c.placed)
+        attached(cx, stage, x.name)
+        out = []
+        for c, a in zip(states, axes):
+            binding = cx.bindings[c.after]
+            assert isinstance(binding, InRegisters)
+            out.append(widen(cx, binding.value, a))
+        return tuple(out)
+
+    for s in segments(cx, stage, p, x):
+        values = _for_each(cx, x, s, values, body, stage)
+    for c, v in zip(states, values):
+        _deliver(cx, stage, p, c, v)
+
+
+def replace_hint(v: Value, hint: str) -> Value:
+    """The value, under a readable name."""
+    v.hint = v.hint or hint
+    return v
+
+
+def _deliver(cx: Context, stage: Stage, p: Placed, c: Carried, v: Value) -> None:
+    """The final value of a state to memory or to the readers of its tile."""
+    own = c.after.axes[1:]
+    target = cx.bindings.get(c.final)
+    if isinstance(target, InMemory):
+        slots = tuple(c.placed.value[a].subs(cx.env) for a in own)
+        cx.builder.add(Store(target.buffer, slots, v, cx.unproved([t for t in c.placed.spatial if x_free(t, c)])))
+        if stage.attach is None:
+            return
+    value = {f: c.placed.value[a] for f, a in zip(c.final.axes, own)}
+    start = {f: c.placed.start[a] for f, a in zip(c.final.axes, own)}
+    where_ = replace(c.placed, stage=replace(stage, axes=c.final.axes, layout=None), value=value, start=start)
+    cx.bindings[c.final] = InRegisters(v, where_)
+
+
+def x_free(t: Term, c: Carried) -> bool:
+    """Whether a guard says nothing about the block."""
+    return not (t.vars & c.placed.value[c.after.axes[0]].vars)
+
+
+# -- in memory -----------------------------------------------------------------------------------------------------
+def _in_memory(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list[Carried], attached: Attached) -> None:
+    for c in states:
+        binding = _memory(cx, stage, c)
+        cx.bindings[c.before] = cx.bindings[c.after] = binding
+        _fill(cx, binding, c, p)
+
+    def body(params: tuple[Value, ...]) -> tuple[Value, ...]:
+        attached(cx, stage, x.name)
+        return ()
+
+    for s in segments(cx, stage, p, x):
+        _for_each(cx, x, s, (), body, stage)
+
+
+def _memory(cx: Context, stage: Stage, c: Carried) -> InMemory:
+    """Where a state lies: in the result's own buffer when that is in memory, else in a private one of the region's shape."""
+    own = c.after.axes[1:]
+    layout = tuple(as_term(a) for a in own)
+    target = cx.bindings.get(c.final)
+    start = dict(c.placed.start)
+    if isinstance(target, InMemory) and target.placed is None:
+        buffer = target.buffer
+        start |= dict.fromkeys(own, ZERO)
+    else:
+        shape = tuple(c.placed.extent[a] for a in own)
+        if not all(n.is_const for n in shape):
+            raise ScheduleError(f"the state {c.final.name} of {stage.name} needs {shape} elements of private memory",
+                                "the size depends on a dimension that is not known")
+        buffer = Buffer(cx.unique(c.final.name), c.final.dtype, shape, contiguous(shape), "scratch")
+        cx.scratch.append(buffer)
+        origin = {f: c.placed.start[a] for f, a in zip(c.final.axes, own)}
+        cx.bindings[c.final] = InMemory(buffer, replace(c.placed, stage=replace(stage, axes=c.final.axes, layout=None), start=origin))
+    return InMemory(buffer, replace(c.placed, stage=replace(c.placed.stage, layout=layout), start=start))
+
+
+def _fill(cx: Context, binding: InMemory, c: Carried, p: Placed) -> None:
+    """The initial value over the state's region."""
+    assert binding.placed is not None
+    own = c.after.axes[1:]
+    starts = [c.placed.start[a] - binding.placed.start[a] for a in own]
+    extents = [c.placed.extent[a] for a in own]
+    tile = Var("z", as_term(_FILL)) if own and not extents[-1] == 1 else None
+    if tile is not None:
+        cx.tile.add(tile)
+        cx.lanes.add(tile)
+
+    def at(n: int, slots: tuple[Term, ...], need: tuple[Term, ...]) -> None:
+        if n == len(own):
+            value = lower_value(cx, c.initial, p)
+            terms = tuple(s.subs(cx.env) for s in slots)
+            inside = [t for s, e in zip(terms, binding.buffer.shape) for t in (s, e - 1 - s)]
+            cx.builder.add(Store(binding.buffer, terms, widen(cx, value, (tile,) if tile is not None else ()), cx.unproved([*need, *inside])))
+            return
+        last = n == len(own) - 1 and tile is not None
+        count = cdiv(extents[n], _FILL) if last else extents[n]
+        if count == 1:
+            point = as_term(tile) if last and tile is not None else ZERO
+            at(n + 1, (*slots, starts[n] + point), (*need, extents[n] - 1 - point))
+            return
+        var = Var(f"z{n}", count)
+        point = as_term(var) * _FILL + as_term(tile) if last and tile is not None else as_term(var)
+        block = Block()
+        cx.builder.add(For(var, ZERO, count, (), block))
+        with cx.block(block, {var: as_term(var)}):
+            at(n + 1, (*slots, starts[n] + point), (*need, extents[n] - 1 - point))
+
+    at(0, (), ())

@@ -1,0 +1,216 @@
+"""Derived one-pass kernels on this CPU, from plain definitions: against float64, on ragged shapes, with rows that hold nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dlc
+from dlc import f32, i64
+from dlc.kernel import Kernel
+from dsl.cascade import derive
+
+B, H, G, M, N, D, C = dlc.dims("B H G M N D C")
+NEG = float("-inf")
+
+
+def forced(fn: Callable[..., Any], *args: Any, block: int = 64, **statics: Any) -> Kernel:
+    """The kernel with every chain that has a one-pass form computed in it, in small blocks."""
+    k = dlc.kernel(**statics)(fn)
+    names = [c.components[0].stage for c in derive(k.plan(*args).unscheduled).cascades]
+    assert names
+    k.decisions = {f"{n}.pass": "one" for n in names} | {f"{n}.block": block for n in names}
+    return k
+
+
+def rolled(k: Kernel, *args: Any) -> int:
+    return sum(1 for s in k.plan(*args).nest.stages if s.kind == "roll")
+
+
+def check(k: Kernel, *args: Any, rtol: float = 2e-6, passes: int = 1) -> None:
+    assert rolled(k, *args) == passes
+    got, want = k(*args), k.reference(*args)
+    for g, w in zip(*((got, want) if isinstance(got, tuple) else ((got,), (want,)))):
+        np.testing.assert_allclose(np.asarray(g), w, rtol=rtol, atol=rtol * max(1.0, float(np.abs(w[np.isfinite(w)]).max(initial=0.0))))
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+def softmax(x: f32[M, N]):
+    return dlc.softmax(x)
+
+
+def log_softmax(x: f32[M, N]):
+    return dlc.log_softmax(x)
+
+
+def entropy(x: f32[M, N]):
+    return -dlc.sum(dlc.softmax(x) * dlc.log_softmax(x), axis=-1)
+
+
+def layer_norm(x: f32[M, N]):
+    return dlc.layer_norm(x)
+
+
+def rms_norm_and_mean(x: f32[M, N]):
+    return dlc.rms_norm(x) * dlc.mean(x, axis=-1, keepdims=True)
+
+
+def moments(x: f32[M, N]):
+    return dlc.mean(x, axis=-1), dlc.var(x, axis=-1)
+
+
+def top(x: f32[M, N]):
+    return dlc.max(x, axis=-1), dlc.argmax(x, axis=-1)
+
+
+def temperature(x: f32[M, N]):
+    return dlc.softmax(x * 0.125 + 3.0)
+
+
+ROWS = [softmax, log_softmax, entropy, layer_norm, rms_norm_and_mean, moments, top, temperature]
+
+
+@pytest.mark.parametrize("fn", ROWS, ids=lambda f: f.__name__)
+def test_rows(fn: Callable[..., Any]) -> None:
+    x = torch.randn(5, 200, generator=torch.Generator().manual_seed(1)) * 4 + 2
+    check(forced(fn, x), x)
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (2, 1001), (1, 1)])
+def test_other_shapes(shape: tuple[int, int]) -> None:
+    x = torch.randn(shape) * 4 + 2
+    check(forced(softmax, x), x)
+
+
+def smoothed_cross_entropy(x: f32[M, C], t: i64[M]):
+    lse = dlc.logsumexp(x, axis=-1)
+    mean = dlc.mean(x, axis=-1)
+    return dlc.compute((M,), lambda i: lse[i] - 0.9 * x[i, t[i]] - 0.1 * mean[i] + 1e-4 * lse[i] * lse[i])
+
+
+def divergence(x: f32[M, C], y: f32[M, C]):
+    return dlc.sum(dlc.softmax(x) * (dlc.log_softmax(x) - dlc.log_softmax(y)), axis=-1)
+
+
+def test_cross_entropy_with_smoothing_and_z_loss() -> None:
+    x, t = torch.randn(4, 777) * 5, torch.randint(0, 777, (4,))
+    check(forced(smoothed_cross_entropy, x, t), x, t)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_divergence_of_two_distributions(offset: float) -> None:
+    x, y = torch.randn(3, 500) * 3 + offset, torch.randn(3, 500) * 3 - offset
+    check(forced(divergence, x, y), x, y, rtol=2e-5)
+
+
+def test_long_rows_take_one_pass_by_default_and_short_ones_do_not() -> None:
+    k = dlc.kernel(softmax)
+    assert rolled(k, torch.empty(4, 400_000, device="meta")) == 1
+    assert rolled(k, torch.empty(4, 4_000, device="meta")) == 0
+    assert "several passes: a row of" in k.explain(torch.empty(4, 4_000, device="meta"))
+    assert "does not stay in the cache" in k.explain(torch.empty(4, 400_000, device="meta"))
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+def attention(q: f32[B, H, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D], extra: f32[M, N], ids: i64[M], *, kind: str = "plain", groups: int = 1):
+    d, n = dlc.reduce_axis(D), dlc.reduce_axis(N)
+    s = dlc.compute((B, H, M, N), lambda b, h, i, j: dlc.sum(q[b, h, i, d] * k[b, h // groups, j, d], d) * 0.25)
+
+    def score(b: Any, h: Any, i: Any, j: Any) -> Any:
+        x = s[b, h, i, j]
+        if kind == "causal":
+            return dlc.where(j <= i, x, NEG)
+        if kind == "torch causal":
+            return dlc.where(j > i, NEG, x)
+        if kind == "window":
+            return dlc.where((j <= i) & (j > i - 40), x, NEG)
+        if kind == "bias":
+            return x + extra[i, j]
+        if kind == "alibi":
+            return dlc.where(j <= i, x + dlc.cast(j - i, f32) * 0.01, NEG)
+        if kind == "cap":
+            return 5.0 * dlc.tanh(x / 5.0)
+        if kind == "documents":
+            return dlc.where(ids[i] == dlc.cast(j // 32, i64), x, NEG)
+        if kind == "aligned":
+            return dlc.where(j - i <= 30, x, NEG)
+        return x
+
+    masked = dlc.compute((B, H, M, N), score)
+    p = dlc.softmax(masked)
+    return dlc.compute((B, H, M, D), lambda b, h, i, e: dlc.sum(p[b, h, i, n] * v[b, h // groups, n, e], n))
+
+
+def operands(b: int, h: int, g: int, m: int, n: int, d: int, scale: float = 1.0) -> list[torch.Tensor]:
+    r = torch.Generator().manual_seed(m + n)
+    shapes = [(b, h, m, d), (b, g, n, d), (b, g, n, d), (m, n)]
+    return [torch.randn(s, generator=r) * scale for s in shapes] + [torch.arange(m) // 32]
+
+
+KINDS = ["plain", "causal", "torch causal", "window", "bias", "alibi", "cap", "documents", "aligned"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention(kind: str) -> None:
+    args = operands(1, 2, 2, 70, 150, 17) if kind != "documents" else operands(1, 1, 1, 100, 120, 16)
+    check(forced(attention, *args, kind=kind), *args)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 2, 33, 65, 16), (1, 4, 1, 1, 200, 8), (1, 1, 1, 130, 64, 32)])
+def test_grouped_heads_and_odd_lengths(shape: tuple[int, ...]) -> None:
+    args = operands(*shape)
+    check(forced(attention, *args, groups=shape[1] // shape[2]), *args)
+
+
+def test_attention_takes_one_pass_by_default() -> None:
+    args = operands(1, 1, 1, 64, 256, 16)
+    k = dlc.kernel(attention)
+    assert rolled(k, *args) == 1
+    assert "is never stored" in k.explain(*args)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    args = operands(1, 1, 1, 40, 200, 16, scale=100.0)
+    check(forced(attention, *args), *args, rtol=1e-5)
+
+
+def test_rows_that_see_nothing_give_zeros() -> None:
+    args = operands(1, 1, 1, 40, 100, 16)
+    args[3] = torch.zeros(40, 100)
+    args[3][5] = NEG
+    args[3][7, :80] = NEG
+    got = forced(attention, *args, kind="bias")(*args)[0, 0]
+    assert (got[5] == 0).all() and torch.isfinite(got).all()
+    s = args[0][0, 0] @ args[1][0, 0].T * 0.25 + args[3]
+    want = torch.softmax(s.double(), -1) @ args[2][0, 0].double()
+    torch.testing.assert_close(got[7].double(), want[7], rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    args = operands(1, 1, 1, 20, 100, 16)
+    args[0][0, 0, 3, 2] = float("nan")
+    got = forced(attention, *args)(*args)[0, 0]
+    assert torch.isnan(got[3]).all() and torch.isfinite(got[:3]).all() and torch.isfinite(got[4:]).all()
+
+
+def test_blocks_that_are_masked_are_not_computed() -> None:
+    lost = operands(1, 1, 1, 64, 256, 16)
+    lost[1][:, :, 128:] = float("nan")
+    lost[2][:, :, 128:] = float("nan")
+    assert torch.isfinite(forced(attention, *lost, kind="causal")(*lost)).all()
+
+
+def test_nothing_of_length_squared_is_kept() -> None:
+    args = [torch.empty(s, device="meta", dtype=t) for s, t in (((1, 1, 16384, 64), torch.float32), ((1, 1, 16384, 64), torch.float32),
+            ((1, 1, 16384, 64), torch.float32), ((1, 1), torch.float32), ((1,), torch.int64))]
+
+    def plain(q: f32[M, D], k: f32[N, D], v: f32[N, D]):
+        return dlc.softmax(q @ k.T * 0.125) @ v
+
+    tile = dlc.kernel(plain).plan(*(a[0, 0] for a in args[:3])).tile
+    kept = [b for b in (*tile.buffers, *(b for p in tile.phases for b in p.scratch)) if b.scope in ("workspace", "scratch")]
+    assert max(np.prod([s.const for s in b.shape]) for b in kept) <= 64 * 1024
