@@ -644,7 +644,7 @@ def show(t: Term, name: Callable[[Var], str] = lambda v: v.name) -> str:
     out = ""
     for mono, c in sorted(t.parts.items(), key=lambda p: (p[1] < 0, [_order(a) for a in p[0]])):
         several = len(mono) > 1 or abs(c) != 1
-        factors = [_group(atom_text(a)) if several or out else atom_text(a) for a in mono]
+        factors = [_group(atom_text(a)) if several or out or c < 0 else atom_text(a) for a in mono]
         text = "*".join(([str(abs(c))] if abs(c) != 1 else []) + factors)
         out += (" - " if c < 0 else " + ") + text if out else ("-" if c < 0 else "") + text
     if not out:

@@ -199,7 +199,11 @@ def _inside(cx: Context, v: Value, size: Term) -> Value:
 
 # -- tiles in registers --------------------------------------------------------------------------------------------
 def match_tile(r: Read, consumer: Placed, producer: Placed, env: dict[Var, Term]) -> tuple[tuple[Var, Var], ...] | None:
-    """(producer axis, consumer axis) pairs when a read covers exactly the producer's tile; None when it does not."""
+    """(producer axis, consumer axis) pairs when a read covers exactly the producer's tile; None when it does not.
+
+    A consumer that walks along an axis in a loop takes one point of it at a time, not the tile.
+    """
+    tile = {x.var for x in consumer.loops if x.tile}
     pairs: list[tuple[Var, Var]] = []
     for axis, i in zip(producer.stage.axes, r.indices):
         if not isinstance(i, Term):
@@ -212,7 +216,7 @@ def match_tile(r: Read, consumer: Placed, producer: Placed, env: dict[Var, Term]
             partner = next((m for m, k in here.parts.items() if k == c), None)
             if partner is None or len(mono) != 1 or len(partner) != 1 or not isinstance(mono[0], Var) or not isinstance(partner[0], Var):
                 return None
-            if mono[0].extent != partner[0].extent:
+            if mono[0].extent != partner[0].extent or partner[0] not in tile:
                 return None
             pairs.append((mono[0], partner[0]))
     return tuple(pairs)
