@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dsl.dim import Atom, MinMax, Mod, Term, Var
 from dsl.dtype import Dtype
 from dsl.errors import InternalError
 
@@ -145,3 +146,19 @@ def _value(node: ast.expr, values: Mapping[str, int]) -> int:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
             return _CALLS[name](*(_value(a, values) for a in args))
     raise ValueError(f"{ast.unparse(node)} is not part of the formula language")
+
+
+def formula(t: Term, names: Mapping[Var, str]) -> Formula:
+    """An index term as a formula over sizes."""
+    if t.is_const:
+        return t.const
+    parts = [" * ".join([*([str(c)] if c != 1 else []), *(_formula_atom(a, names) for a in mono)]) for mono, c in t.parts.items()]
+    return " + ".join([*parts, str(t.const)] if t.const else parts).replace("+ -", "- ")
+
+
+def _formula_atom(a: Atom, names: Mapping[Var, str]) -> str:
+    if isinstance(a, Var):
+        return names[a]
+    if isinstance(a, MinMax):
+        return f"{a.which}({formula(a.a, names)}, {formula(a.b, names)})"
+    return f"(({formula(a.num, names)}) {'%' if isinstance(a, Mod) else '//'} ({formula(a.den, names)}))"

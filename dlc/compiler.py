@@ -27,6 +27,7 @@ from dlc.config import settings
 from dlc.host import fingerprint
 from dlc.runtime.cpu import assembly, compile_object
 from dlc.runtime.launch import Launcher, make_launcher
+from dlc.runtime.recipe import Recipe, recipe
 from dsl.bind import bind_sizes
 from dsl.canonical import digest
 from dsl.check import prove_bounds
@@ -177,6 +178,11 @@ class Plan:
             cache.put(name, code)
         return code
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How the machine code is called."""
+        return recipe(self.program, list(self.strides.values()), self.tile, self.module)
+
     def assembly(self) -> str:
         """The machine code as assembly text."""
         return assembly(self.module.text, self.request.target)
@@ -185,7 +191,7 @@ class Plan:
         """The kernel, loaded into this process; by the heuristics' own schedule where a recorded one no longer compiles."""
         program = self.program
         try:
-            return make_launcher(program, self.tile.checks, self.module, self.object_code, self.request.target)
+            return make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
         except DlcError as e:
             if self.record is None:
                 raise

@@ -23,6 +23,10 @@ VARIABLES: dict[str, str] = {
     "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, x86-64-avx512, aarch64-neon",
     "DLC_RECORDS": "whether kernels are compiled with the choices that tuning has recorded: on (default) or off",
     "DLC_VERIFY": "when kernels are verified: once, before they are emitted (default), or all, after every pass of the compiler too",
+    "DLC_DYNAMIC": "whether a size that keeps changing becomes a run-time argument of one kernel instead of a new kernel each time: on (default) or off",
+    "DLC_MEMORY": "how much memory of large results is kept for the next ones, as bytes or 512M, 2G (default: an eighth of the machine's)",
+    "DLC_CACHE_SIZE": "how much disk the compiled kernels may take, as bytes or 512M, 2G (default: 1G); the least recently used ones go first",
+    "DLC_POISON": "whether results and scratch hold garbage before a kernel writes them, to show what it forgets: off (default) or on",
     "DLC_JOBS": "how many processes compile at a time while tuning (default: one for each core this process may use)",
 }
 
@@ -37,6 +41,10 @@ class Settings:
         records: see DLC_RECORDS.
         jobs: see DLC_JOBS.
         verify_all: see DLC_VERIFY.
+        dynamic: see DLC_DYNAMIC.
+        memory: see DLC_MEMORY; None for the default.
+        cache_size: see DLC_CACHE_SIZE.
+        poison: see DLC_POISON.
     """
 
     cache_dir: Path
@@ -44,6 +52,10 @@ class Settings:
     records: bool = True
     jobs: int = 1
     verify_all: bool = False
+    dynamic: bool = True
+    memory: int | None = None
+    cache_size: int = 1 << 30
+    poison: bool = False
 
 
 def settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -54,7 +66,9 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     env = os.environ if environment is None else environment
     return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()),
-                    _choice(env, "DLC_VERIFY", ("once", "all")) == "all")
+                    _choice(env, "DLC_VERIFY", ("once", "all")) == "all",
+                    _flag(env, "DLC_DYNAMIC", True), _bytes(env, "DLC_MEMORY", None), _bytes(env, "DLC_CACHE_SIZE", 1 << 30) or 0,
+                    _flag(env, "DLC_POISON", False))
 
 
 def given() -> dict[str, str]:
@@ -100,6 +114,17 @@ def _count(env: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal() or int(value) < 1:
         _refuse(env, name, "a number of at least 1")
     return int(value)
+
+
+def _bytes(env: Mapping[str, str], name: str, default: int | None) -> int | None:
+    value = env.get(name, "").strip().upper().removesuffix("B").removesuffix("I")
+    if not value:
+        return default
+    shift = {"K": 10, "M": 20, "G": 30, "T": 40}.get(value[-1], 0)
+    number = value[:-1] if shift else value
+    if not number.isdecimal():
+        _refuse(env, name, "a number of bytes, as 1000000, 512M or 2G")
+    return int(number) << shift
 
 
 def _refuse(env: Mapping[str, str], name: str, remedy: str) -> NoReturn:

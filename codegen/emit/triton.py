@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from codegen.artifact import Arg, Formula, TritonArtifact, TritonKernel, Workspace
+from codegen.artifact import Arg, TritonArtifact, TritonKernel, Workspace, formula
 from codegen.emit.triton_axes import axis_order
 from codegen.emit.triton_helpers import Helpers
 from codegen.emit.triton_ops import Ops
@@ -32,7 +32,7 @@ from codegen.tile.ir import (
     Value,
     walk_ops,
 )
-from dsl.dim import Atom, MinMax, Mod, Term, Var, as_term, product
+from dsl.dim import Term, Var, as_term, product
 from dsl.dtype import i32, i64
 
 _HEAD = "import triton\nimport triton.language as tl\n"
@@ -71,10 +71,10 @@ def emit_triton(program: TileProgram, options: TritonOptions | None = None) -> T
     buffers = buffer_names(program)
     names = Names((*_RESERVED, *sizes.values(), *buffers.values(), error_name(program)))
     kernels = tuple(_Kernel(program, phase, options, wide, names.fresh(_label(program, phase))).build() for phase in program.phases)
-    spaces = [Workspace(buffers[b], b.dtype, (_formula(_span(b), sizes),)) for b in program.buffers if b.scope == "workspace"]
+    spaces = [Workspace(buffers[b], b.dtype, (formula(_span(b), sizes),)) for b in program.buffers if b.scope == "workspace"]
     for phase in program.phases:
         points = product(n for _, n in phase.grid)
-        spaces += [Workspace(buffers[b], b.dtype, (_formula(points, sizes), _formula(_span(b), sizes))) for b in phase.scratch]
+        spaces += [Workspace(buffers[b], b.dtype, (formula(points, sizes), formula(_span(b), sizes))) for b in phase.scratch]
     error = error_name(program) if _checks(program) else ""
     return TritonArtifact(kernels, tuple(spaces), error)
 
@@ -117,23 +117,6 @@ def _label(program: TileProgram, phase: Phase) -> str:
     return program.name if len(program.phases) == 1 else f"{program.name}_{phase.name}"
 
 
-# -- formulas over sizes, for the launcher -------------------------------------------------------------------------
-def _formula(t: Term, names: Mapping[Var, str]) -> Formula:
-    """A term in the formula language of :mod:`codegen.artifact`."""
-    if t.is_const:
-        return t.const
-    parts = [" * ".join([*([str(c)] if c != 1 else []), *(_formula_atom(a, names) for a in mono)]) for mono, c in t.parts.items()]
-    return " + ".join([*parts, str(t.const)] if t.const else parts).replace("+ -", "- ")
-
-
-def _formula_atom(a: Atom, names: Mapping[Var, str]) -> str:
-    if isinstance(a, Var):
-        return names[a]
-    if isinstance(a, MinMax):
-        return f"{a.which}({_formula(a.a, names)}, {_formula(a.b, names)})"
-    return f"(({_formula(a.num, names)}) {'%' if isinstance(a, Mod) else '//'} ({_formula(a.den, names)}))"
-
-
 # -- one kernel ----------------------------------------------------------------------------------------------------
 class _Kernel:
     """One phase."""
@@ -160,7 +143,7 @@ class _Kernel:
         kernel.nest(f"def {self.name}({', '.join(a.name for a in args)}):", self.ops.block)
         helpers = "".join(f"\n\n{source}" for source in self.helpers.sources.values())
         source = f"{self._header()}{_HEAD}{helpers}\n\n@triton.jit\n" + "\n".join(kernel.lines) + "\n"
-        points = _formula(product(n for _, n in self.phase.grid), self.size_names)
+        points = formula(product(n for _, n in self.phase.grid), self.size_names)
         fusion = self.options.fp_fusion and self.helpers.fusion_safe
         return TritonKernel(self.name, source, args, {}, (points,), self.phase.warps, self.phase.stages, fp_fusion=fusion)
 

@@ -17,8 +17,11 @@ TORCH: dict[str, torch.dtype] = {
     "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2, "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32,
     "f64": torch.float64,
 }
-_NUMPY_ONLY = {np.dtype(ml_dtypes.bfloat16): (torch.bfloat16, np.int16), np.dtype(ml_dtypes.float8_e4m3fn): (torch.float8_e4m3fn, np.uint8),
-               np.dtype(ml_dtypes.float8_e5m2): (torch.float8_e5m2, np.uint8)}
+_NUMPY_ONLY: dict[Any, tuple[torch.dtype, Any]] = {
+    np.dtype(ml_dtypes.bfloat16): (torch.bfloat16, np.int16),
+    np.dtype(ml_dtypes.float8_e4m3fn): (torch.float8_e4m3fn, np.uint8),
+    np.dtype(ml_dtypes.float8_e5m2): (torch.float8_e5m2, np.uint8),
+}
 
 
 def torch_dtype(d: Dtype) -> torch.dtype:
@@ -27,48 +30,96 @@ def torch_dtype(d: Dtype) -> torch.dtype:
 
 
 def as_tensor(value: Any, declared: Input) -> torch.Tensor:
-    """An argument as a torch tensor over the same memory where it has any.
+    """An argument as a dense torch tensor of the declared dtype, over the same memory where it has any that a kernel can read.
 
     Raises:
-        ArgumentError: not an array or number, or one that torch cannot hold.
+        ArgumentError: not an array or number, or one that a kernel cannot read: sparse, quantised, nested, masked.
         DtypeError: the elements are not of the declared dtype.
     """
     t = _tensor(value, declared)
-    if t.dtype is not TORCH[declared.dtype.name]:
-        raise DtypeError(f"`{declared.name}` is {_name(t.dtype)}, its declaration {declared.dtype}",
-                         f"it is declared {declared}", f"convert it: {declared.name}.to({str(TORCH[declared.dtype.name]).replace('torch.', 'torch.')})",
-                         declared.loc)
-    if t.layout is not torch.strided:
-        raise ArgumentError(f"`{declared.name}` is a {t.layout} tensor", remedy="make it dense: .to_dense()", loc=declared.loc)
-    if t.is_conj() or t.is_neg():
-        t = t.resolve_conj().resolve_neg()
+    _check_layout(t, declared)
+    wanted = TORCH[declared.dtype.name]
+    if t.dtype is not wanted:
+        raise DtypeError(f"`{declared.name}` is {_name(t.dtype)}, its declaration {declared.dtype}", f"it is declared {declared}",
+                         f"convert it: {declared.name}.to({wanted})", declared.loc)
+    if t.is_neg():
+        t = t.resolve_neg()
+    if type(t) is not torch.Tensor and not isinstance(t, torch.nn.Parameter):
+        t = t.as_subclass(torch.Tensor)
     return t.clone() if t.device.type == "cpu" and t.data_ptr() % declared.dtype.itemsize else t
+
+
+def _check_layout(t: torch.Tensor, declared: Input) -> None:
+    if t.is_nested:
+        raise ArgumentError(f"`{declared.name}` is a nested tensor", "its rows have sizes of their own", "pad it: torch.nested.to_padded_tensor", declared.loc)
+    if t.layout is not torch.strided:
+        raise ArgumentError(f"`{declared.name}` is a {t.layout} tensor", "kernels read dense tensors", "make it dense: .to_dense()", declared.loc)
+    if t.is_quantized:
+        raise ArgumentError(f"`{declared.name}` is a quantised tensor", "kernels read plain numbers", "pass .dequantize(), or .int_repr() and the scale",
+                            declared.loc)
+    if t.is_complex():
+        raise DtypeError(f"`{declared.name}` is {_name(t.dtype)}, its declaration {declared.dtype}", "kernels compute with real numbers",
+                         f"pass its parts: {declared.name}.real, {declared.name}.imag, or torch.view_as_real({declared.name})", declared.loc)
 
 
 def _tensor(value: Any, declared: Input) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
-    if isinstance(value, (bool, int, float)) and declared.ndim == 0:
-        return torch.tensor(value, dtype=TORCH[declared.dtype.name])
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, np.ma.MaskedArray):
+        raise ArgumentError(f"`{declared.name}` is a masked numpy array", "a kernel would read what is masked", "fill it: .filled(0)", declared.loc)
+    if isinstance(value, (np.ndarray, np.generic)) and not (isinstance(value, float) and declared.dtype.name != "f64"):
         return _from_numpy(np.asarray(value), declared)
+    if isinstance(value, (bool, int, float)) and declared.ndim == 0:
+        return _number(value, declared)
     if hasattr(value, "__dlpack__"):
-        return torch.from_dlpack(value)
+        return _from_dlpack(value, declared)
     raise ArgumentError(f"`{declared.name}` is a {type(value).__name__}", f"it is declared {declared}",
                         "pass a torch tensor, a numpy array or a DLPack object" + ("" if declared.ndim else ", or a number"), declared.loc)
+
+
+def _number(value: bool | int | float, declared: Input) -> torch.Tensor:
+    """A Python number as a tensor of no dimensions; never rounded to an integer, never wrapped around."""
+    d = declared.dtype
+    if d.is_float:
+        try:
+            return torch.tensor(float(value), dtype=torch.float64).to(TORCH[d.name])
+        except OverflowError as e:
+            raise ArgumentError(f"`{declared.name}` is too large for {d}", str(e), loc=declared.loc) from e
+    if isinstance(value, float) or (d.name == "bool" and not isinstance(value, bool)):
+        raise DtypeError(f"`{declared.name}` is the {type(value).__name__} {value!r}, its declaration {d}", f"it is declared {declared}",
+                         f"pass {'a bool' if d.name == 'bool' else 'an int'}", declared.loc)
+    if d.is_int:
+        facts = torch.iinfo(TORCH[d.name])
+        if not facts.min <= value <= facts.max:
+            raise ArgumentError(f"`{declared.name}` is {value}, outside of {d}", f"{d} holds {facts.min} to {facts.max}", loc=declared.loc)
+    return torch.tensor(value, dtype=TORCH[d.name])
+
+
+def _from_dlpack(value: Any, declared: Input) -> torch.Tensor:
+    try:
+        return torch.from_dlpack(value)
+    except (RuntimeError, TypeError, BufferError, ValueError, AttributeError) as e:
+        raise ArgumentError(f"`{declared.name}` cannot be taken over through DLPack", f"{type(e).__name__}: {e}".splitlines()[0],
+                            "pass a torch tensor or a numpy array", declared.loc) from e
 
 
 def _from_numpy(a: np.ndarray, declared: Input) -> torch.Tensor:
     if a.dtype in _NUMPY_ONLY:
         kind, raw = _NUMPY_ONLY[a.dtype]
-        return torch.from_numpy(a.view(raw)).view(kind)
-    if any(s < 0 for s in a.strides) or not a.flags.aligned or not a.flags.writeable or not a.dtype.isnative:
-        a = np.array(a, dtype=a.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(_readable(a).view(raw)).view(kind)
     try:
-        return torch.from_numpy(a)
+        return torch.from_numpy(_readable(a))
     except TypeError as e:
         raise ArgumentError(f"`{declared.name}` is a numpy array of {a.dtype}", "it has no numeric elements that torch knows",
                             "convert it to a numeric dtype", declared.loc) from e
+
+
+def _readable(a: np.ndarray) -> np.ndarray:
+    """The array itself where torch can share its memory, else a copy: of negative strides, odd addresses, foreign byte order."""
+    odd = any(s < 0 or s % a.itemsize for s in a.strides) if a.itemsize else False
+    if odd or not a.flags.aligned or not a.flags.writeable or not a.dtype.isnative:
+        return np.array(a, dtype=a.dtype.newbyteorder("="), order="C")
+    return a
 
 
 def _name(d: torch.dtype) -> str:

@@ -21,13 +21,18 @@ _LIVE: list[Any] = []  # engines own the code that callers hold the addresses of
 
 
 @functools.cache
-def _initialize() -> None:
+def initialize() -> None:
     """Prepare LLVM, and make the OpenMP entry points of torch's own runtime visible to generated code."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     library = openmp()
     for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
         llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value if library else _serial(name))
+
+
+def keep(*owners: Any) -> None:
+    """Hold on to what owns code or data that native code refers to, for the life of the process."""
+    _LIVE.extend(owners)
 
 
 @functools.cache
@@ -58,7 +63,7 @@ def _serial(name: str) -> int:
 
 def _machine(target: Target) -> Any:
     """LLVM's target machine; on the host every feature it has beyond the target's list is switched off."""
-    _initialize()
+    initialize()
     if target.arch == "aarch64" and "neon" not in host_features():
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -134,7 +139,7 @@ def load_object(code: bytes, target: Target, entry: str) -> int:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     address: int = engine.get_function_address(entry)
-    _LIVE.append(engine)
+    keep(engine)
     if not address:
         raise InternalError(f"{entry} is missing from its object code")
     return address

@@ -1,71 +1,62 @@
-"""A compiled CPU kernel as something to call: pointers in order, outputs and scratch, the code of a failed check."""
+"""A compiled CPU kernel as something to call: on arguments checked already, or through the functions written for it."""
 
 from __future__ import annotations
 
-import ctypes
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 
-from codegen.emit.llvm import CpuModule
 from codegen.target import Target
-from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.cpu import load_object
-from dsl.dim import product
-from dsl.errors import BoundsError
-from dsl.program import Program
+from dlc.runtime.fastcall import MISS, Functions, write
+from dlc.runtime.recipe import Recipe
+from dsl.errors import BoundsError, InternalError
 
 
-@dataclass
 class Launcher:
-    """A compiled kernel for one set of shapes, strides and dtypes on this CPU.
+    """A compiled kernel for one set of shapes, strides and dtypes on this CPU, or for every value of some sizes.
 
-    Attributes:
-        entry: callable on (argument array, scratch, threads), returning the code of a failed check or 0.
-        outputs: (shape, dtype) of each result.
-        workspaces: (elements, dtype) of each buffer that lives for one call.
-        scratch: bytes private to each thread.
-        checks: texts of the run-time checks, by code - 1.
-        empty: there is nothing to compute.
-        arguments: the type of the argument array.
+    Args:
+        recipe: how it is called.
+        entry: the address of its code.
+        checks: gives the texts of the run-time checks, by code - 1.
     """
 
-    program: Program
-    entry: Any
-    outputs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    workspaces: tuple[tuple[int, torch.dtype], ...]
-    scratch: int
-    checks: tuple[str, ...]
-    empty: bool
-    arguments: Any
+    def __init__(self, recipe: Recipe, entry: int, checks: Callable[[], Sequence[str]] = tuple) -> None:
+        self.recipe, self.entry, self.checks = recipe, entry, checks
 
     def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
-        """Run on tensors of exactly the shapes, strides and dtypes compiled for; returns the outputs.
+        """Run on tensors that it serves; returns the results.
 
         Raises:
             BoundsError: a data-dependent index is out of range.
+            InternalError: the tensors are not of the shapes, strides and dtypes compiled for.
+            LaunchError: there is no memory for the results.
         """
-        results = list(outs) if outs is not None else [torch.empty(s, dtype=d) for s, d in self.outputs]
-        if self.empty:
-            return results
-        spaces = [torch.empty(n, dtype=d) for n, d in self.workspaces]
-        threads = torch.get_num_threads()
-        scratch = torch.empty(self.scratch * threads, dtype=torch.uint8) if self.scratch else None
-        pointers = self.arguments(*[t.data_ptr() for t in tensors], *[t.data_ptr() for t in results], *[t.data_ptr() for t in spaces])
-        code = self.entry(pointers, scratch.data_ptr() if scratch is not None else None, threads)
-        if code:
-            raise BoundsError(f"a data-dependent index of {self.program.name} is out of range", self.checks[code - 1],
-                              "check the index data, or clamp it in the definition", self.program.loc)
-        return results
+        results = self.functions.into(tuple(tensors), outs)
+        if results is MISS:
+            raise InternalError(f"{self.recipe.name} was compiled for other arguments", f"{[(tuple(t.shape), t.stride(), t.dtype) for t in tensors]}")
+        return list(results)
+
+    def serves(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether the kernel can be called with these tensors."""
+        return bool(self.functions.serves(tuple(tensors)))
+
+    @cached_property
+    def functions(self) -> Functions:
+        """The functions written for the kernel, arguments being tensors."""
+        return self.written(frozenset())
+
+    def written(self, numbers: frozenset[int]) -> Functions:
+        """The functions written for the kernel, the arguments at these positions being Python numbers."""
+        return write(self.recipe, self.entry, self._failed, numbers)
+
+    def _failed(self, code: int) -> BoundsError:
+        return BoundsError(f"a data-dependent index of {self.recipe.name} is out of range", self.checks()[code - 1],
+                           "check the index data, or clamp it in the definition", self.recipe.loc)
 
 
-def make_launcher(program: Program, checks: tuple[str, ...], module: CpuModule, code: bytes, target: Target) -> Launcher:
-    """Load the object code of a module and bind it to its program's arguments."""
-    entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(load_object(code, target, module.entry))
-    outputs = tuple((tuple(int(s) for s in t.shape), torch_dtype(t.dtype)) for t in program.outputs)
-    spaces = tuple((int(product(b.shape)), torch_dtype(b.dtype)) for b in module.workspaces)
-    count = len(program.inputs) + len(outputs) + len(spaces)
-    return Launcher(program, entry, outputs, spaces, int(module.scratch), checks, all(math.prod(s) == 0 for s, _ in outputs), ctypes.c_void_p * count)
+def make_launcher(recipe: Recipe, code: bytes, target: Target, checks: Callable[[], Sequence[str]] = tuple) -> Launcher:
+    """Load object code and bind it to its recipe."""
+    return Launcher(recipe, load_object(code, target, recipe.entry), checks)

@@ -1,0 +1,202 @@
+"""What a kernel answers: its text at every level, code for machines that are not here, measurements, a search for something faster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from codegen.heuristics import choices
+from codegen.target import TARGETS, Target, by_name
+from codegen.tile.text import show as show_tile
+from dlc.bench import BenchReport, bench
+from dlc.calling import Caller
+from dlc.compiler import Plan, Request, Scheduler
+from dlc.gpu import Compilation, triton_artifact, triton_source
+from dlc.numerics import NumericsReport, study
+from dlc.runtime.arguments import as_numpy, as_tensor
+from dlc.runtime.device import host_target
+from dlc.scheduling import begin, replayer
+from dlc.tune.outcome import TuneReport
+from dlc.tune.progress import Progress
+from dlc.tune.tuner import Task, tune
+from dsl.bind import bind_sizes
+from dsl.cascade import derive, explain
+from dsl.errors import ArgumentError, ScheduleError, TargetError
+from dsl.interp import evaluate
+from dsl.nest_text import show_nest
+from dsl.program import Program
+from dsl.schedule import Schedule
+from dsl.text import show_compute
+
+
+class Asked(ABC):
+    """The questions that can be put to a kernel; the kernel itself says what it computes and how it is called.
+
+    Attributes:
+        decisions: preset choices of the scheduling heuristics; None for their own.
+        scheduler: makes the schedule instead of the heuristics; None for them.
+        schedules: those given by hand, by kind of target; see :meth:`dlc.kernel.Kernel.with_schedule`.
+        reproducible: the same bits on any number of threads, tuned or not: see :func:`dlc.kernel.kernel`.
+    """
+
+    decisions: Mapping[str, Any] | None = None
+    scheduler: Scheduler | None = None
+    schedules: Mapping[str, Schedule] = {}
+    reproducible: bool = False
+    __name__: str
+    _calls: Caller
+
+    @property
+    @abstractmethod
+    def program(self) -> Program:
+        """The traced definition."""
+
+    @abstractmethod
+    def __call__(self, *args: Any) -> Any:
+        """The results."""
+
+    # -- compiling ---------------------------------------------------------------------------------------------
+    def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
+        """What the compiler is asked for arguments of these shapes and strides (in elements); for this CPU unless a target is given."""
+        target = target or host_target()
+        request = Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target,
+                          self.decisions, self.scheduler, self.reproducible)
+        given = self.schedules.get(target.kind)
+        return request if given is None else request.by(replayer(given, target), given.origin)
+
+    def plan(self, *args: Any, target: Target | None = None) -> Plan:
+        """The kernel for these arguments at every level: ``.program``, ``.nest``, ``.tile``, ``.module``.
+
+        Raises:
+            UserError: the arguments do not fit the declaration.
+        """
+        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
+        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        return Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors], target))
+
+    def source(self, kind: str, *args: Any) -> str:
+        """Readable text of one level for these arguments.
+
+        Args:
+            kind: ``expr``; ``schedule``, ``tile``, ``llvm`` (or ``cpu``), ``asm`` on this CPU; the name of a GPU target for Triton source.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+
+        Raises:
+            TargetError: no such level or target.
+        """
+        if kind == "expr":
+            return "\n".join(show_compute(c) for c in self.program.computes)
+        if kind in _LEVELS:
+            return _LEVELS[kind](self.plan(*args))
+        if kind not in TARGETS:
+            raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join((*_LEVELS, *TARGETS))}")
+        plan = self.plan(*args, target=TARGETS[kind])
+        return plan.module.text if plan.request.target.kind == "cpu" else triton_source(triton_artifact(plan))
+
+    def compile(self, target: str, *args: Any) -> Compilation:
+        """Compile for a GPU that need not be here: machine code, PTX, and what they show.
+
+        Args:
+            target: ``sm_80``, ``sm_90``, ``sm_100`` or ``gfx942``.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+
+        Raises:
+            TargetError: an unknown target, a CPU, or one that the kernel does not fit.
+        """
+        return Compilation(self.plan(*args, target=by_name(target)))
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+    def schedule(self, target: str, *args: Any, default: bool = True) -> Schedule:
+        """A schedule to read, change and pass to :meth:`with_schedule`.
+
+        Args:
+            target: ``cpu``, or the name of a target such as ``sm_90``.
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            default: begin with the schedule that runs now (tuned, by hand, or the heuristics'); False for the plain loop nest.
+
+        Raises:
+            UserError: an unknown target, or arguments that do not fit the declaration.
+        """
+        plan = self.plan(*args, target=host_target() if target == "cpu" else by_name(target))
+        return begin(plan, default)
+
+    # -- tuning ------------------------------------------------------------------------------------------------
+    def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
+             tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0) -> TuneReport:
+        """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
+
+        Args:
+            args: as for a call; tensors on the CPU.
+            budget: seconds for everything.
+            against: the peer, called with the same arguments and timed in the same interleaved run.
+            reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
+                other orders of summation, within four times the default's error against float64.
+            tolerance: the largest error, relative to the largest result, that a schedule's orders of summation may allow by their
+                a-priori bound; schedules that allow more, or whose bound is not known, are refused. None for any.
+            candidates: try no more than so many; None for as many as the budget allows.
+            progress: whether to show a progress bar; None where standard error is a terminal.
+            seed: of the search.
+
+        Raises:
+            UserError: the arguments do not fit, or the kernel has a schedule given by hand.
+        """
+        if self.scheduler is not None or "cpu" in self.schedules:
+            raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose",
+                                "tune the kernel it was made from; with_schedule leaves that one as it is")
+        if self.reproducible and not reproducible:
+            raise ScheduleError(f"{self.__name__} is reproducible", "a search that admits other orders of summation would change its bits",
+                                "tune with reproducible=True, or define the kernel without it")
+        if not budget > 0:
+            raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
+        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
+        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors]), decisions=None)
+        arrays = [as_numpy(t) for t in tensors]
+        peer = None if against is None else lambda: against(*args)
+        task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed, tolerance=tolerance,
+                    candidates=candidates)
+        report = tune(task, Progress(self.__name__, budget, progress))
+        self._calls.forget()
+        return report
+
+    def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0, threads: int | None = None,
+              limits: bool = True) -> BenchReport:
+        """Measure the kernel, and a peer beside it: see :func:`dlc.bench.bench`."""
+        return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits)
+
+    def numerics(self, *args: Any, against: Callable[..., Any] | None = None, kinds: Sequence[str] | None = None) -> NumericsReport:
+        """Errors on ordinary and adversarial data, beside a peer's and the bound: see :func:`dlc.numerics.study`."""
+        return study(self, *args, against=against, kinds=kinds)
+
+    def order(self, *args: Any) -> str:
+        """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""
+        return self.plan(*args).order
+
+    def explain(self, *args: Any, target: Target | None = None) -> str:
+        """How its reductions are computed: which share one pass, by which algebra, what the schedule made of them, or why not.
+
+        Args:
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            target: this CPU unless given.
+        """
+        plan = self.plan(*args, target=target)
+        found = derive(plan.unscheduled)
+        return explain(found, choices(plan.unscheduled, found, plan.request.target, plan.strides, plan.decisions))
+
+    def specialized(self, *args: Any) -> Program:
+        """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
+        return self.plan(*args).program
+
+    def reference(self, *args: Any, float64: bool = True) -> Any:
+        """The numpy meaning of the definition: in float64, or in the dtypes declared."""
+        arrays = [as_numpy(as_tensor(a, t)) for a, t in zip(args, self.program.inputs)]
+        results = evaluate(self.program, *arrays, float64=float64)
+        return results[0] if self.program.single else results
+
+
+_LEVELS: dict[str, Callable[[Plan], str]] = {
+    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
+    "asm": lambda p: p.assembly(),
+}

@@ -1,0 +1,264 @@
+"""A call of a kernel: from what the user passes to the code that runs, on the way that fits the arguments.
+
+The first call with arguments of some kind takes the slow way: every argument is checked against its declaration, the kernel is compiled
+or found, and a function written for exactly these arguments (``dlc/runtime/fastcall.py``) is kept. Later calls go straight to that
+function, which does all checks itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from dlc.autograd import Derived
+from dlc.compiler import Plan, Request
+from dlc.config import settings
+from dlc.runtime.arguments import as_tensor, give_back
+from dlc.runtime.fastcall import MISS, contiguous, takes_number
+from dlc.runtime.launch import Launcher
+from dsl.bind import bind_sizes
+from dsl.dim import Var
+from dsl.errors import ArgumentError, DtypeError, TargetError
+from dsl.expr import Input
+from dsl.program import Program
+
+FEW = 3  # values of a size after which it becomes a run-time argument
+_MANY = 4096  # kinds of arguments whose functions are kept by shape
+Fast = Callable[[tuple[Any, ...]], Any]
+
+
+class Callee(Protocol):
+    """What a caller needs to know of its kernel."""
+
+    @property
+    def program(self) -> Program:
+        """The definition."""
+
+    def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> Request:
+        """What the compiler is asked for."""
+
+    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Gradients of the inputs at the positions wanted."""
+
+
+class Sizes:
+    """Which sizes keep changing: those of which a kernel was compiled for :data:`FEW` values already."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[int]] = {}
+
+    def met(self, sizes: Mapping[Var, int]) -> None:
+        """A kernel was compiled for these sizes."""
+        for v, n in sizes.items():
+            self._seen.setdefault(v.name, set()).add(n)
+
+    def changing(self, sizes: Mapping[Var, int]) -> frozenset[str]:
+        """The names of sizes that should be run-time arguments of the next kernel; none where one of them is zero."""
+        names = frozenset(name for name, seen in self._seen.items() if len(seen) >= FEW)
+        return names if all(n for v, n in sizes.items() if v.name in names) else frozenset()
+
+
+class Caller:
+    """The calls of one kernel.
+
+    Args:
+        kernel: what is called.
+
+    Attributes:
+        fast: the function of the last call's arguments; MISS for any others.
+    """
+
+    def __init__(self, kernel: Callee) -> None:
+        self.kernel = kernel
+        self.forget()
+
+    def forget(self) -> None:
+        """Compile anew from now on: the kernel was tuned, or given another schedule."""
+        self.fast: Fast = _nothing
+        self._by_shape: dict[Any, Fast] = {}
+        self._launchers: dict[Any, Launcher] = {}
+        self._many: list[Launcher] = []
+        self._sizes = Sizes()
+
+    def slowly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
+        """A call for which :attr:`fast` was not made."""
+        args = self._positional(args, named) if named else args
+        kinds = _kinds(args)
+        known = self._by_shape.get(kinds) if out is None else None
+        if known is not None:
+            results = known(args)
+            if results is not MISS:
+                self.fast = known
+                return results
+        return self._checked(args, kinds, out)
+
+    def _checked(self, args: tuple[Any, ...], kinds: Any, out: Any) -> Any:
+        program = self.kernel.program
+        if len(args) != len(program.inputs):
+            bind_sizes(program, [getattr(a, "shape", ()) for a in args])
+        lazy = next((a for a in args if hasattr(type(a), "__dlc_kernel__")), None)
+        if lazy is not None and out is None:
+            return lazy.__dlc_kernel__(self.kernel, program, args)
+        tensors = [as_tensor(a, t) for a, t in zip(args, program.inputs)]
+        _check_device(program, tensors)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            return self._derived(tensors, out)
+        launcher = self._launcher(tensors)
+        self._remember(args, kinds, launcher)
+        results = launcher(tensors, None if out is None else self._outs(out, tensors))
+        if out is not None:
+            return out
+        numpy = any(isinstance(a, np.ndarray) for a in args) and not any(isinstance(a, torch.Tensor) for a in args)
+        given = [give_back(r, numpy) for r in results]
+        return given[0] if program.single else tuple(given)
+
+    def _positional(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Arguments given by name, in the order of the parameters."""
+        program = self.kernel.program
+        names = [t.name for t in program.inputs]
+        for name in named:
+            if name not in names or names.index(name) < len(args):
+                problem = "is given twice" if name in names else "is not a parameter"
+                raise ArgumentError(f"`{name}` {problem} of {program.name}", f"its parameters are {', '.join(names)}", loc=program.loc)
+        missing = [n for n in names[len(args):] if n not in named]
+        if missing:
+            raise ArgumentError(f"{program.name} is called without `{missing[0]}`", f"its parameters are {', '.join(names)}", loc=program.loc)
+        return (*args, *(named[n] for n in names[len(args):]))
+
+    def _launcher(self, tensors: Sequence[torch.Tensor]) -> Launcher:
+        key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
+        launcher = self._launchers.get(key)
+        if launcher is None:
+            launcher = next((many for many in self._many if many.serves(tensors)), None) or self._compiled(key)
+        return launcher
+
+    def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
+        """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
+        shapes = [shape for shape, _ in key]
+        request = self.kernel.request(shapes, [strides for _, strides in key])
+        sizes = bind_sizes(request.program, shapes)
+        changing = self._sizes.changing(sizes) if settings().dynamic and request.scheduler is None else frozenset()
+        launcher = Plan(replace(request, dynamic=changing)).launcher()
+        self._sizes.met(sizes)
+        if changing:
+            self._many.insert(0, launcher)
+        else:
+            self._launchers[key] = launcher
+        return launcher
+
+    def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> None:
+        """Keep the function written for arguments like these, unless every such call has to copy or convert something."""
+        numbers = frozenset(n for n, a in enumerate(args) if not isinstance(a, torch.Tensor))
+        if not all(takes_number(args[n], self.kernel.program.inputs[n].dtype.name) for n in numbers):
+            return
+        self.fast = launcher.functions.call if not numbers else launcher.written(numbers).call
+        if launcher.recipe.sizes:
+            self.fast = self._own_or(self.fast)
+            return
+        if len(self._by_shape) >= _MANY:
+            self._by_shape.clear()
+        self._by_shape[kinds] = self.fast
+
+    def _own_or(self, many: Fast) -> Fast:
+        """A function for many sizes, behind those of sizes that have a kernel of their own."""
+        own = self._by_shape
+
+        def either(args: tuple[Any, ...]) -> Any:
+            exact = own.get(_kinds(args))
+            results = MISS if exact is None else exact(args)
+            return many(args) if results is MISS else results
+
+        return either
+
+    def _derived(self, tensors: Sequence[torch.Tensor], out: Any) -> Any:
+        program = self.kernel.program
+        if out is not None:
+            raise ArgumentError(f"out= of {program.name} with an argument that requires grad", "autograd cannot follow writes to it",
+                                "leave out= away, or call under torch.no_grad()")
+        results = Derived.apply(self._run, self.kernel.backward, *tensors)
+        return results[0] if program.single else results
+
+    def _run(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return self._launcher(tensors)(tensors)
+
+    def _outs(self, out: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Check the tensors to write to: right shape and dtype, contiguous, apart from the inputs and from each other."""
+        given = list(out) if isinstance(out, (tuple, list)) else [out]
+        name, outputs = self.kernel.program.name, self.kernel.program.outputs
+        if len(given) != len(outputs):
+            raise ArgumentError(f"{name} has {len(outputs)} outputs, out= has {len(given)}")
+        checked: list[torch.Tensor] = []
+        sizes = bind_sizes(self.kernel.program, [t.shape for t in tensors])
+        for n, (o, declared) in enumerate(zip(given, outputs)):
+            shape = tuple(int(s.eval(sizes)) for s in declared.shape)
+            what = f"out {n} of {name}" if len(given) > 1 else f"out of {name}"
+            checked.append(_writable(o, Input(declared.name, declared.shape, declared.dtype, self.kernel.program.loc), shape, what))
+            if any(_overlap(checked[-1], t) for t in (*tensors, *checked[:-1])):
+                raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it", "give it memory of its own")
+        return checked
+
+
+def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:
+    """The strides, those of dimensions that are never walked along as if the tensor were contiguous."""
+    if t.is_contiguous():
+        return contiguous(t.shape)
+    return tuple(s if n > 1 else 1 for n, s in zip(t.shape, t.stride()))
+
+
+def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """By what the functions written are found: shapes, and types of what has none."""
+    return tuple([a.shape if isinstance(a, torch.Tensor) else type(a) for a in args])
+
+
+def _nothing(args: tuple[Any, ...]) -> Any:
+    return MISS
+
+
+def _check_device(program: Program, tensors: Sequence[torch.Tensor]) -> None:
+    for t, declared in zip(tensors, program.inputs):
+        if t.device.type == "meta":
+            raise TargetError(f"`{declared.name}` of {program.name} is on the meta device", "it has a shape and no elements",
+                              "call the kernel with real tensors; .source and .compile take meta tensors", declared.loc)
+        if t.device.type != "cpu":
+            raise TargetError(f"{program.name} was called with a tensor on {t.device}",
+                              "kernels run on the CPU so far; GPU code can be compiled with kernel.compile", "move the tensors: .cpu()", declared.loc)
+
+
+def _writable(out: Any, declared: Input, shape: Sequence[int], what: str) -> torch.Tensor:
+    """One tensor to write to, as a tensor."""
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ArgumentError(f"{what} is a read-only array", remedy="pass an array that can be written")
+    if not isinstance(out, (torch.Tensor, np.ndarray)):
+        raise ArgumentError(f"{what} is a {type(out).__name__}", remedy="pass a torch tensor or a numpy array")
+    if tuple(out.shape) != tuple(shape):
+        raise ArgumentError(f"{what} has shape {tuple(out.shape)}, the result {tuple(shape)}", remedy=f"torch.empty({tuple(shape)})")
+    contiguous_ = out.flags.c_contiguous if isinstance(out, np.ndarray) else out.layout is torch.strided and out.is_contiguous()
+    if not contiguous_:
+        strides = out.strides if isinstance(out, np.ndarray) else out.stride() if out.layout is torch.strided else out.layout
+        raise ArgumentError(f"{what} is not contiguous", f"its strides are {strides}", "pass contiguous memory and copy it back")
+    try:
+        t = as_tensor(out, declared)
+    except DtypeError as e:
+        raise ArgumentError(f"{what} has another dtype than the result", e.title, f"pass one of {declared.dtype}") from e
+    if t.data_ptr() != _address(out):
+        raise ArgumentError(f"{what} begins at an odd address", f"its elements are {declared.dtype.itemsize} bytes each", "pass aligned memory")
+    if t.device.type != "cpu":
+        raise ArgumentError(f"{what} is on {t.device}, the inputs on the CPU")
+    if t.requires_grad and torch.is_grad_enabled():
+        raise ArgumentError(f"{what} requires grad", "autograd cannot follow writes to it", "pass .detach(), or call under torch.no_grad()")
+    return t
+
+
+def _address(out: torch.Tensor | np.ndarray) -> int:
+    return int(out.ctypes.data) if isinstance(out, np.ndarray) and out.size else out.data_ptr() if isinstance(out, torch.Tensor) else 0
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.numel() == 0 or b.numel() == 0:
+        return False
+    first = [(t.data_ptr(), t.data_ptr() + (sum((n - 1) * s for n, s in zip(t.shape, t.stride())) + 1) * t.element_size()) for t in (a, b)]
+    return first[0][0] < first[1][1] and first[1][0] < first[0][1]

@@ -1,0 +1,157 @@
+"""Calls: what is kept between them, arguments by name, results written to memory given."""
+
+import numpy as np
+import pytest
+import torch
+
+import dlc
+from dlc import errors, f32
+from dlc.calling import canonical_strides
+from dlc.runtime.fastcall import MISS
+
+M, N = dlc.dims("M N")
+
+
+def make():
+    @dlc.kernel
+    def weighted(x: f32[M, N], w: f32[N], *, power: int = 1):
+        return x * w * float(power)
+
+    return weighted
+
+
+def test_the_function_of_the_last_call_is_kept_and_others_are_found_by_shape():
+    kernel = make()
+    for shape in ((2, 3), (4, 5), (2, 3), (1, 3)):
+        x, w = torch.randn(shape), torch.randn(shape[1])
+        assert torch.equal(kernel(x, w), x * w)
+        assert kernel._calls.fast((x, w)) is not MISS
+    compiled = len(kernel._calls._launchers)
+    kernel(torch.randn(2, 3), torch.randn(3))
+    assert len(kernel._calls._launchers) == compiled == 3
+
+
+def test_one_kernel_for_all_strides_of_dimensions_of_size_one():
+    kernel = make()
+    for x in (torch.randn(1, 4), torch.randn(9, 8)[3:4, 2:6], torch.randn(4).expand(1, 4), torch.randn(4, 1).T):
+        w = torch.randn(4)
+        assert torch.equal(kernel(x, w), x * w)
+    assert len(kernel._calls._launchers) == 1
+
+
+def test_strides_that_are_never_walked_along():
+    assert canonical_strides(torch.empty(4, 6)) == (6, 1) and canonical_strides(torch.empty(0, 6)) == (6, 1)
+    assert canonical_strides(torch.empty(9, 8)[3:4, ::2]) == (1, 2) and canonical_strides(torch.empty(())) == ()
+
+
+def test_arguments_by_name():
+    kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
+    assert torch.equal(kernel(x, w=w), x * w) and torch.equal(kernel(w=w, x=x), x * w)
+    assert torch.equal(kernel(x, w, power=3), x * w * 3) and torch.equal(kernel(x, w), x * w)
+
+
+def test_results_go_where_they_are_wanted():
+    kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
+    y = torch.empty(2, 3)
+    assert kernel(x, w, out=y) is y and torch.equal(y, x * w)
+    a = np.empty((2, 3), np.float32)
+    assert kernel(x.numpy(), w.numpy(), out=a) is a and np.array_equal(a, (x * w).numpy())
+    inside = torch.zeros(10)
+    kernel(x, w, out=inside[1:7].view(2, 3))
+    assert torch.equal(inside[1:7].view(2, 3), x * w) and inside[0] == 0 and (inside[7:] == 0).all()
+
+    @dlc.kernel
+    def two(x: f32[M]):
+        return x + 1.0, x + 2.0
+
+    outs = (torch.empty(3), torch.empty(3))
+    assert two(torch.zeros(3), out=outs) is outs and outs[0].tolist() == [1] * 3 and outs[1].tolist() == [2] * 3
+    with pytest.raises(errors.ArgumentError, match="out 1 of two overlaps"):
+        two(torch.zeros(3), out=(outs[0], outs[0]))
+
+
+def test_a_tuned_kernel_is_compiled_anew():
+    kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
+    kernel(x, w)
+    kernel._calls.forget()
+    assert kernel._calls.fast((x, w)) is MISS and torch.equal(kernel(x, w), x * w)
+
+
+@dlc.kernel
+def normalized(x: f32[M, N]):
+    return dlc.softmax(x, 1)
+
+
+def compiled(kernel):
+    return len(kernel._calls._launchers), len(kernel._calls._many)
+
+
+def test_a_size_that_keeps_changing_becomes_an_argument():
+    kernel = dlc.kernel(normalized.fn)
+    for m in (2, 3, 4, 5, 6, 700, 1, 9):
+        x = torch.randn(m, 8)
+        for _ in range(2):
+            torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
+            assert kernel._calls.fast((x,)) is not MISS
+    assert compiled(kernel) == (3, 1), "three values of M of their own, one kernel for all others"
+    assert kernel(torch.randn(0, 8)).shape == (0, 8) and compiled(kernel) == (4, 1), "an empty one is compiled for itself"
+    for n in (9, 10, 11, 12, 13):
+        x = torch.randn(50, n)
+        torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
+    before = compiled(kernel)
+    for n in (14, 200, 3):
+        for m in (77, 1, 78):
+            x = torch.randn(m, n)
+            torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
+    assert compiled(kernel) == before, "by now both sizes are arguments"
+
+
+def test_kernels_compiled_for_their_sizes_stay_in_use():
+    kernel = dlc.kernel(normalized.fn)
+    for m in (2, 3, 4, 5, 6):
+        kernel(torch.randn(m, 8))
+    kernel._calls._by_shape[torch.Size((3, 8)),] = lambda args: "its own"
+    assert kernel(torch.randn(3, 8)) == "its own" and kernel(torch.randn(9, 8)).shape == (9, 8)
+
+
+def test_other_strides_are_served_too():
+    kernel = dlc.kernel(normalized.fn)
+    for m in range(2, 9):
+        x = torch.randn(m, 12)[:, 2:10]
+        torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
+    assert compiled(kernel) == (3, 1)
+    y = torch.randn(8, 30).T
+    torch.testing.assert_close(kernel(y), torch.softmax(y, 1))
+
+
+def test_sizes_may_stay_fixed(monkeypatch):
+    monkeypatch.setenv("DLC_DYNAMIC", "off")
+    kernel = dlc.kernel(normalized.fn)
+    for m in (2, 3, 4, 5, 6):
+        kernel(torch.randn(m, 8))
+    assert compiled(kernel) == (5, 0)
+
+
+def test_results_and_gradients_of_changing_sizes():
+    kernel = dlc.kernel(normalized.fn)
+    for m in (2, 3, 4, 5, 6):
+        x, out = torch.randn(m, 8, requires_grad=True), torch.empty(m, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(kernel(x, out=out), torch.softmax(x, 1))
+        (kernel(x) ** 2).sum().backward()
+        other = x.detach().clone().requires_grad_()
+        (torch.softmax(other, 1) ** 2).sum().backward()
+        torch.testing.assert_close(x.grad, other.grad)
+    with pytest.raises(errors.ArgumentError, match=r"has shape \(5, 9\), the result \(5, 8\)"):
+        kernel(torch.randn(5, 8), out=torch.empty(5, 9))
+
+
+def test_numbers_and_arrays_of_changing_sizes():
+    @dlc.kernel
+    def scaled(x: f32[M], s: f32):
+        return x * s
+
+    for m in (2, 3, 4, 5, 6):
+        x = np.arange(m, dtype=np.float32)
+        assert np.array_equal(scaled(x, 2.0), x * 2) and torch.equal(scaled(torch.from_numpy(x), 3.0), torch.from_numpy(x * 3))
+    assert compiled(scaled) == (3, 1)
