@@ -26,30 +26,13 @@ from dlc.emulation import emulate
 from dlc.kernel import Kernel, kernel
 from dlc.realize import Watch
 from dlc.tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from dlc.tensor import (
-    Tensor,
-    arange,
-    backward,
-    compute_now,
-    empty,
-    eye,
-    from_dlpack,
-    from_numpy,
-    from_torch,
-    full,
-    full_like,
-    grad,
-    ones,
-    ones_like,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from dlc.tensor import Tensor, backward, compute_now, create, empty, from_dlpack, from_numpy, from_torch, grad, tensor
 from dsl import *  # noqa: F403
 from dsl import __all__ as _language
 from dsl import errors
 
 __version__ = "0.1.0"
-_frontend = ["Tensor", "Watch", "arange", "backward", "compute_now", "empty", "enable_grad", "eye", "from_dlpack", "from_numpy", "from_torch", "full",
-             "full_like", "grad", "is_grad_enabled", "no_grad", "ones", "ones_like", "set_grad_enabled", "tensor", "zeros", "zeros_like"]
+_frontend = ["Tensor", "Watch", "backward", "compute_now", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch", "grad", "is_grad_enabled",
+             "no_grad", "set_grad_enabled", "tensor"]
+globals().update(create.CREATORS)  # makers such as zeros serve definitions and tensors
 __all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel"]  # noqa: PLE0604

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +84,28 @@ def rebind_axes(body: Expr, env: Mapping[Var, Term]) -> Expr:
         return None
 
     return transform(body, one)
+
+
+class _Definitions(threading.local):
+    open = 0
+
+
+_definitions = _Definitions()
+
+
+@contextmanager
+def defining() -> Iterator[None]:
+    """While a definition is traced: operations without tensors among their arguments (``zeros``, ``arange``) belong to it."""
+    _definitions.open += 1
+    try:
+        yield
+    finally:
+        _definitions.open -= 1
+
+
+def is_defining() -> bool:
+    """Whether a definition is being traced in this thread."""
+    return _definitions.open > 0
 
 
 # -- what users call -----------------------------------------------------------------------------------------------
@@ -203,7 +227,8 @@ def trace(fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> P
     """
     loc = Loc(fn.__code__.co_filename, fn.__code__.co_firstlineno, fn.__name__)
     inputs = tuple(_input(p, hint, loc) for p, hint in _annotations(fn, loc))
-    result = fn(*inputs, **(statics or {}))
+    with defining():
+        result = fn(*inputs, **(statics or {}))
     outs = result if isinstance(result, (tuple, list)) else (result,)
     taken: set[Tensor] = set()
     named = tuple(_output(o, f"out{n}" if len(outs) > 1 else "out", taken, fn, loc) for n, o in enumerate(outs))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dlc.tape import no_grad, phase
-from dlc.tensor import Tensor, compute_now, zeros_like
+from dlc.tensor import Tensor, compute_now, zeros
 from dlc.tensor.create import from_torch
 from dlc.tensor.tensor import record
 from dsl.errors import ArgumentError
@@ -84,7 +84,7 @@ class Optimizer:
         states = [self.state.setdefault(id(p), {}) for p in params]
         for state, p in zip(states, params):
             if name not in state:
-                state[name] = zeros_like(p)
+                state[name] = zeros(p.shape, dtype=p.dtype)
         return [state[name] for state in states]
 
     def _keep(self, params: Sequence[Tensor], name: str, new: Sequence[Tensor]) -> None:

@@ -4,6 +4,7 @@ The graph is seen definition by definition. Kernels are filled in the order of r
 
 - a kernel holds no product of matrices that depends on another one: the factors of a product are packed while it runs, and the schedule
   of one product does not reach into the next; products side by side, reductions and everything pointwise share a kernel;
+- what only gives memory another shape is no part of any kernel: its source is written, and read under the other shape by later kernels;
 - a kernel belongs to one phase of a training step, and holds at most :data:`LARGEST` definitions, so that compiling stays quick.
 
 Then, from the last kernel to the first: what another kernel needs is written to memory, unless it is cheap, pointwise, and made of what is
@@ -37,12 +38,14 @@ class Group:
         items: what it computes, in dependence order.
         outputs: those of them that are written to memory.
         inputs: what it reads from memory.
+        views: what is other memory under another shape once the kernel ran, with what it is a view of.
         phase: of the training step.
     """
 
     items: list[Item] = field(default_factory=list)
     outputs: list[Item] = field(default_factory=list)
     inputs: list[Item] = field(default_factory=list)
+    views: list[tuple[Item, Item]] = field(default_factory=list)
     phase: str = "forward"
 
 
@@ -64,6 +67,10 @@ class Graph:
         """The template of an item's node."""
         return self.nodes[item.node].template
 
+    def is_view(self, item: Item) -> bool:
+        """Whether an item is other memory under another shape."""
+        return item.node >= 0 and self.template(item).kinds[item.at] == "alias"
+
     def sources(self, item: Item) -> list[Item]:
         """What a definition reads."""
         return [self.arguments[item.node][s.number] if s.kind == "input" else Item(item.node, s.number) for s in self.template(item).sources[item.at]]
@@ -80,12 +87,26 @@ def partition(graph: Graph) -> list[Group]:
     groups: list[Group] = []
     for place in sorted(order, reverse=True):
         own = order[place]
-        outputs = [i for i in own if i in stored]
-        if outputs:
+        views = _views(graph, own, stored)
+        outputs = [i for i in own if i in stored and not graph.is_view(i)]
+        if outputs or views:
             group = _fill(graph, set(own), outputs, stored)
+            group.views = views
             group.phase = graph.nodes[own[0].node].phase
             groups.append(group)
     return groups[::-1]
+
+
+def _views(graph: Graph, own: Sequence[Item], stored: set[Item]) -> list[tuple[Item, Item]]:
+    """The views among the items of a kernel that somebody reads, with their sources, which are then stored; sources first."""
+    found = []
+    for item in reversed(own):
+        if graph.is_view(item) and item in stored:
+            (source,) = graph.sources(item)
+            found.append((item, source))
+            if source.node >= 0:
+                stored.add(source)
+    return found[::-1]
 
 
 def _needed(graph: Graph) -> list[Item]:
@@ -111,7 +132,10 @@ def _place(graph: Graph, items: Sequence[Item]) -> dict[Item, tuple[int, int, in
         if node.phase != phase:
             segment, phase = segment + 1, node.phase
         behind = [s for s in graph.sources(item) if s.node >= 0]
-        place = max([(segment, 0, 0), *(places[s] for s in behind)])
+        if graph.is_view(item):
+            places[item], product[item] = max([(segment, 0, 0), *(places[s] for s in behind)]) if not behind else places[behind[0]], False
+            continue
+        place = max([(segment, 0, 0), *(_after(places[s]) if graph.is_view(s) else places[s] for s in behind)])
         follows = any(product[s] for s in behind if places[s] == place)
         contraction = node.template.kinds[item.at] == "contraction"
         if contraction and follows:
@@ -121,6 +145,10 @@ def _place(graph: Graph, items: Sequence[Item]) -> dict[Item, tuple[int, int, in
         filled[place] = filled.get(place, 0) + 1
         places[item], product[item] = place, contraction or follows
     return places
+
+
+def _after(place: tuple[int, int, int]) -> tuple[int, int, int]:
+    return place[0], place[1], place[2] + 1
 
 
 def _fill(graph: Graph, own: set[Item], outputs: list[Item], stored: set[Item]) -> Group:

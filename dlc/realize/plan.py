@@ -13,7 +13,7 @@ from dlc.compiler import Plan as Compilation
 from dlc.compiler import Request
 from dlc.realize.compose import compose
 from dlc.realize.counters import counts
-from dlc.realize.partition import Graph, Item, partition
+from dlc.realize.partition import Graph, Group, Item, partition
 from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
 from dlc.tape import Node, Value
@@ -43,10 +43,19 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Launches in order; ``slots`` arrays in all, the first of them given."""
+class View:
+    """Memory under another shape: nothing runs."""
 
-    steps: tuple[Step, ...]
+    source: int
+    target: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Launches and views in order; ``slots`` arrays in all, the first of them given."""
+
+    steps: tuple[Step | View, ...]
     slots: int
     results: tuple[int, ...]
 
@@ -54,6 +63,9 @@ class Plan:
         """Launch everything; the memory of what was asked for."""
         memory: list[torch.Tensor | None] = [*given, *[None] * (self.slots - len(given))]
         for step in self.steps:
+            if isinstance(step, View):
+                memory[step.target] = memory[step.source].view(step.shape)  # type: ignore[union-attr]
+                continue
             results = step.launcher([memory[n] for n in step.inputs])  # type: ignore[misc]
             for n, r in zip(step.outputs, results):
                 memory[n] = r
@@ -97,7 +109,7 @@ def explain(values: Sequence[Value]) -> str:
     """The kernels that would compute values, as mathematics, without running them."""
     found = _Collected(values)
     plan = _plans.get(found.key) or _planned(found)
-    return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes) for s in plan.steps)
+    return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes) for s in plan.steps if isinstance(s, Step))
 
 
 class _Collected:
@@ -226,22 +238,36 @@ def _planned(found: _Collected) -> Plan:
     groups = partition(graph)
     slots = {Item(-1, n): n for n in range(len(found.memory))}
     for group in groups:
-        for item in group.outputs:
+        for item in (*group.outputs, *(view for view, _ in group.views)):
             slots[item] = len(slots)
-    last = {slots[i]: n for n, g in enumerate(groups) for i in (*g.inputs, *g.outputs)}
     results = tuple(slots[i] for i in graph.wanted)
-    steps = []
-    for n, group in enumerate(groups):
-        program = compose(graph, group)
-        inputs = tuple(slots[i] for i in group.inputs)
-        strides = [found.memory[s].stride() if s < len(found.memory) else None for s in inputs]
-        dead = tuple(s for s, at in last.items() if at == n and s not in results)
-        steps.append(Step(program, group.phase, _launcher(program, strides), inputs, tuple(slots[i] for i in group.outputs), dead))
+    steps: list[Step | View] = []
+    for group, dead in zip(groups, _dead(groups, slots, results)):
+        if group.outputs:
+            program = compose(graph, group)
+            inputs = tuple(slots[i] for i in group.inputs)
+            strides = [found.memory[s].stride() if s < len(found.memory) else None for s in inputs]
+            steps.append(Step(program, group.phase, _launcher(program, strides), inputs, tuple(slots[i] for i in group.outputs), dead))
+        steps += [View(slots[source], slots[view], graph.template(view).specs[view.at].shape) for view, source in group.views]
     counts.plans += 1
     if len(_plans) >= _MOST:
         _plans.clear()
     plan = _plans[found.key] = Plan(tuple(steps), len(slots), results)
     return plan
+
+
+def _dead(groups: Sequence[Group], slots: dict[Item, int], results: Sequence[int]) -> list[tuple[int, ...]]:
+    """For each kernel, the slots that nobody reads after it; a view keeps its memory by itself."""
+    last: dict[int, int] = {}
+    for n, group in enumerate(groups):
+        for item in (*group.inputs, *group.outputs, *(i for pair in group.views for i in pair)):
+            last[slots[item]] = n
+    out: list[list[int]] = [[] for _ in groups]
+    for slot, n in last.items():
+        viewed = any(slots[i] == slot for g in groups for pair in g.views for i in pair)
+        if slot not in results and not viewed:
+            out[n].append(slot)
+    return [tuple(dead) for dead in out]
 
 
 def _launcher(program: Program, strides: Sequence[tuple[int, ...] | None]) -> Launcher:

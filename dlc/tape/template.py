@@ -6,21 +6,23 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dsl.algebra import reads, substitute, walk
 from dsl.carrier import SUM
 from dsl.cost import flops
 from dsl.derivative import choose_saved, split_program, vjp
-from dsl.dim import product
+from dsl.dim import as_term, product
 from dsl.dtype import Dtype
-from dsl.expr import Compute, Input, Reduce, Scan, Tensor
+from dsl.expr import Compute, Input, Reduce, Scan, Tensor, index
+from dsl.loc import here
+from dsl.ops.dispatch import build
 from dsl.program import Program
 
 _uids = itertools.count()
 _specs: dict[tuple[tuple[int, ...], str], Spec] = {}
 
-Kind = Literal["map", "reduce", "contraction"]
+Kind = Literal["map", "reduce", "contraction", "alias"]
 
 
 class Spec:
@@ -104,7 +106,11 @@ class Template:
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
-        """For each definition: ``map`` has no reduction; ``contraction`` is a sum of products; any other reduction or scan is ``reduce``."""
+        """Of each definition.
+
+        ``map`` has no reduction, ``contraction`` is a sum of products, ``reduce`` is any other reduction or scan, and ``alias`` holds
+        the elements of other memory in their order, so that nothing is computed.
+        """
         return tuple(_kind(c) for c in self.definitions)
 
     @cached_property
@@ -134,6 +140,53 @@ class Template:
         own = program.inputs[:len(program.inputs) - len(given)]
         sources = (*((inputs.get(t.name) or kept[t.name]) for t in own), *(Source("cotangent", n) for n in given))
         return Gradient(Template(program, single=False), sources)
+
+
+class Reshape(Template):
+    """The same elements in row-major order under another shape: the same memory, so it is never part of a kernel."""
+
+    def __init__(self, source: Spec, shape: tuple[int, ...]) -> None:
+        x = Input("x", tuple(as_term(n) for n in source.shape), source.dtype, here())
+        made = build("reshape", shape, lambda *at: x.read(*_unravel(_ravel(at, shape), source.shape)))
+        super().__init__(Program("reshape", (x,), (made,), True, here()))
+        self.source = source
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """One alias."""
+        return ("alias",)
+
+    def gradient(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> Gradient:
+        """The cotangent under the shape of the input."""
+        return Gradient(Reshape.of(self.specs[0], self.source.shape), (Source("cotangent", given[0]),))
+
+    @staticmethod
+    def of(source: Spec, shape: tuple[int, ...]) -> Reshape:
+        """The one template of this kind."""
+        key = (source, shape)
+        if key not in _reshapes:
+            _reshapes[key] = Reshape(source, shape)
+        return _reshapes[key]
+
+
+_reshapes: dict[tuple[Spec, tuple[int, ...]], Reshape] = {}
+
+
+def _ravel(at: Sequence[Any], shape: Sequence[int]) -> Any:
+    """The position of an element in row-major order."""
+    place: Any = index(0)
+    for i, n in zip(at, shape):
+        place = place * n + i
+    return place
+
+
+def _unravel(place: Any, shape: Sequence[int]) -> list[Any]:
+    """The indices of the element at a position."""
+    out: list[Any] = []
+    for n in reversed(shape):
+        out.append(place % n if n > 1 else index(0))
+        place = place // n if n > 1 else place
+    return out[::-1]
 
 
 def _spec(t: Tensor) -> Spec:

@@ -1,25 +1,10 @@
 """``dlc.Tensor``: arrays that are computed when somebody looks, in kernels made of the operations that led there."""
 
-from dlc.tensor.create import (
-    arange,
-    empty,
-    eye,
-    from_dlpack,
-    from_numpy,
-    from_torch,
-    full,
-    full_like,
-    ones,
-    ones_like,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from dlc.tensor.create import arange, empty, from_dlpack, from_numpy, from_torch, ones, tensor, zeros
 from dlc.tensor.gradients import GradFn, backward, grad
 from dlc.tensor.methods import install
 from dlc.tensor.tensor import Tensor, compute_now
 
 install(Tensor)
 
-__all__ = ["GradFn", "Tensor", "arange", "backward", "compute_now", "empty", "eye", "from_dlpack", "from_numpy", "from_torch", "full", "full_like", "grad",
-           "ones", "ones_like", "tensor", "zeros", "zeros_like"]
+__all__ = ["GradFn", "Tensor", "arange", "backward", "compute_now", "empty", "from_dlpack", "from_numpy", "from_torch", "grad", "ones", "tensor", "zeros"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import torch
 from dlc.runtime.arguments import TORCH
 from dlc.tensor.convert import wrap
 from dlc.tensor.tensor import Tensor, of_memory, record
-from dsl.dtype import Dtype, f32, of_python
-from dsl.expr import cast, index, where
-from dsl.ops.dispatch import build
+from dsl.dim import Term, Var
+from dsl.dtype import Dtype, f32
+from dsl.expr import Expr
+from dsl.ops import creation, random
+from dsl.program import is_defining
 
 
 def tensor(data: Any, dtype: Dtype | None = None, requires_grad: bool = False) -> Tensor:
@@ -36,67 +40,49 @@ def from_dlpack(a: Any) -> Tensor:
     return of_memory(wrap(a))
 
 
-def _sizes(shape: Sequence[Any]) -> tuple[int, ...]:
-    given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    return tuple(int(n) for n in given)
-
-
-def _constant(shape: tuple[int, ...], value: Any, dtype: Dtype) -> Any:
-    return build("full", shape, lambda *at: cast(value, dtype))
-
-
-def full(shape: Sequence[int] | int, value: bool | int | float, dtype: Dtype | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor with one value everywhere; it takes no memory until it is looked at."""
-    t: Tensor = record(_constant, (_sizes((shape,) if isinstance(shape, int) else shape), value, dtype or of_python(value)), {})
-    return t.realize().requires_grad_() if requires_grad else t
-
-
-def zeros(*shape: Any, dtype: Dtype = f32, requires_grad: bool = False) -> Tensor:
-    """Zeros."""
-    return full(_sizes(shape), 0, dtype, requires_grad)
-
-
-def ones(*shape: Any, dtype: Dtype = f32, requires_grad: bool = False) -> Tensor:
-    """Ones."""
-    return full(_sizes(shape), 1, dtype, requires_grad)
-
-
 def empty(*shape: Any, dtype: Dtype = f32) -> Tensor:
     """Memory with whatever was in it."""
-    return of_memory(torch.empty(_sizes(shape), dtype=TORCH[dtype.name]))
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return of_memory(torch.empty(*sizes, dtype=TORCH[dtype.name]) if sizes else torch.empty((), dtype=TORCH[dtype.name]))
 
 
-def full_like(t: Tensor, value: bool | int | float, dtype: Dtype | None = None) -> Tensor:
-    """One value everywhere, in the shape and dtype of another tensor."""
-    return full(t.shape, value, dtype or t.dtype)
+def _creator(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A maker of the language: within a definition, or with symbolic sizes, part of it; a tensor otherwise, that takes no memory until it is looked at."""
+    seeded = "seed" in inspect.signature(fn).parameters
+
+    @functools.wraps(fn)
+    def create(*args: Any, **kwargs: Any) -> Any:
+        if is_defining() or any(isinstance(a, (Expr, Term, Var)) for a in _flat((*args, *kwargs.values()))):
+            return fn(*args, **kwargs)
+        if seeded:
+            args, kwargs = _with_seed(args, kwargs)
+        return record(fn, args, kwargs)
+
+    return create
 
 
-def zeros_like(t: Tensor, dtype: Dtype | None = None) -> Tensor:
-    """Zeros in the shape and dtype of another tensor."""
-    return full_like(t, 0, dtype)
+def _with_seed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The seed as an argument of the kernel, so that another seed compiles nothing."""
+    if "seed" in kwargs:
+        return args, kwargs | {"seed": seed_of(kwargs["seed"])}
+    return (seed_of(args[0]), *args[1:]) if args else args, kwargs
 
 
-def ones_like(t: Tensor, dtype: Dtype | None = None) -> Tensor:
-    """Ones in the shape and dtype of another tensor."""
-    return full_like(t, 1, dtype)
+def seed_of(value: Any) -> Any:
+    """A seed as a tensor without dimensions."""
+    return of_memory(torch.tensor(value, dtype=torch.int64)) if isinstance(value, int) else value
 
 
-def _ramp(count: int, start: Any, step: Any, dtype: Dtype) -> Any:
-    return build("arange", (count,), lambda i: cast(cast(i, dtype) * step + start, dtype))
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for v in values:
+        if isinstance(v, (tuple, list)):
+            yield from v
+        else:
+            yield v
 
 
-def arange(start: int | float, stop: int | float | None = None, step: int | float = 1, dtype: Dtype | None = None) -> Tensor:
-    """``start, start + step, ...`` up to but without ``stop``; from 0 with one argument."""
-    first, last = (0, start) if stop is None else (start, stop)
-    kind = dtype or of_python(first + last + step)
-    count = max(0, -int(-(last - first) // step)) if isinstance(last - first, int) and isinstance(step, int) else max(0, int(np.ceil((last - first) / step)))
-    return record(_ramp, (count, first, step, kind), {})  # type: ignore[no-any-return]
-
-
-def _identity(n: int, m: int, dtype: Dtype) -> Any:
-    return build("eye", (n, m), lambda i, j: where(index(i.term).__eq__(j), cast(1, dtype), cast(0, dtype)))
-
-
-def eye(n: int, m: int | None = None, dtype: Dtype = f32) -> Tensor:
-    """Ones on the diagonal, zeros elsewhere."""
-    return record(_identity, (n, n if m is None else m, dtype), {})  # type: ignore[no-any-return]
+#: Names of the language that make tensors out of numbers; ``dlc`` gives these instead of the language's own.
+CREATORS: dict[str, Callable[..., Any]] = {
+    fn.__name__: _creator(fn) for fn in (creation.arange, creation.eye, creation.full, creation.iota, creation.linspace, creation.ones, creation.tri,
+                                         creation.zeros, random.bernoulli, random.rand, random.randint, random.randn)}
+arange, eye, full, ones, zeros, rand, randn = (CREATORS[name] for name in ("arange", "eye", "full", "ones", "zeros", "rand", "randn"))

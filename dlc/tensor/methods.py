@@ -9,7 +9,8 @@ import dsl
 from dlc.tensor.tensor import Tensor, record
 
 #: Names of the language that make no sense as methods, or that the class has with another meaning.
-_NOT_METHODS = frozenset({"cast", "where", "compute", "dims", "reduce_axis", "scan", "trace", "glu", "geglu", "swiglu", "transpose"})
+_NOT_METHODS = frozenset({"where", "glu", "geglu", "swiglu", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "meshgrid",
+                          "broadcast_tensors", "einsum", "embedding", "scaled_dot_product_attention"})
 _REDUCTIONS = ("sum", "mean", "max", "min", "prod", "any", "all", "argmax", "argmin", "logsumexp", "amax", "amin")
 
 

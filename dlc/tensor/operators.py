@@ -12,7 +12,6 @@ from dsl.ops.pointwise import (
     bitwise_not,
     bitwise_or,
     bitwise_xor,
-    div,
     equal,
     floordiv,
     greater,
@@ -27,6 +26,7 @@ from dsl.ops.pointwise import (
     remainder,
     right_shift,
     sub,
+    true_divide,
 )
 
 
@@ -63,10 +63,10 @@ class Operators:
         return self.__dlc_function__(mul, (other, self), {})
 
     def __truediv__(self, other: Any) -> Any:
-        return self.__dlc_function__(div, (self, other), {})
+        return self.__dlc_function__(true_divide, (self, other), {})
 
     def __rtruediv__(self, other: Any) -> Any:
-        return self.__dlc_function__(div, (other, self), {})
+        return self.__dlc_function__(true_divide, (other, self), {})
 
     def __floordiv__(self, other: Any) -> Any:
         return self.__dlc_function__(floordiv, (self, other), {})

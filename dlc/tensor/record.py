@@ -14,7 +14,7 @@ from dsl.dtype import Dtype
 from dsl.errors import ArgumentError
 from dsl.expr import Compute, Expr, Input, Tensor, index
 from dsl.loc import here
-from dsl.program import Program, compute
+from dsl.program import Program, compute, defining
 
 Result = tuple[Value, Edge | None]
 Layout = tuple[type, list[Any]] | None  # how the results are given: in a tuple or list, possibly of others; None for one alone
@@ -82,7 +82,8 @@ def trace_call(function: Callable[..., Any], specs: Sequence[Spec], call: Callab
     """
     names = _names(function, len(specs))
     inputs = tuple(Input(name, tuple(as_term(n) for n in s.shape), s.dtype, here()) for name, s in zip(names, specs))
-    result = call(iter(inputs))
+    with defining():
+        result = call(iter(inputs))
     outputs: list[Compute] = []
     places: list[int] = []
     layout = _flatten(result, inputs, outputs, places)

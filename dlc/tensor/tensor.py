@@ -10,15 +10,18 @@ import torch
 
 from dlc.realize import explain, realize
 from dlc.runtime.arguments import TORCH
-from dlc.tape import Edge, Leaf, Value, spec_of
+from dlc.tape import Edge, Leaf, Reshape, Value, apply, spec_of
 from dlc.tape.graph import LONGEST
 from dlc.tensor import convert
 from dlc.tensor.gradients import Differentiable
 from dlc.tensor.operators import Operators
 from dlc.tensor.record import Layout, Recorder, Result, trace_call, trace_kernel
+from dlc.tensor.shapes import complete, is_view
 from dsl.dtype import Dtype, promote_scalar
 from dsl.errors import ArgumentError, DtypeError
-from dsl.ops.pointwise import add, cast, div, maximum, minimum, mul, sub
+from dsl.ops.dispatch import build
+from dsl.ops.pointwise import add, cast, div, maximum, minimum, mul, sub, true_divide
+from dsl.ops.shape import flatten, permute, ravel, reshape, squeeze, unsqueeze
 from dsl.ops.slicing import getitem
 from dsl.program import Program
 
@@ -182,7 +185,8 @@ class Tensor(Operators, Differentiable):
     # -- recording ---------------------------------------------------------------------------------------------
     def __dlc_function__(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """An operation of the language meets a tensor."""
-        return record(function, args, kwargs)
+        own = _SHAPES.get(function)
+        return record(function, args, kwargs) if own is None else own(*args, **kwargs)
 
     def __dlc_kernel__(self, kernel: Any, program: Program, args: Sequence[Any]) -> Any:
         """A kernel of the user meets a tensor: it becomes one operation of the graph, with its derived backward."""
@@ -199,9 +203,63 @@ class Tensor(Operators, Differentiable):
         """Part of the tensor: ints, slices with steps, None, ``...``, integer tensors, as in a kernel's definition."""
         out: Tensor = record(getitem, (self, key), {})
         buffer = self._value.buffer
-        if buffer is not None and out._value.buffer is None and _is_view(key):
+        if buffer is not None and out._value.buffer is None and is_view(key):
             out._value.fill(buffer[key])
         return out
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements, in row-major order, under another shape; one size may be -1.
+
+        Raises:
+            ShapeError: the shape has another number of elements.
+        """
+        sizes = complete(shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, self.size, self.shape)
+        if sizes == self.shape:
+            return self
+        value, buffer = self._value, self._value.buffer
+        if buffer is not None and not buffer.is_contiguous():
+            return record(_copied, (self,), {}).reshape(sizes)  # type: ignore[no-any-return]
+        ((made, edge),) = apply(Reshape.of(value.spec, sizes), (value,), (self._edge,))
+        if buffer is not None:
+            made.fill(buffer.view(sizes))
+        return wrapped(made, edge)
+
+    view = reshape
+
+    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+        """The dimensions from ``start_axis`` to ``end_axis`` as one."""
+        first, last = start_axis % max(self.ndim, 1), end_axis % max(self.ndim, 1)
+        return self.reshape(*self.shape[:first], int(np.prod(self.shape[first:last + 1], dtype=np.int64)), *self.shape[last + 1:])
+
+    def squeeze(self, axis: Any = None) -> Tensor:
+        """Without the dimensions of size 1, or without some of them."""
+        named = None if axis is None else {n % max(self.ndim, 1) for n in (axis if isinstance(axis, (tuple, list)) else (axis,))}
+        gone = [n for n, s in enumerate(self.shape) if s == 1 and (named is None or n in named)]
+        return self.reshape([s for n, s in enumerate(self.shape) if n not in gone])
+
+    def unsqueeze(self, axis: int) -> Tensor:
+        """With a dimension of size 1 at ``axis``."""
+        at = axis % (self.ndim + 1)
+        return self.reshape(*self.shape[:at], 1, *self.shape[at:])
+
+    def permute(self, *axes: Any) -> Tensor:
+        """The dimensions in another order."""
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        return record(permute, (self, *(order or range(self.ndim)[::-1])), {})  # type: ignore[no-any-return]
+
+    def transpose(self, *axes: int) -> Tensor:
+        """Two dimensions exchanged, as in torch; all of them reversed when none is named."""
+        if len(axes) != 2:
+            return self.permute(*axes)
+        order = list(range(self.ndim))
+        a, b = (n % self.ndim for n in axes)
+        order[a], order[b] = b, a
+        return self.permute(*order)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802  (as numpy and torch call it)
+        """The dimensions reversed."""
+        return self.permute()
 
     def to(self, dtype: Dtype) -> Tensor:
         """The tensor in another dtype."""
@@ -222,12 +280,9 @@ class Tensor(Operators, Differentiable):
         self._value.handles += 1
 
 
-def _is_view(key: Any) -> bool:
-    """Whether torch can take part of memory by a key without copying."""
-    def plain(k: Any) -> bool:
-        return k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool)) or (isinstance(k, slice) and (k.step is None or k.step > 0))
-
-    return all(plain(k) for k in key) if isinstance(key, tuple) else plain(key)
+def _copied(x: Any) -> Any:
+    """The elements in row-major order."""
+    return build("copy", x.shape, lambda *at: x.read(*at))
 
 
 def _leaf(buffer: torch.Tensor) -> Value:
@@ -235,6 +290,9 @@ def _leaf(buffer: torch.Tensor) -> Value:
 
 
 wrapped = Tensor._of
+#: Operations that only change the shape, which needs no kernel.
+_SHAPES: dict[Callable[..., Any], Callable[..., Any]] = {
+    reshape: Tensor.reshape, ravel: Tensor.flatten, flatten: Tensor.flatten, squeeze: Tensor.squeeze, unsqueeze: Tensor.unsqueeze}
 
 
 def of_memory(buffer: torch.Tensor) -> Tensor:
@@ -260,7 +318,7 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     return _given(*recorder.finish(lambda: _traced(function, args, kwargs, recorder)))
 
 
-_ARITHMETIC = frozenset((add, sub, mul, div, maximum, minimum))
+_ARITHMETIC = frozenset((add, sub, mul, div, true_divide, maximum, minimum))
 _CONSTANTS = 5
 _met: dict[Any, set[bool | int | float]] = {}
 

@@ -93,7 +93,10 @@ class _Search:
                 own = self._own_axes(stage, other, env)
                 if not self._free_of(stage, element, self._earlier(stage, element), joined):
                     return False
-                joined = self._join(joined, stage, element, own)
+                try:
+                    joined = self._join(joined, stage, element, own)
+                except Mixed:  # they stay as they are, each by itself
+                    return False
         for n in rest:
             self.home |= {c.tensor: first for c in self.cascades[n].components}
             self.cascades[n] = Cascade((), ())

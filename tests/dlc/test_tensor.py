@@ -334,3 +334,37 @@ def test_a_kernel_of_the_user_is_one_operation_of_the_graph() -> None:
         scaled(a.to(dlc.f64), s)
     with pytest.raises(ShapeError, match="disagree about M"):
         scaled(a, pair(5)[0])
+
+
+# -- shapes --------------------------------------------------------------------------------------------------------
+def test_reshaping_is_free_and_differentiable() -> None:
+    a, x = pair(4, 6)
+    out = ((a * 2).reshape(2, -1).exp().view(3, 8).sum(1) * a.reshape(3, 8)[:, 0]).squeeze()
+    theirs = (x * 2).reshape(2, -1).exp().view(3, 8).sum(1) * x.reshape(3, 8)[:, 0]
+    close(out, theirs)
+    out.sum().backward()
+    theirs.sum().backward()
+    close(a.grad, x.grad, 1e-3)  # type: ignore[arg-type]
+    base = dlc.zeros(4, 6).realize()
+    assert base.reshape(24).torch().data_ptr() == base.torch().data_ptr()
+    close(dlc.from_torch(x.detach().t()).reshape(24), x.t().reshape(24))
+    with pytest.raises(ShapeError, match="cannot be reshaped"):
+        a.reshape(5, 5)
+
+
+def test_reshaped_in_every_place() -> None:
+    a, x = pair(4, 6)
+    with dlc.no_grad():
+        close((a * 2).reshape(24), (x * 2).reshape(24))
+        close((a * 2).reshape(24).reshape(6, 4).reshape(3, 8) + 1, (x * 2).reshape(3, 8) + 1)
+        held = (a + 1).reshape(24)
+        close(held.sum() + held.max(), (x + 1).sum() + (x + 1).max())
+        close((a.flatten()[:4] + (a * 3).reshape(6, 4)[1]).unsqueeze(0), (x.flatten()[:4] + (x * 3).reshape(6, 4)[1])[None])
+
+
+def test_axes_in_another_order() -> None:
+    a, x = pair(2, 3, 4)
+    with dlc.no_grad():
+        close(a.permute(2, 0, 1), x.permute(2, 0, 1))
+        close(a.transpose(0, 1) * 2, x.transpose(0, 1) * 2)
+        close(a.T, x.permute(2, 1, 0))
