@@ -267,3 +267,14 @@ def test_bench():
     report = dlc.bench(softmax_rows, x, against=lambda x: torch.softmax(x, 1), budget=0.05)
     assert report.ratio > 0 and report.errors["dlc"] < 1e-6 and report.bytes == 2 * 64 * 64 * 4
     assert "peer / dlc" in str(report) and report.as_dict()["name"] == "softmax_rows"
+
+
+def test_a_small_product_with_its_activation_at_every_small_size() -> None:
+    """The few forms that small products take: rows looped over one at a time read a part of a tile that holds several."""
+    @dlc.kernel
+    def small(x: f32[M, K], w: f32[N, K], b: f32[N]):
+        return dlc.gelu(dlc.linear(x, w, b))
+
+    for m, n, k in [(2, 8, 2), (2, 8, 5), (4, 3, 5), (3, 9, 8), (8, 17, 3), (5, 4, 33)]:
+        x, w, b = torch.randn(m, k), torch.randn(n, k), torch.randn(n)
+        torch.testing.assert_close(small(x, w, b), torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b)), rtol=1e-5, atol=1e-5)
