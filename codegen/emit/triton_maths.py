@@ -73,7 +73,7 @@ def _infix(symbol: str, args: list[Operand]) -> str:
 def _on_floats(name: str, args: list[str], dtype: Dtype, helpers: Helpers) -> str:
     x, text = args[0], ", ".join(args)
     simple = {
-        "neg": f"-{atom(x)}", "abs": f"tl.abs({x})", "floor": f"tl.floor({x})", "ceil": f"tl.ceil({x})", "fma": f"tl.fma({text})",
+        "neg": f"-{atom(x)}", "abs": f"tl.abs({x})", "detach": x, "floor": f"tl.floor({x})", "ceil": f"tl.ceil({x})", "fma": f"tl.fma({text})",
         "isnan": f"{atom(x)} != {atom(x)}", "isinf": f'tl.abs({x}) == float("inf")', "isfinite": f'tl.abs({x}) < float("inf")',
         "sqrt": f"tl.sqrt_rn({x})" if dtype == f32 else f"tl.sqrt({x})",
     }
@@ -102,7 +102,7 @@ def _on_integers(name: str, args: list[str], dtype: Dtype, helpers: Helpers) -> 
     simple = {
         "neg": f"-{atom(x)}", "abs": f"tl.abs({x})" if dtype.signed else x,
         "not": f"~{atom(x)}" if dtype.signed or dtype is bool_ else f"{atom(x)} ^ {(1 << dtype.bits) - 1}",
-        "floor": x, "ceil": x, "round": x, "trunc": x,
+        "floor": x, "ceil": x, "round": x, "trunc": x, "detach": x,
         "isnan": f"{atom(x)} != {atom(x)}", "isinf": f"{atom(x)} != {atom(x)}", "isfinite": f"{atom(x)} == {atom(x)}",
         "fma": " + ".join((" * ".join(map(atom, args[:2])), *args[2:])),
     }

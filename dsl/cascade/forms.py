@@ -218,5 +218,5 @@ def _is_mean(earlier: Expr, x: Expr, c: Component, cascade: Cascade) -> bool:
     if ids(leaves(earlier)) != ids((c.read(),)):
         return False
     sign = 1.0 if x is _positive(x) else -1.0
-    points = np.array([-3.5, 0.7, 2.0])
-    return bool(np.allclose(evaluate(earlier, {c.read(): points}) * _count(cascade), -sign * points, rtol=1e-6))
+    points, n = np.array([-3.5, 0.7, 2.0]), _count(cascade)
+    return bool(np.allclose(evaluate(earlier, {c.read(): points}) * n, -sign * points, rtol=1e-6))
