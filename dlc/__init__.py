@@ -23,7 +23,7 @@ A tour, following a matrix product with bias and gelu through every file:
 
 from dlc.bench import BenchReport, bench
 from dlc.emulation import emulate
-from dlc.kernel import Kernel, kernel
+from dlc.kernel import Kernel, kernel, parse
 from dlc.realize import Watch
 from dlc.tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dlc.tensor import Tensor, backward, compute_now, create, empty, from_dlpack, from_numpy, from_torch, grad, tensor
@@ -35,4 +35,4 @@ __version__ = "0.1.0"
 _frontend = ["Tensor", "Watch", "backward", "compute_now", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch", "grad", "is_grad_enabled",
              "no_grad", "set_grad_enabled", "tensor"]
 globals().update(create.CREATORS)  # makers such as zeros serve definitions and tensors
-__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel"]  # noqa: PLE0604
+__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel", "parse"]  # noqa: PLE0604

@@ -28,7 +28,7 @@ from dsl.interp import evaluate
 from dsl.nest_text import show_nest
 from dsl.program import Program
 from dsl.schedule import Schedule
-from dsl.text import show_compute
+from dsl.text import show as show_program
 
 
 class Asked(ABC):
@@ -87,7 +87,7 @@ class Asked(ABC):
             TargetError: no such level or target.
         """
         if kind == "expr":
-            return "\n".join(show_compute(c) for c in self.program.computes)
+            return show_program(self.program)
         if kind in _LEVELS:
             return _LEVELS[kind](self.plan(*args))
         if kind not in TARGETS:

@@ -20,10 +20,11 @@ from dlc.scheduling import kind_of
 from dsl.check import verify
 from dsl.derivative import vjp
 from dsl.errors import ArgumentError, DlcError, UserError
+from dsl.parse import parse as parse_program
 from dsl.portable import dumps, loads
 from dsl.program import Program, trace
 from dsl.schedule import Schedule
-from dsl.text import show_compute
+from dsl.text import show as show_program
 
 
 class Kernel(Asked):
@@ -54,7 +55,7 @@ class Kernel(Asked):
 
     def __repr__(self) -> str:
         try:
-            return "\n".join(show_compute(c) for c in self.program.computes)
+            return show_program(self.program)
         except DlcError as e:
             return f"<kernel {self.__name__}, which cannot be traced: {e.title}>"
 
@@ -180,6 +181,15 @@ class Kernel(Asked):
         if isinstance(self.fn, types.MethodType):
             return _method, (self.fn.__self__, self.__name__), settings
         return _loaded, (dumps(self.program),), settings
+
+
+def parse(text: str) -> Kernel:
+    """The kernel of a program written as text: what ``kernel.source("expr")`` gives, or the like (see :mod:`dsl.text`).
+
+    Raises:
+        TextError: not a program; the message names line and column.
+    """
+    return Kernel.of(parse_program(text))
 
 
 def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, **statics: Any) -> Any:

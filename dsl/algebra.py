@@ -132,6 +132,15 @@ def reads(e: Expr) -> list[Read]:
     return [n for n in walk(e) if isinstance(n, Read)]
 
 
+def bound_axes(body: Expr) -> list[Var]:
+    """The axes that reductions and scans of an expression bind, outermost first."""
+    found: dict[Var, None] = {}
+    for e in reversed(list(walk(body))):
+        for a in e.axes if isinstance(e, Reduce) else (e.data[1],) if isinstance(e, Scan) else ():
+            found.setdefault(a)
+    return list(found)
+
+
 def inputs_and_computes(outputs: tuple[Tensor, ...]) -> tuple[list[Input], list[Compute]]:
     """Everything the outputs depend on: inputs, and computes in dependence order."""
     seen: set[Tensor] = set()
@@ -180,5 +189,5 @@ def index_term(e: Expr) -> Term | None:
     return None
 
 
-__all__ = ["EXPRS", "Const", "ExprAlgebra", "children", "combine_formula", "fresh_axes", "index_condition", "index_term", "inputs_and_computes",
+__all__ = ["EXPRS", "Const", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term", "inputs_and_computes",
            "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk"]

@@ -1,8 +1,9 @@
 """A program as canonical text, and its digest: the same for the same mathematics, whatever its names and wherever it is written.
 
 Records and caches are found by it, so it must not depend on the process: variables and tensors are numbered in the order in which the
-definitions meet them, shared subexpressions are written once, and terms list their parts in the order of their own text. What changes
-the meaning changes the text: dtypes, sizes, the order of parameters and outputs, constants (floats as hexadecimal), carriers by name.
+definitions meet them, those of a definition anew in each, shared subexpressions are written once in a definition, and terms list their
+parts in the order of their own text. What changes the meaning changes the text: dtypes, sizes, the order of parameters and outputs,
+constants (floats as hexadecimal), carriers by name.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from dsl.algebra import walk
+from dsl.algebra import bound_axes, walk
 from dsl.carrier import Carrier
 from dsl.dim import Atom, MinMax, Mod, Term, Var
 from dsl.expr import Expr, Tensor
 from dsl.program import Program
 
-VERSION = 1
+VERSION = 2
 
 
 def digest(program: Program) -> str:
@@ -32,7 +33,7 @@ def canonical(program: Program) -> str:
 
 def variables(program: Program) -> list[Var]:
     """Every variable of a program, in the order in which they were made."""
-    return _in_order(_written(program).vars)
+    return _in_order(_written(program).met)
 
 
 def _written(program: Program) -> _Writer:
@@ -40,7 +41,8 @@ def _written(program: Program) -> _Writer:
     for t in program.inputs:
         writer.tensor(t, "input")
     for c in program.computes:
-        axes = [writer.var(a) for a in c.axes]
+        writer.start()
+        axes = [writer.var(a) for a in (*c.axes, *bound_axes(c.body))][:len(c.axes)]
         body = writer.expression(c.body)
         writer.tensor(c, f"compute ({' '.join(axes)}) = {body}")
     outputs = " ".join(writer.tensors[t] for t in program.outputs)
@@ -54,8 +56,14 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.vars: dict[Var, str] = {}
+        self.met: dict[Var, None] = {}
         self.tensors: dict[Tensor, str] = {}
         self.nodes: dict[Expr, str] = {}
+
+    def start(self) -> None:
+        """Forget the axes and expressions of the definition before."""
+        self.vars = {v: name for v, name in self.vars.items() if v.kind == "dim"}
+        self.nodes = {}
 
     def tensor(self, t: Tensor, what: str) -> None:
         shape = ", ".join(self.term(s) for s in t.shape)
@@ -87,7 +95,9 @@ class _Writer:
     def var(self, v: Var) -> str:
         if v not in self.vars:
             extent = "" if v.extent is None else f" < {self.term(v.extent)}"
-            self.vars[v] = name = f"v{len(self.vars)}"
+            alike = sum(w.kind == v.kind for w in self.vars)
+            self.vars[v] = name = f"{'d' if v.kind == 'dim' else 'v'}{alike}"
+            self.met.setdefault(v)
             self.lines.append(f"{name}: {v.kind}{extent}")
         return self.vars[v]
 

@@ -104,7 +104,7 @@ def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monke
     assert "1 records removed" in output("records", "clear")
 
 
-@pytest.mark.parametrize("level, expected", [("expr", "sum[k]"), ("schedule", "for "), ("tile", "product"), ("llvm", "define"), ("asm", "ret"),
+@pytest.mark.parametrize("level, expected", [("expr", "sum[k < K]"), ("schedule", "for "), ("tile", "product"), ("llvm", "define"), ("asm", "ret"),
                                              ("sm_90", "tl.")])
 def test_show_every_level(file: Path, level: str, expected: str) -> None:
     assert expected in output("show", f"{file}:product", *(() if level == "expr" else SIZES), "--level", level)

@@ -277,7 +277,7 @@ def test_a_state_must_be_given() -> None:
 def test_the_derivation_is_told() -> None:
     text = explain(derivation(attention))
     assert "one pass over" in text and "for every (i)" in text
-    assert "A = exp(c_new - c_old) with c = -(max[i])" in text
+    assert "A = exp(c_new - c_old) with c = -max[i]" in text
     assert "return dlc.softmax(s) @ v" in text
 
 

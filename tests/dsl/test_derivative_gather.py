@@ -69,7 +69,7 @@ def test_matmul_is_two_matmuls_and_a_row_sum(rng: np.random.Generator) -> None:
 
     backward = check(linear, rng.standard_normal((3, 4)), rng.standard_normal((5, 4)), rng.standard_normal(5), rng=rng, order=2)
     assert text(backward) == [
-        "d_x[i, k] = sum[j]((d_y[i, j] * w[j, k]))", "d_w[j, k] = sum[i]((d_y[i, j] * x[i, k]))", "d_b[j] = sum[i](d_y[i, j])"]
+        "d_x[i, k] = sum[j](d_y[i, j] * w[j, k])", "d_w[j, k] = sum[i](d_y[i, j] * x[i, k])", "d_b[j] = sum[i](d_y[i, j])"]
     assert [t.name for t in backward.inputs] == ["x", "w", "d_y"]
 
 

@@ -24,11 +24,11 @@ y: workspace f32[7, 9]
   for i in 7
     for j in 9
       for k in 10  # reduction
-        y[i, j] = sum[k]((x[i, k] * w[j, k]))
+        y[i, j] = sum[k](x[i, k] * w[j, k])
 z: result f32[7, 9]
   for i in 7
     for j in 9
-      z[i, j] = (y[i, j] + 1.0)"""
+      z[i, j] = y[i, j] + 1.0"""
     n = split(n, "z", "i", 4, tail="peel")
     n = set_role(n, "z", "i.o", "parallel")
     n = set_role(compute_at(n, "y", "z", "i.o"), "z", "j", "vectorize")
@@ -40,7 +40,7 @@ z: result f32[7, 9], serial
       for i in 4
         for j in 9
           for k in 10  # reduction, unroll_by 2
-            y[i, j] = sum[k]((x[i, k] * w[j, k]))
+            y[i, j] = sum[k](x[i, k] * w[j, k])
     for i.i in 4
       for j in 9  # vectorize
-        z[i, j] = (y[i, j] + 1.0)"""
+        z[i, j] = y[i, j] + 1.0"""

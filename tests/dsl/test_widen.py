@@ -29,7 +29,7 @@ def test_reads_of_low_inputs_are_widened() -> None:
     def product(x: bf16[N], y: f16[N], z: f32[N]):
         return compute(N, lambda i: x.read(i) * y.read(i) + z.read(i))
 
-    assert bodies(product) == ["f32 ((f32(x[i]) * f32(y[i])) + z[i])"]
+    assert bodies(product) == ["f32 f32(x[i]) * f32(y[i]) + z[i]"]
 
 
 def test_an_output_is_rounded_once_and_an_intermediate_not_at_all() -> None:
@@ -37,7 +37,7 @@ def test_an_output_is_rounded_once_and_an_intermediate_not_at_all() -> None:
         t = compute(N, lambda i: x.read(i) * x.read(i))
         return compute(N, lambda i: t.read(i) + 1.0)
 
-    assert bodies(chain) == ["f32 (f32(x[i]) * f32(x[i]))", "bf16 bf16((t[i] + 1.0))"]
+    assert bodies(chain) == ["f32 f32(x[i]) * f32(x[i])", "bf16 bf16(t[i] + 1.0)"]
 
 
 def test_an_output_that_is_read_is_split() -> None:
@@ -45,7 +45,7 @@ def test_an_output_that_is_read_is_split() -> None:
         y = compute(N, lambda i: x.read(i) * x.read(i), name="y")
         return y, compute(N, lambda i: y.read(i) + 1.0)
 
-    assert bodies(both) == ["f32 (f32(x[i]) * f32(x[i]))", "bf16 bf16(y_held[i])", "bf16 bf16((y_held[i] + 1.0))"]
+    assert bodies(both) == ["f32 f32(x[i]) * f32(x[i])", "bf16 bf16(y_held[i])", "bf16 bf16(y_held[i] + 1.0)"]
 
 
 def test_an_f32_output_that_is_read_is_left_alone() -> None:
@@ -61,7 +61,7 @@ def test_explicit_roundings_stay() -> None:
     def rounded(x: f32[N], y: bf16[N]):
         return compute(N, lambda i: cast(x.read(i), bf16) * y.read(i) + cast(cast(y.read(i), f16), f32))
 
-    assert bodies(rounded) == ["f32 ((f32(bf16(x[i])) * f32(y[i])) + f32(f16(f32(y[i]))))"]
+    assert bodies(rounded) == ["f32 f32(bf16(x[i])) * f32(y[i]) + f32(f16(f32(y[i])))"]
 
 
 def test_exact_casts_go() -> None:
@@ -69,7 +69,7 @@ def test_exact_casts_go() -> None:
         return compute(N, lambda i: cast(cast(x.read(i), f16), f32) + cast(cast(m.read(i), bf16), f32)), compute(
             N, lambda i: cast(cast(n.read(i), bf16), f32) + cast(cast(k.read(i), bf16), f32))
 
-    assert bodies(through) == ["f32 (f32(x[i]) + f32(m[i]))", "f32 (f32(n[i]) + f32(bf16(k[i])))"]
+    assert bodies(through) == ["f32 f32(x[i]) + f32(m[i])", "f32 f32(n[i]) + f32(bf16(k[i]))"]
 
 
 def test_reductions_and_selections_are_held() -> None:
@@ -79,8 +79,8 @@ def test_reductions_and_selections_are_held() -> None:
         return compute(M, lambda i: where(total.read(i) > 0, total.read(i), -x.read(i, 0))), compute(
             M, lambda i: reduce_over(ARGMAX, (x.read(i, k), k), (k,), 1))
 
-    assert bodies(rows) == ["f32 sum[k](f32(x[i, k]))", "bf16 bf16(where((t[i] > 0.0), t[i], -(f32(x[i, 0]))))",
-                            "i64 argmax[k](f32(x[i, k]), k).1"]
+    assert bodies(rows) == ["f32 sum[k](f32(x[i, k]))", "bf16 bf16(where(t[i] > 0.0, t[i], -f32(x[i, 0])))",
+                            "i64 argmax[k](f32(x[i, k]), k)[1]"]
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -133,14 +133,14 @@ def test_a_literal_rounded_to_bf16_is_a_rounded_literal() -> None:
     def third(x: f32[N]):
         return compute(N, lambda i: x.read(i) * cast(cast(const(1 / 3), bf16), f32))
 
-    assert bodies(third) == ["f32 (x[i] * 0.333984375)"]
+    assert bodies(third) == ["f32 x[i] * 0.333984375"]
 
 
 def test_a_scalar_keeps_its_precision_beside_a_low_tensor() -> None:
     def tenth(x: bf16[N]):
         return compute(N, lambda i: x.read(i) * 0.1)
 
-    assert bodies(tenth) == ["bf16 bf16((f32(x[i]) * 0.1))"]
+    assert bodies(tenth) == ["bf16 bf16(f32(x[i]) * 0.1)"]
 
 
 def test_f64_stays() -> None:
@@ -148,4 +148,4 @@ def test_f64_stays() -> None:
         k = reduce_axis(N)
         return compute((), lambda: reduce_over(MAX, (x.read(k) * y.read(k),), (k,)))
 
-    assert bodies(wide) == ["f64 max[k]((x[k] * f64(f32(y[k]))))"]
+    assert bodies(wide) == ["f64 max[k](x[k] * f64(f32(y[k])))"]
