@@ -108,7 +108,10 @@ class Caller:
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return self._derived(tensors, out)
         launcher = self._launcher(tensors)
-        self._remember(args, kinds, launcher)
+        if self._remember(args, kinds, launcher) and out is None:
+            results = self.fast(args)
+            if results is not MISS:
+                return results
         results = launcher(tensors, None if out is None else self._outs(out, tensors))
         if out is not None:
             return out
@@ -150,18 +153,19 @@ class Caller:
             self._launchers[key] = launcher
         return launcher
 
-    def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> None:
-        """Keep the function written for arguments like these, unless every such call has to copy or convert something."""
+    def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> bool:
+        """Keep the function written for arguments like these; False where every such call has to convert something."""
         numbers = frozenset(n for n, a in enumerate(args) if not isinstance(a, torch.Tensor))
         if not all(takes_number(args[n], self.kernel.program.inputs[n].dtype.name) for n in numbers):
-            return
+            return False
         self.fast = launcher.functions.call if not numbers else launcher.written(numbers).call
         if launcher.recipe.sizes:
             self.fast = self._own_or(self.fast)
-            return
+            return True
         if len(self._by_shape) >= _MANY:
             self._by_shape.clear()
         self._by_shape[kinds] = self.fast
+        return True
 
     def _own_or(self, many: Fast) -> Fast:
         """A function for many sizes, behind those of sizes that have a kernel of their own."""

@@ -27,7 +27,7 @@ from dlc.config import settings
 from dlc.host import fingerprint
 from dlc.runtime.cpu import assembly, compile_object
 from dlc.runtime.launch import Launcher, make_launcher
-from dlc.runtime.recipe import Recipe, recipe
+from dlc.runtime.recipe import Recipe, place_of, recipe
 from dsl.bind import bind_sizes
 from dsl.canonical import digest
 from dsl.check import prove_bounds
@@ -89,8 +89,14 @@ class Plan:
 
     def __init__(self, request: Request) -> None:
         self.request = replace(request, target=replace(request.target, threads=NOMINAL_THREADS)) if request.reproducible else request
-        self.record = recorded(request)
-        self.decisions = Decisions(request.decisions if self.record is None else self.record.decisions)
+        self.record = recorded(request, self.digest)
+        self.preset: Mapping[str, object] = (request.decisions if self.record is None else self.record.decisions) or {}
+        self.decisions = Decisions(self.preset)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the definition, sizes symbolic."""
+        return digest(self.request.program)
 
     @cached_property
     def program(self) -> Program:
@@ -189,28 +195,61 @@ class Plan:
 
     def launcher(self) -> Launcher:
         """The kernel, loaded into this process; by the heuristics' own schedule where a recorded one no longer compiles."""
-        program = self.program
+        bind_sizes(self.request.program, self.request.shapes)
+        found = self._kept()
+        if found is not None:
+            return make_launcher(*found, self.request.target, lambda: self.tile.checks)
         try:
-            return make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
+            launcher = make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
         except DlcError as e:
             if self.record is None:
                 raise
-            warnings.warn(f"dlc: the tuned schedule of {program.name} does not compile any more ({e.title}); the default one is used", stacklevel=2)
+            warnings.warn(f"dlc: the tuned schedule of {self.request.program.name} does not compile any more ({e.title}); the default one is used",
+                          stacklevel=2)
             return Plan(replace(self.request, decisions={})).launcher()
+        if self._name:
+            head = self.recipe.to_json().encode()
+            cache.put(self._name, len(head).to_bytes(8, "little") + head + self.object_code)
+        return launcher
+
+    @cached_property
+    def _name(self) -> str:
+        """What the launcher is called on disk, known before anything is compiled; empty where a schedule is made by hand."""
+        r = self.request
+        if r.scheduler is not None or r.target.kind != "cpu" or settings().verify_all:
+            return ""
+        return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), self.digest, repr(r.shapes), repr(r.strides),
+                         repr(sorted(r.dynamic)), repr(r.reproducible), repr(sorted(self.preset.items())))
+
+    def _kept(self) -> tuple[Recipe, bytes] | None:
+        """The recipe and the machine code from the disk cache; names and places are those of the definition at hand."""
+        data = cache.get(self._name) if self._name else None
+        if data is None:
+            return None
+        length = int.from_bytes(data[:8], "little")
+        found = Recipe.from_json(data[8:8 + length].decode())
+        program = self.request.program
+        inputs = tuple((t.name, dtype, shape, strides) for t, (_, dtype, shape, strides) in zip(program.inputs, found.inputs))
+        return replace(found, name=program.name, inputs=inputs, place=place_of(program)), data[8 + length:]
 
 
-def record_key(request: Request) -> records.Key:
-    """Under what the record of a request is kept: measured figures belong to this machine and number of threads."""
+def record_key(request: Request, known: str = "") -> records.Key:
+    """Under what the record of a request is kept: measured figures belong to this machine and number of threads.
+
+    Args:
+        request: what is compiled.
+        known: the digest of its program, when the caller has it.
+    """
     measured = request.target.kind == "cpu"
-    return records.Key(digest(request.program), request.shapes, request.strides, request.target.name,
+    return records.Key(known or digest(request.program), request.shapes, request.strides, request.target.name,
                        fingerprint() if measured else "", torch.get_num_threads() if measured else 0)
 
 
-def recorded(request: Request) -> records.Record | None:
+def recorded(request: Request, known: str = "") -> records.Record | None:
     """The record that applies to a request: none where its schedule is given, records are switched off, or nobody has tuned it."""
     if request.decisions is not None or request.scheduler is not None or not settings().records:
         return None
-    found = records.find(record_key(request))
+    found = records.find(record_key(request, known))
     keeps = found is None or not request.reproducible or found.order == Plan(replace(request, decisions={})).order
     return found if keeps else None
 

@@ -45,7 +45,6 @@ UNTESTED: dict[str, str] = {
     "codegen/lower/reduction.py": _THROUGH,
     "codegen/lower/values.py": _THROUGH,
     "codegen/tile/ir.py": _THROUGH,
-    "dlc/cache.py": _THROUGH,
     "dlc/demo.py": _THROUGH,
     "dlc/runtime/child.py": _THROUGH,
     "dlc/runtime/device.py": _THROUGH,

@@ -36,7 +36,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,37 +60,41 @@ _CODES = {"f32": ("f", "float, int, bool"), "f64": ("d", "float, int, bool"), "i
 _POISON = 0xA5
 
 
-@dataclass(frozen=True)
 class Functions:
-    """The functions written for one kernel.
-
-    Attributes:
-        call: from a tuple of arguments to the results, or MISS.
-        into: from a tuple of tensors, and tensors for the results or None, to a tuple of results, or MISS; it does not mind whether
-            autograd should be told, and trusts that the tensors for the results fit.
-        serves: from a tuple of tensors to True, or MISS, which is false.
-        source: their text.
-    """
-
-    call: Callable[[tuple[Any, ...]], Any]
-    into: Callable[[tuple[Any, ...], Sequence[torch.Tensor] | None], Any]
-    serves: Callable[[tuple[Any, ...]], Any]
-    source: str
-
-
-def write(recipe: Recipe, entry: int, failed: Callable[[int], Exception], numbers: frozenset[int] = frozenset()) -> Functions:
-    """Write the functions of a kernel.
+    """The functions written for one kernel; each is compiled when it is first asked for.
 
     Args:
-        recipe: how it is called.
+        recipe: how the kernel is called.
         entry: the address of its code.
         failed: makes the error for the code of a failed check.
         numbers: positions of scalar parameters that are given as Python numbers.
     """
-    scope = _scope(recipe, entry, failed)
-    source = "\n".join([*_call(recipe, numbers), "", *_into(recipe), "", *_serves(recipe)]) + "\n"
-    exec(compile(source, f"<the call of {recipe.name}>", "exec"), scope)  # the text is written above, of numbers and names made here
-    return Functions(scope["call"], scope["into"], scope["serves"], source)
+
+    def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int], Exception], numbers: frozenset[int] = frozenset()) -> None:
+        self._recipe, self._numbers, self._scope = recipe, numbers, _scope(recipe, entry, failed)
+
+    @cached_property
+    def call(self) -> Callable[[tuple[Any, ...]], Any]:
+        """From a tuple of arguments to the results, or MISS."""
+        return self._written("call", _call(self._recipe, self._numbers))
+
+    @cached_property
+    def into(self) -> Callable[[tuple[Any, ...], Sequence[torch.Tensor] | None], Any]:
+        """From a tuple of tensors, and tensors for the results or None, to a tuple of results, or MISS.
+
+        It does not mind whether autograd should be told, and trusts that the tensors for the results fit.
+        """
+        return self._written("into", _into(self._recipe))
+
+    @cached_property
+    def serves(self) -> Callable[[tuple[Any, ...]], Any]:
+        """From a tuple of tensors to True, or MISS, which is false."""
+        return self._written("serves", _serves(self._recipe))
+
+    def _written(self, name: str, lines: Sequence[str]) -> Any:
+        code = compile("\n".join(lines) + "\n", f"<{name} of {self._recipe.name}>", "exec")
+        exec(code, self._scope)  # the text is written below, of numbers and names made here
+        return self._scope[name]
 
 
 def takes_number(value: Any, dtype: str) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from codegen.target import Target
 from dlc.runtime.cpu import load_object
-from dlc.runtime.fastcall import MISS, Functions, write
+from dlc.runtime.fastcall import MISS, Functions
 from dlc.runtime.recipe import Recipe
 from dsl.errors import BoundsError, InternalError
 
@@ -50,7 +50,7 @@ class Launcher:
 
     def written(self, numbers: frozenset[int]) -> Functions:
         """The functions written for the kernel, the arguments at these positions being Python numbers."""
-        return write(self.recipe, self.entry, self._failed, numbers)
+        return Functions(self.recipe, self.entry, self._failed, numbers)
 
     def _failed(self, code: int) -> BoundsError:
         return BoundsError(f"a data-dependent index of {self.recipe.name} is out of range", self.checks()[code - 1],

@@ -179,11 +179,11 @@ def address_of_nothing():
 
 def test_poison_shows_what_is_not_written(monkeypatch):
     monkeypatch.setenv("DLC_POISON", "on")
-    from dlc.runtime.fastcall import write
+    from dlc.runtime.fastcall import Functions
     from dlc.runtime.recipe import Recipe
 
     recipe = Recipe("nothing", False, "nothing", (), (("f32", (3,)), ("u8", BIG)))
-    call = write(recipe, address_of_nothing(), ValueError).call
+    call = Functions(recipe, address_of_nothing(), ValueError).call
     small, large = call(())
     assert (small.view(torch.uint8) == 0xA5).all() and (large == 0xA5).all()
 
