@@ -30,7 +30,9 @@ class Pass:
     because: str
 
 
-CPU: tuple[Pass, ...] = ()
+CPU: tuple[Pass, ...] = (
+    Pass("hoist", hoist, "a row's division or square root would be made again for every vector of the row, and LLVM is not asked to look for it"),
+)
 GPU: tuple[Pass, ...] = (
     Pass("hoist", hoist, "Triton moves arithmetic out of loops, but no loads: a row's scale would be read again in every step of a product"),
 )

@@ -7,8 +7,10 @@ the heuristics.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
@@ -39,7 +41,7 @@ from dsl.order import order_class
 from dsl.program import Program
 from dsl.stages import build_nest
 
-_FORMAT = "2"
+_FORMAT = "4"
 NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
 
 Scheduler = Callable[[Nest], Nest]
@@ -200,7 +202,8 @@ class Plan:
         if found is not None:
             return make_launcher(*found, self.request.target, lambda: self.tile.checks)
         try:
-            launcher = make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
+            with _collector_paused():
+                launcher = make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
         except DlcError as e:
             if self.record is None:
                 raise
@@ -231,6 +234,18 @@ class Plan:
         program = self.request.program
         inputs = tuple((t.name, dtype, shape, strides) for t, (_, dtype, shape, strides) in zip(program.inputs, found.inputs))
         return replace(found, name=program.name, inputs=inputs, place=place_of(program)), data[8 + length:]
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without the cyclic garbage collector: beside torch's million objects, one full collection takes longer than compiling a kernel."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def record_key(request: Request, known: str = "") -> records.Key:
