@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dlc.compiler import Plan
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy
 from dlc.tune.accuracy import Error, error, worst
 from dlc.tune.bounds import Bound, bound
@@ -21,6 +20,11 @@ from dsl.cost import bytes_moved, flops
 from dsl.dim import product
 from dsl.errors import ArgumentError
 from dsl.program import Program
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+rich_console, rich_table = lazy("rich.console"), lazy("rich.table")
 
 _WIDE, _MICRO = 140, 1e6
 
@@ -118,7 +122,7 @@ class BenchReport:
 
     def table(self) -> Table:
         """The figures as a table for the terminal."""
-        t = Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None, pad_edge=False)
+        t = rich_table.Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None, pad_edge=False)
         for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp", "bound")):
             t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
         for state, times in (("warm", self.warm), ("cold", self.cold)):
@@ -136,7 +140,7 @@ class BenchReport:
 
     def __str__(self) -> str:
         out = io.StringIO()
-        Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
+        rich_console.Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
         return out.getvalue() + "\n".join(f"peer / dlc, {state}: {r}" for state, r in self.ratios.items())
 
 

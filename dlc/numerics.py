@@ -9,17 +9,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dlc.compiler import Plan
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy
 from dlc.tune.accuracy import Error, error, worst
 from dlc.tune.bounds import Bound, bound
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+rich_console, rich_table = lazy("rich.console"), lazy("rich.table")
 
 _WIDE = 130
 
@@ -78,7 +82,7 @@ class NumericsReport:
 
     def table(self) -> Table:
         """The figures as a table for the terminal."""
-        t = Table(title=f"{self.name}: errors against float64", title_justify="left", box=None, pad_edge=False)
+        t = rich_table.Table(title=f"{self.name}: errors against float64", title_justify="left", box=None, pad_edge=False)
         for n, column in enumerate(("data", "", "relative", "ulp", "bound")):
             t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
         for r in self.rows:
@@ -91,7 +95,7 @@ class NumericsReport:
 
     def __str__(self) -> str:
         out = io.StringIO()
-        Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
+        rich_console.Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
         notes = sorted({f"no bound: {r.bound.reason}" for r in self.rows if r.bound.reason})
         return out.getvalue() + "\n".join([*(f"order: {line}" for line in self.order.splitlines()), *notes])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import functools
 import hashlib
+import importlib
 import linecache
 import os
 import re
@@ -19,18 +20,21 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-import triton
-import triton.backends.nvidia.compiler as nvidia_compiler
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, CompiledKernel
-from triton.runtime.jit import JITFunction
+from typing import TYPE_CHECKING, Any
 
 from codegen.artifact import Arg, TritonKernel
+from dlc.lazy import lazy
 from dlc.runtime.child import Child
 from dsl.dtype import Dtype
 from dsl.errors import ArgumentError, DlcError, InternalError, TargetError
+
+if TYPE_CHECKING:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import CompiledKernel
+    from triton.runtime.jit import JITFunction
+
+triton, nvidia_compiler, jit = lazy("triton"), lazy("triton.backends.nvidia.compiler"), lazy("triton.runtime.jit")
+backend_compiler, triton_compiler = lazy("triton.backends.compiler"), lazy("triton.compiler")
 
 TRITON_TYPE = {
     "bool": "i1",
@@ -87,9 +91,9 @@ class GpuBinary:
 def gpu_target(name: str) -> GPUTarget:
     """Triton's target record for ``sm_90``, ``gfx942`` and their like."""
     if found := re.fullmatch(r"sm_(\d+)a?", name):
-        return GPUTarget("cuda", int(found.group(1)), 32)
+        return backend_compiler.GPUTarget("cuda", int(found.group(1)), 32)
     if re.fullmatch(r"gfx\d+[0-9a-f]{2}", name):
-        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
+        return backend_compiler.GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
     raise TargetError(f"unknown GPU target {name!r}", remedy="a name such as sm_80, sm_90, sm_100 or gfx942")
 
 
@@ -132,7 +136,7 @@ def compile_function(
     Returns:
         The binary, the parameters' names, and which of ``args`` the compiled kernel takes: a number 1 becomes a constant.
     """
-    if not isinstance(fn, JITFunction):
+    if not isinstance(fn, jit.JITFunction):
         raise ArgumentError(f"{getattr(fn, '__name__', fn)} is not a Triton kernel", "it is not decorated by @triton.jit", "pass the decorated function")
     names = [n for n in fn.arg_names if n not in constants]
     if len(names) != len(args):
@@ -143,7 +147,7 @@ def compile_function(
     types_of = {n: _type_of(a) for n, a in zip(names, args)} | dict.fromkeys(fixed, "constexpr")
     aligned = [n for n, a in zip(names, args) if n not in fixed and (hasattr(a, "dtype") or (isinstance(a, int) and a % 16 == 0))]
     attributes = {(fn.arg_names.index(n),): [["tt.divisibility", 16]] for n in aligned}
-    source = ASTSource(fn=fn, signature={n: types_of[n] for n in fn.arg_names}, constexprs=fixed, attrs=attributes)
+    source = triton_compiler.ASTSource(fn=fn, signature={n: types_of[n] for n in fn.arg_names}, constexprs=fixed, attrs=attributes)
     try:
         return _binary(triton.compile(source, target=gpu_target(target), options=options), target, True), names, kept
     except Exception as error:
@@ -170,9 +174,10 @@ def _type_of(value: Any) -> str:
 def compile_handle(kernel: TritonKernel, target: str) -> CompiledKernel:
     """Triton's own compiled object, which can launch itself where the GPU is present."""
     function = jit_function(kernel)
-    source = ASTSource(
+    source = triton_compiler.ASTSource(
         fn=function, signature=_signature(kernel, function), constexprs=kernel.constexprs, attrs=_attributes(kernel, function)
     )
+    _stand_in_between()
     _QUIET.on = True
     try:
         return triton.compile(source, target=gpu_target(target), options=_options(kernel))
@@ -189,7 +194,7 @@ def jit_function(kernel: TritonKernel) -> JITFunction[Any]:
     function = load_module(kernel.source).__dict__.get(kernel.name)
     if function is None:
         raise InternalError(f"the emitted module defines no function {kernel.name!r}", kernel.source)
-    if not isinstance(function, JITFunction):
+    if not isinstance(function, jit.JITFunction):
         raise TargetError("Triton is in interpreter mode in this process", "TRITON_INTERPRET is set", "unset it to compile for a GPU")
     return function
 
@@ -282,7 +287,9 @@ def _print(*args: Any, **kwargs: Any) -> None:
         builtins.print(*args, **kwargs)  # noqa: T201  # it was Triton's call, we stand in between
 
 
-nvidia_compiler.print = _print
+@functools.cache
+def _stand_in_between() -> None:
+    importlib.import_module("triton.backends.nvidia.compiler").__dict__["print"] = _print
 
 
 def assembler(target: str) -> str:

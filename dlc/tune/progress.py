@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-
+from dlc.lazy import lazy
 from dlc.tune.session import Trial
+
+console, progress = lazy("rich.console"), lazy("rich.progress")
 
 
 class Progress:
@@ -23,11 +22,12 @@ class Progress:
     """
 
     def __init__(self, name: str, budget: float, shown: bool | None = None) -> None:
-        console = Console(stderr=True)
-        self.shown = console.is_terminal if shown is None else shown
+        terminal = console.Console(stderr=True)
+        self.shown = terminal.is_terminal if shown is None else shown
         self.started = time.perf_counter()
-        self.bar = Bar(TextColumn("[bold]{task.fields[name]}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[state]}"), console=console,
-                       disable=not self.shown, transient=True)
+        columns = (progress.TextColumn("[bold]{task.fields[name]}"), progress.BarColumn(), progress.TimeElapsedColumn(),
+                   progress.TextColumn("{task.fields[state]}"))
+        self.bar = progress.Progress(*columns, console=terminal, disable=not self.shown, transient=True)
         self.task = self.bar.add_task(name, total=budget, name=name, state="starting")
         self.last = ""
 
