@@ -18,16 +18,19 @@ class Derived(torch.autograd.Function):
     def forward(ctx: Any, run: Forward, back: Backward, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the kernel; the inputs are kept, everything else is computed again."""
         ctx.back, ctx.count = back, len(tensors)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         results = tuple(run([t.detach() for t in tensors]))
-        ctx.outputs = [(r.shape, r.dtype) for r in results]
+        ctx.outputs = [(r.shape, r.dtype, r.device) for r in results]
         ctx.mark_non_differentiable(*(r for r in results if not r.dtype.is_floating_point))
         return results
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """Run the derived kernel for the inputs that need a gradient."""
+        """Run the derived kernel for the inputs that need a gradient; where no output has one, neither do they."""
+        if all(g is None for g in cotangents):
+            return (None,) * (ctx.count + 2)
         wanted = tuple(n for n in range(ctx.count) if ctx.needs_input_grad[n + 2])
-        given = [torch.zeros(shape, dtype=dtype) if g is None else g for g, (shape, dtype) in zip(cotangents, ctx.outputs)]
+        given = [torch.zeros((), dtype=dtype, device=device).expand(shape) if g is None else g for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)]
         grads = iter(ctx.back(wanted, ctx.saved_tensors, given))
         return (None, None, *(next(grads) if n in wanted else None for n in range(ctx.count)))

@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from codegen.target import Target
 from dlc.autograd import Derived
 from dlc.compiler import Plan, Request
 from dlc.config import settings
+from dlc.gpu_launch import GpuLauncher, target_of
 from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.fastcall import MISS, contiguous, takes_number
 from dlc.runtime.launch import Launcher
@@ -38,7 +40,7 @@ class Callee(Protocol):
     def program(self) -> Program:
         """The definition."""
 
-    def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> Request:
+    def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for."""
 
     def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -82,6 +84,7 @@ class Caller:
         self._by_shape: dict[Any, Fast] = {}
         self._launchers: dict[Any, Launcher] = {}
         self._many: list[Launcher] = []
+        self._on_gpu: dict[Any, GpuLauncher] = {}
         self._sizes = Sizes()
 
     def slowly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
@@ -103,12 +106,11 @@ class Caller:
         lazy = next((a for a in args if hasattr(type(a), "__dlc_kernel__")), None)
         if lazy is not None and out is None:
             return lazy.__dlc_kernel__(self.kernel, program, args)
-        tensors = [as_tensor(a, t) for a, t in zip(args, program.inputs)]
-        _check_device(program, tensors)
+        tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return self._derived(tensors, out)
         launcher = self._launcher(tensors)
-        if self._remember(args, kinds, launcher) and out is None:
+        if isinstance(launcher, Launcher) and self._remember(args, kinds, launcher) and out is None:
             results = self.fast(args)
             if results is not MISS:
                 return results
@@ -132,12 +134,21 @@ class Caller:
             raise ArgumentError(f"{program.name} is called without `{missing[0]}`", f"its parameters are {', '.join(names)}", loc=program.loc)
         return (*args, *(named[n] for n in names[len(args):]))
 
-    def _launcher(self, tensors: Sequence[torch.Tensor]) -> Launcher:
+    def _launcher(self, tensors: Sequence[torch.Tensor]) -> Launcher | GpuLauncher:
+        if tensors and not tensors[0].is_cpu:
+            return self._gpu_launcher(tensors)
         key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
         launcher = self._launchers.get(key)
         if launcher is None:
             launcher = next((many for many in self._many if many.serves(tensors)), None) or self._compiled(key)
         return launcher
+
+    def _gpu_launcher(self, tensors: Sequence[torch.Tensor]) -> GpuLauncher:
+        key = (tensors[0].device, *[(t.shape, canonical_strides(t)) for t in tensors])
+        if key not in self._on_gpu:
+            target = target_of(tensors[0].device)
+            self._on_gpu[key] = GpuLauncher(Plan(self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], target)))
+        return self._on_gpu[key]
 
     def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
         """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
@@ -200,7 +211,8 @@ class Caller:
         for n, (o, declared) in enumerate(zip(given, outputs)):
             shape = tuple(int(s.eval(sizes)) for s in declared.shape)
             what = f"out {n} of {name}" if len(given) > 1 else f"out of {name}"
-            checked.append(_writable(o, Input(declared.name, declared.shape, declared.dtype, self.kernel.program.loc), shape, what))
+            like = Input(declared.name, declared.shape, declared.dtype, self.kernel.program.loc)
+            checked.append(_writable(o, like, shape, tensors[0].device if tensors else torch.device("cpu"), what))
             if any(_overlap(checked[-1], t) for t in (*tensors, *checked[:-1])):
                 raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it", "give it memory of its own")
         return checked
@@ -222,17 +234,32 @@ def _nothing(args: tuple[Any, ...]) -> Any:
     return MISS
 
 
-def _check_device(program: Program, tensors: Sequence[torch.Tensor]) -> None:
-    for t, declared in zip(tensors, program.inputs):
-        if t.device.type == "meta":
-            raise TargetError(f"`{declared.name}` of {program.name} is on the meta device", "it has a shape and no elements",
-                              "call the kernel with real tensors; .source and .compile take meta tensors", declared.loc)
-        if t.device.type != "cpu":
-            raise TargetError(f"{program.name} was called with a tensor on {t.device}",
-                              "kernels run on the CPU so far; GPU code can be compiled with kernel.compile", "move the tensors: .cpu()", declared.loc)
+def _on_one_device(program: Program, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors, scalars that lie on the CPU moved to the GPU of the others.
+
+    Raises:
+        TargetError: on the meta device, on several devices, or on one that no kernel runs on.
+    """
+    meta = next((n for n, t in enumerate(tensors) if t.device.type == "meta"), None)
+    if meta is not None:
+        declared = program.inputs[meta]
+        raise TargetError(f"`{declared.name}` of {program.name} is on the meta device", "it has a shape and no elements",
+                          "call the kernel with real tensors; .source and .compile take meta tensors", declared.loc)
+    where = next((t.device for t in tensors if t.device.type != "cpu"), None)
+    if where is None:
+        return tensors
+    moved = [t.to(where) if t.device.type == "cpu" and t.dim() == 0 else t for t in tensors]
+    for t, declared in zip(moved, program.inputs):
+        if t.device != where:
+            raise TargetError(f"{program.name} was called with tensors on {where} and on {t.device}", f"`{declared.name}` is on {t.device}",
+                              f"move it: {declared.name}.to({str(where)!r})", declared.loc)
+    if where.type != "cuda":
+        raise TargetError(f"{program.name} was called with tensors on {where}", "kernels run on CPUs and on CUDA and ROCm devices",
+                          "move the tensors: .cpu()", program.loc)
+    return moved
 
 
-def _writable(out: Any, declared: Input, shape: Sequence[int], what: str) -> torch.Tensor:
+def _writable(out: Any, declared: Input, shape: Sequence[int], where: torch.device, what: str) -> torch.Tensor:
     """One tensor to write to, as a tensor."""
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ArgumentError(f"{what} is a read-only array", remedy="pass an array that can be written")
@@ -250,8 +277,8 @@ def _writable(out: Any, declared: Input, shape: Sequence[int], what: str) -> tor
         raise ArgumentError(f"{what} has another dtype than the result", e.title, f"pass one of {declared.dtype}") from e
     if t.data_ptr() != _address(out):
         raise ArgumentError(f"{what} begins at an odd address", f"its elements are {declared.dtype.itemsize} bytes each", "pass aligned memory")
-    if t.device.type != "cpu":
-        raise ArgumentError(f"{what} is on {t.device}, the inputs on the CPU")
+    if t.device != where:
+        raise ArgumentError(f"{what} is on {t.device}, the inputs on {where}", remedy=f"torch.empty({tuple(shape)}, device={str(where)!r})")
     if t.requires_grad and torch.is_grad_enabled():
         raise ArgumentError(f"{what} requires grad", "autograd cannot follow writes to it", "pass .detach(), or call under torch.no_grad()")
     return t

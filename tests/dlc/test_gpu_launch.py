@@ -1,0 +1,122 @@
+"""Kernels on a GPU: which target a device is compiled for, what a launch is given, errors; real launches where there is a GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+import dlc
+from codegen.target import by_name
+from dlc import errors, f32, gpu_launch, i64
+from dlc.compiler import Plan
+from dlc.gpu_launch import GpuLauncher, nearest
+from dlc.runtime.triton_run import interpret
+
+M, N, K = dlc.dims("M N K")
+
+
+@dlc.kernel
+def normalized(x: f32[M, N], w: f32[N]):
+    return dlc.softmax(x, 1) * w, dlc.max(x, 1)
+
+
+@dlc.kernel
+def taken(i: i64[M], w: f32[N]):
+    return dlc.compute((M,), lambda m: w[i[m]])
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """In the place of a GPU: every launch runs the emitted Triton source on the CPU under the checked interpreter."""
+    def launch(artifact, tensors, sizes=None):
+        report = interpret(artifact, tensors, sizes)
+        assert report.ok, report.findings
+        for name, value in report.outputs.items():
+            tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+    monkeypatch.setattr(gpu_launch, "launch", launch)
+
+
+def launcher(kernel, *args):
+    return GpuLauncher(kernel.plan(*args, target=by_name("sm_80")))
+
+
+@pytest.mark.parametrize("name, target", [("sm_80", "sm_80"), ("sm_86", "sm_80"), ("sm_89", "sm_80"), ("sm_90", "sm_90"), ("sm_103", "sm_100"),
+                                          ("sm_120", "sm_100"), ("gfx942", "gfx942"), ("gfx950", "gfx942")])
+def test_a_device_is_compiled_for_the_nearest_older_target(name, target):
+    assert nearest(name).name == target
+
+
+@pytest.mark.parametrize("name", ["sm_70", "gfx1100", "nonsense"])
+def test_other_devices_are_refused(name):
+    with pytest.raises(errors.TargetError, match=f"kernels do not run on {name}"):
+        nearest(name)
+
+
+def test_a_launch_names_every_tensor(interpreted):
+    x, w = torch.randn(13, 40).T.contiguous().T, torch.randn(40)
+    first, largest = launcher(normalized, x, w)([x, w])
+    torch.testing.assert_close(first, torch.softmax(x, 1) * w)
+    assert torch.equal(largest, x.amax(1))
+    outs = [torch.empty(13, 40), torch.empty(13)]
+    assert launcher(normalized, x, w)([x, w], outs)[0] is outs[0] and torch.equal(outs[0], first)
+
+
+def test_a_failed_check_is_an_error(interpreted):
+    i, w = torch.tensor([0, 2, 1]), torch.randn(3)
+    assert torch.equal(launcher(taken, i, w)([i, w])[0], w[i])
+    with pytest.raises(errors.BoundsError, match=r"outside \[0, 3\)"):
+        launcher(taken, i, w)([torch.tensor([0, 3, 1]), w])
+
+
+def test_a_kernel_called_on_a_device_is_compiled_for_it(interpreted, monkeypatch):
+    from dlc import calling
+
+    kernel, asked = dlc.kernel(taken.fn), []
+    monkeypatch.setattr(calling, "target_of", lambda device: asked.append(device) or by_name("sm_90"))
+    args = [torch.tensor([0, 2, 1]), torch.randn(3)]
+    for _ in range(2):
+        made = kernel._calls._gpu_launcher(args)
+        assert torch.equal(made(args)[0], args[1][args[0]])
+    assert asked == [torch.device("cpu")] and made.artifact.kernels
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    x, w = torch.randn(300, 70, device="cuda"), torch.randn(70, device="cuda")
+    for _ in range(2):
+        first, largest = normalized(x, w)
+        torch.testing.assert_close(first, torch.softmax(x, 1) * w)
+        assert torch.equal(largest, x.amax(1)) and first.device == x.device
+    with pytest.raises(errors.TargetError, match="on cuda:0 and on cpu"):
+        normalized(x, w.cpu())
+    with pytest.raises(errors.BoundsError):
+        taken(torch.tensor([0, 3], device="cuda"), w[:3])
+
+
+@pytest.mark.gpu
+def test_on_the_current_stream():
+    x, w = torch.randn(300, 70, device="cuda"), torch.randn(70, device="cuda")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(100_000_000)
+        y = x + 1
+        first, _ = normalized(y, w)
+    torch.cuda.current_stream().wait_stream(side)
+    torch.testing.assert_close(first, torch.softmax(x + 1, 1) * w)
+
+
+@pytest.mark.gpu
+def test_gradients_on_a_gpu():
+    @dlc.kernel
+    def squared(x: f32[M, N]):
+        return x * x
+
+    x = torch.randn(30, 70, device="cuda", requires_grad=True)
+    squared(x).sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
+def test_plans_for_cpus_are_refused():
+    with pytest.raises(errors.TargetError):
+        GpuLauncher(Plan(normalized.plan(torch.randn(3, 4), torch.randn(4)).request))
