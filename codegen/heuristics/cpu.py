@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -12,12 +13,14 @@ from codegen.heuristics.contraction import schedule_contraction, schedule_passin
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
+from codegen.heuristics.order import order_intermediates
 from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
 from dsl.primitives.storage import compute_at, rfactor
 
+_TURNED = 8  # the least extent of blocks that are turned in registers
 _SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
 
 
@@ -42,6 +45,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     nest = part_factors(fuse_stages(nest), setting.strides)
     nest, done = schedule_rolls(nest, rolls, setting)
     nest = _factor_reductions(nest, setting)
+    nest, setting = order_intermediates(nest, setting, done)
     for group in group_stages(nest, setting.target, done).values():
         if any(s.name == group.anchor for s in nest.stages):  # not computed while a contraction packs it
             nest = _schedule_group(nest, group, setting)
@@ -74,7 +78,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
     if not rows:
         return None
     kept = tuple(a for a in anchor.axes if a in rows.values())
-    whole = len(kept) == len(anchor.axes) and len(rows) == len(s.axes)
+    whole = all(a in kept or size(a.extent) == 1 for a in anchor.axes) and len(rows) == len(s.axes)
     if is_contraction(s) and not (whole and anchor.kind == "map" and not group.members):
         return None
     if anchor.kind == "reduce" or (group.rows and group.rows != kept) or any(is_contraction(nest[m]) for m in group.members):
@@ -209,6 +213,10 @@ def _schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
         return annotate(nest, name, "serial", True)
     work = max(cost(t.body) for t in stage.tensors)
     lane = _map_lane(nest[name], loops, setting.strides)
+    across = _crossed(nest[name], loops, lane, setting.strides)
+    if across:
+        nest = _schedule_turned(nest, name, loops, lane, across, setting)
+        return annotate(nest, name, "serial", True) if math.prod(loops.values()) * max(work, 1) <= _SERIAL_WORK else nest
     extent = loops.pop(lane)
     outer = list(loops)
     points = 1
@@ -226,8 +234,33 @@ def _schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
 
 
 def _map_lane(stage: Stage, loops: dict[str, int], strides: Strides) -> str:
-    """The loop whose axis is contiguous where the stage writes: the last one, unless it is very short."""
-    return list(loops)[-1]
+    """The loop whose axis is contiguous where the stage writes: the last one in the order in which it is stored."""
+    names = stage.axis_names()
+    near = next((names[a] for x in accesses(stage, strides) if x.write for a in stage.axes if x.stride(a) == 1), "")
+    return near if near in loops else list(loops)[-1]
+
+
+def _crossed(stage: Stage, loops: dict[str, int], lane: str, strides: Strides) -> str:
+    """A loop along which something is read that lies across the lanes, where both are long enough for blocks to be turned in registers."""
+    names = {n: a for a, n in stage.axis_names().items()}
+    for x in accesses(stage, strides):
+        if not x.write and lane in names and x.stride(names[lane]) not in (0, 1, None):
+            for loop in loops:
+                if loop != lane and loop in names and x.stride(names[loop]) == 1 and min(loops[loop], loops[lane]) >= _TURNED:
+                    return loop
+    return ""
+
+
+def _schedule_turned(nest: Nest, name: str, loops: dict[str, int], lane: str, across: str, setting: Setting) -> Nest:
+    """Blocks of a vector by a cache line, which are loaded along one axis and stored along the other."""
+    width = min(_width(setting.target, nest[name]), 8)
+    count = setting.choose(f"{name}.across", 16 if loops[across] >= 16 else _TURNED, (4, 8, 16))
+    nest = split(nest, name, lane, width, tail="peel")
+    nest = split(nest, name, across, count, tail="peel")
+    nest = set_role(set_role(nest, name, f"{lane}.i", "vectorize"), name, f"{across}.i", "unroll")
+    outer = [*(x for x in loops if x not in (lane, across)), f"{across}.o"]
+    nest = reorder(nest, name, [*outer, f"{lane}.o", f"{across}.i", f"{lane}.i"])
+    return gridify(nest, name, outer)
 
 
 def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int]]:
