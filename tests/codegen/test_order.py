@@ -48,17 +48,3 @@ def test_convolutions_agree_in_either_order(stride, last):
     got = run(convolution(stride, last), image.permute(0, 2, 3, 1).contiguous() if last else image, weight)[1]
     got = got.permute(0, 3, 1, 2) if last else got
     assert float((got.double() - expected).abs().max()) < 1e-4
-
-
-@dlc.kernel
-def plus_turned(x: f32[100, 75], y: f32[75, 100]):
-    return x + dlc.transpose(y, 1, 0)
-
-
-@pytest.mark.parametrize("across", [4, 8, 16])
-def test_blocks_are_turned_in_registers(across):
-    x, y = torch.randn(100, 75), torch.randn(75, 100)
-    stage = plus_turned.plan(x, y).unscheduled.stages[-1].name
-    plan, got = run(plus_turned, x, y, decisions={"across": across}, stage=stage)
-    assert torch.equal(got, x + y.T)
-    assert "masked.gather" not in plan.module.text
