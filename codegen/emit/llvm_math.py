@@ -10,6 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_types import Repeated
 from codegen.micro.maths import FUNCTIONS
 
 _INTEGER_OF = {"float": ir.IntType(32), "double": ir.IntType(64), "i32": ir.IntType(32), "i64": ir.IntType(64)}
@@ -185,5 +186,5 @@ def _like(shape: ir.Type, element: ir.Type) -> ir.Type:
 
 
 def _splat(shape: ir.Type, element: ir.Type, value: Any) -> ir.Value:
-    kind = _like(shape, element)
-    return ir.Constant(kind, [value] * shape.count if isinstance(shape, ir.VectorType) else value)
+    one = ir.Constant(element, value)
+    return Repeated(one, shape.count) if isinstance(shape, ir.VectorType) else one

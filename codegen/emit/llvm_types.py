@@ -80,6 +80,17 @@ def lanes_of(v: ir.Value) -> int:
     return v.type.count if isinstance(v.type, ir.VectorType) else 0
 
 
+class Repeated(ir.Constant):  # type: ignore[misc]
+    """One constant in every lane of a vector, written ``splat (float 1.0)``: a module is mostly these, and writing each lane takes longest."""
+
+    def __init__(self, one: ir.Constant, lanes: int) -> None:
+        super().__init__(ir.VectorType(one.type, lanes), [one] * lanes)
+        self.one = one
+
+    def _get_reference(self) -> str:
+        return f"splat ({self.one})" if self.one.constant is not ir.Undefined else "undef"
+
+
 def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
     """A literal of ``d``, splatted over ``lanes``."""
     t = scalar_type(d)
@@ -93,7 +104,7 @@ def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
         raise InternalError(f"no literal of dtype {d}")
     else:
         c = ir.Constant(t, int(value))
-    return ir.Constant(vector(t, lanes), [c] * lanes) if lanes else c
+    return Repeated(c, lanes) if lanes else c
 
 
 def _bf16_bits(x: float) -> int:
@@ -120,7 +131,7 @@ def alloca(b: ir.IRBuilder, t: ir.Type, align: int = 8, name: str = "") -> ir.Va
 def int_const(like: ir.Type, value: int) -> ir.Constant:
     """An integer literal of a scalar or vector integer type."""
     if isinstance(like, ir.VectorType):
-        return ir.Constant(like, [ir.Constant(like.element, value)] * like.count)
+        return Repeated(ir.Constant(like.element, value), like.count)
     return ir.Constant(like, value)
 
 
@@ -129,10 +140,10 @@ def splat(b: ir.IRBuilder, v: ir.Value, lanes: int) -> ir.Value:
     if not lanes or isinstance(v.type, ir.VectorType):
         return v
     if isinstance(v, ir.Constant):
-        return ir.Constant(ir.VectorType(v.type, lanes), [v] * lanes)
+        return Repeated(v, lanes)
     t = ir.VectorType(v.type, lanes)
     one = b.insert_element(ir.Constant(t, ir.Undefined), v, I32(0))
-    return b.shuffle_vector(one, ir.Constant(t, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes), [I32(0)] * lanes))
+    return b.shuffle_vector(one, ir.Constant(t, ir.Undefined), Repeated(I32(0), lanes))
 
 
 def intrinsic(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
