@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codegen.analysis.access import Strides
-from codegen.heuristics.cascade import choose_form
+from codegen.heuristics.cascade import choose_form, pick_again
 from codegen.heuristics.cpu import schedule_cpu
 from codegen.heuristics.decisions import Choice, Decisions, Setting
 from codegen.heuristics.gpu import schedule_gpu
@@ -11,7 +11,7 @@ from codegen.target.model import Target
 from dsl.cascade import Derivation
 from dsl.nest import Nest
 
-__all__ = ["Choice", "Decisions", "choices", "default_schedule"]
+__all__ = ["Choice", "Decisions", "choices", "default_schedule", "pick_again"]
 
 
 def choices(nest: Nest, found: Derivation, target: Target, strides: Strides, decisions: Decisions) -> dict[int, str]:

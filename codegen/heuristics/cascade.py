@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
 from dsl.cascade import Cascade, derive
 from dsl.cascade.factored import leaves
 from dsl.dim import Var
-from dsl.expr import Read
+from dsl.expr import Expr, Read
 from dsl.nest import Nest, Stage
+from dsl.primitives.recompute import recompute
 from dsl.primitives.roll import roll
 
 
@@ -35,6 +39,7 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
     """Turn the cascades for which one pass pays into rolling stages; the nest and the names of those stages."""
     made: list[str] = []
     done: set[str] = set()
+    nest = pick_again(nest)
     while True:
         c = next((c for c in derive(nest).cascades if not done & {x.stage for x in c.components}), None)
         if c is None:
@@ -46,6 +51,22 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
             made.append(name)
 
 
+def pick_again(nest: Nest) -> Nest:
+    """Compute single elements of a reduction again where a reader picks a few by data: the logit of a label, which is no reason to keep all."""
+    for s in nest.stages:
+        if s.kind != "reduce" or nest.is_output(s) or len(s.tensors) != 1:
+            continue
+        for c in nest.consumers(s):
+            mine = [r for t in c.tensors for r in reads(t.body) if r.tensor in s.tensors]
+            by_data = all(any(isinstance(i, Expr) for i in r.indices) for r in mine)
+            if by_data and c.kind == "map" and c.attach is None and _points(c.axes) * _FEW <= _points(s.axes) and len(nest.consumers(s)) > 1:
+                nest, _ = recompute(nest, c.name, s.name)
+    return nest
+
+
+_FEW = 8  # elements computed for each that is picked, below which keeping all is cheaper
+
+
 def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     """One pass or several, and the block."""
     axis = max(c.axes, key=lambda v: size(v.extent))
@@ -54,7 +75,7 @@ def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     forms = ("one", "several") if _possible(c) else ("several",)
     if setting.choose(f"{name}.pass", "one" if default.one and _possible(c) else "several", forms) == "several":
         return Choice(False, axis, default.block, default.why if not default.one else "several passes were asked for")
-    blocks = [n for n in (64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
+    blocks = [n for n in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
     block = setting.choose(f"{name}.block", default.block, blocks)
     return Choice(True, axis, block, default.why)
 
@@ -95,19 +116,21 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     made = producers(nest, c)
     if not made:
         return None
-    n = sum(_elements(s) * s.tensors[0].dtype.itemsize for s in made)
+    n = sum(_points(s.axes) * s.tensors[0].dtype.itemsize for s in made)
     names = ", ".join(s.name for s in made)
-    return Choice(True, axis, min(size(axis.extent), _TILE[setting.target.kind]), f"one pass: {names} is never stored, {n:,} bytes in several passes")
+    block = _TILE[setting.target.kind]
+    if setting.target.kind == "cpu":  # the factor that a block of rows shares is copied for a block: it must stay in the cache
+        deep = max(_points(s.bound) * s.tensors[0].dtype.itemsize for s in made)
+        block = max(_LEAST, min(block, 1 << ((setting.target.caches[1] // 2 // max(deep, 1)).bit_length() - 1)))
+    return Choice(True, axis, min(size(axis.extent), block), f"one pass: {names} is never stored, {n:,} bytes in several passes")
 
 
-def _elements(s: Stage) -> int:
-    n = 1
-    for v in s.axes:
-        n *= size(v.extent)
-    return n
+def _points(axes: Iterable[Var]) -> int:
+    return math.prod(size(v.extent) for v in axes)
 
 
-_TILE = {"cpu": 256, "cuda": 64, "hip": 64}
+_LEAST = 32
+_TILE = {"cpu": 256, "cuda": 32, "hip": 32}
 _BLOCK = 4096  # elements of a row that are read from memory once and from the nearest cache afterwards
 
 
@@ -121,6 +144,9 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     room = setting.target.caches[1] // 2 if setting.target.kind == "cpu" else _LONGEST * 4
     if not _along(c, axis, setting.strides):
         return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
+    rows = _points(c.rows)
+    if setting.target.kind != "cpu" and rows < setting.target.threads:
+        return Choice(False, axis, block, f"several passes: {rows} rows are parted to occupy {setting.target.threads} processors")
     if row <= room:
         return Choice(False, axis, block, f"several passes: a row of {row:,} bytes stays in the cache (up to {room:,})")
     return Choice(True, axis, block, f"one pass: a row of {row:,} bytes does not stay in the cache (up to {room:,})")
@@ -147,3 +173,22 @@ def _along(c: Cascade, axis: Var, strides: Strides) -> bool:
     """Whether memory runs along the axis."""
     found = [read_access(r, strides).stride(axis) for x in c.components for e in x.element for r in reads(e) if axis in r.free]
     return any(n == 1 for n in found)
+
+
+# -- what both kinds of schedule ask ---------------------------------------------------------------------------------
+def attached(nest: Nest, host: str) -> list[Stage]:
+    """The stages computed in a rolling stage's loop, and those inside them."""
+    inside = {host}
+    for s in reversed(nest.stages):
+        if s.attach is not None and s.attach[0] in inside:
+            inside.add(s.name)
+    return [s for s in nest.stages if s.name in inside - {host}]
+
+
+def find_anchor(nest: Nest, host: Stage) -> str | None:
+    """The pointwise root that alone reads the results, at the rows of each of its points."""
+    readers = nest.consumers(host)
+    if nest.is_output(host) or len(readers) != 1 or readers[0].kind != "map" or readers[0].attach is not None:
+        return None
+    rows = identity_axes(readers[0], host)
+    return readers[0].name if rows is not None and set(rows) == set(host.axes) and len(set(rows.values())) == len(rows) else None

@@ -6,6 +6,7 @@ import math
 
 from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.blocking import register_tile
+from codegen.heuristics.cascade import attached, find_anchor
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
@@ -31,24 +32,6 @@ def schedule_rolls(nest: Nest, hosts: list[str], setting: Setting) -> tuple[Nest
         nest = _schedule(nest, host, anchor, setting)
         done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
     return nest, done
-
-
-def attached(nest: Nest, host: str) -> list[Stage]:
-    """The stages computed in a rolling stage's loop, and those inside them."""
-    inside = {host}
-    for s in reversed(nest.stages):
-        if s.attach is not None and s.attach[0] in inside:
-            inside.add(s.name)
-    return [s for s in nest.stages if s.name in inside - {host}]
-
-
-def find_anchor(nest: Nest, host: Stage) -> str | None:
-    """The pointwise root that alone reads the results, at the rows of each of its points."""
-    readers = nest.consumers(host)
-    if nest.is_output(host) or len(readers) != 1 or readers[0].kind != "map" or readers[0].attach is not None:
-        return None
-    rows = identity_axes(readers[0], host)
-    return readers[0].name if rows is not None and set(rows) == set(host.axes) and len(set(rows.values())) == len(rows) else None
 
 
 def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
@@ -192,6 +175,3 @@ def _pack(nest: Nest, host: str, name: str, p: Product, nr: int, setting: Settin
     if p.lanes is None or not separable(p.lanes, p.lane) or (p.contiguous_lanes(setting.strides) and p.wider is None):
         return nest
     return pack_lanes(nest, Packing(name, setting, None, p.wider), p.lanes, p.lane, nr, (host, nest[host].order[-1]))
-
-
-__all__ = ["attached", "find_anchor", "schedule_rolls"]

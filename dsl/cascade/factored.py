@@ -14,6 +14,7 @@ from dsl.algebra import walk
 from dsl.dim import Var
 from dsl.dtype import Dtype
 from dsl.expr import Cast, Const, Expr, Op, Read, Where, const, op, where
+from dsl.opset import PRECISIONS
 from dsl.widen import contains
 
 
@@ -87,6 +88,8 @@ def products(e: Expr, sides: Sides) -> tuple[Product, ...]:
         return (Product(scale=(e,)) if sides.earlier(e) else Product(data=(e,)),)
     if isinstance(e, Cast):
         return _converted(e, sides)
+    if isinstance(e, Op) and e.name in PRECISIONS:  # how a product may be multiplied: exactly is always allowed
+        return products(e.args[0], sides)
     if isinstance(e, Where):
         return _guarded(e, sides)
     if isinstance(e, Op) and e.name in _PRODUCT_RULES:

@@ -41,7 +41,7 @@ class _Search:
             self.upstream[s.name] = frozenset(above).union(*(self.upstream[n] for n in above))
             if s.kind == "reduce" and s.attach is None:
                 self._place(s)
-        return Derivation(tuple(c for c in self.cascades if len(c.components) > 1), tuple(self.refusals))
+        return Derivation(tuple(c for c in self.cascades if len(c.components) > 1 or len(c.accumulators) > 1), tuple(self.refusals))
 
     # -- where a reduction goes ------------------------------------------------------------------------------------
     def _place(self, s: Stage) -> None:

@@ -307,7 +307,7 @@ class _Roll:
         known: dict[Expr, Expr] = {k: v for k, v in self.after.items() if isinstance(v, Const)}
         for t, _, after, axes in self.states:
             extra = tuple(Var(v.name, v.extent) for v in axes[len(rows):])
-            final = Compute(t.name, (*rows, *extra), after.read(index(at), *(index(v) for v in (*rows, *extra))), t.loc)
+            final = Compute(t.name, (*rows, *extra), after.read(index(at), *(_point(v) for v in (*rows, *extra))), t.loc)
             finals.append(final)
             known[t.read(*(index(v) for v in axes))] = final.read(*(index(v) for v in axes))
         host = Stage(self.name, tuple(finals), rows, (at,), states=tuple(s for _, s, _, _ in self.states))
@@ -344,6 +344,11 @@ class _Roll:
             s = Stage(label, (new,), own)
             stages.append(replace(s, order=tuple(s.axis_names().values())))
         return stages, replaced
+
+
+def _point(v: Var) -> Expr:
+    """Any point along an axis: the first where there is just one."""
+    return index(0) if v.extent is not None and v.extent == 1 else index(v)
 
 
 def _plain(e: Expr) -> Expr:

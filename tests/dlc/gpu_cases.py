@@ -136,6 +136,29 @@ def several(x: f32[M, N]):
     return e, dlc.sum(e, 1)
 
 
+H, D = dlc.dims("H D")
+
+
+@dlc.kernel
+def attention(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
+    """One pass over the keys, derived."""
+    return dlc.scaled_dot_product_attention(q, k, v)
+
+
+@dlc.kernel
+def causal_attention(q: f16[B, H, M, D], k: f16[B, H, N, D], v: f16[B, H, N, D]):
+    """Blocks after the diagonal are not computed."""
+    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@dlc.kernel
+def cross_entropy(x: f32[M, N], t: i64[M]):
+    """Logits read once."""
+    lse = dlc.logsumexp(x, axis=1)
+    mean = dlc.mean(x, axis=1)
+    return dlc.compute((M,), lambda i: lse[i] - 0.9 * x[i, t[i]] - 0.1 * mean[i])
+
+
 def _r(*shape: int) -> torch.Tensor:
     return torch.randn(*shape)
 
@@ -160,6 +183,8 @@ CASES: dict[str, Case] = {
     "softmax": (softmax, lambda: (_r(37, 50),)),
     "softmax of long rows": (softmax, lambda: (_r(3, 20000),)),
     "softmax down": (softmax_down, lambda: (_r(37, 50),)),
+    "attention": (attention, lambda: (_r(1, 2, 70, 20), _r(1, 2, 90, 20), _r(1, 2, 90, 20))),
+    "causal attention": (causal_attention, lambda: (_r(1, 1, 150, 16).half(), _r(1, 1, 150, 16).half(), _r(1, 1, 150, 16).half())),
     "layer norm": (layer_norm, lambda: (_r(9, 50), _r(50), _r(50))),
     "row sums": (row_sums, lambda: (_r(37, 3000),)),
     "column extremes": (column_extremes, lambda: (_r(37, 50),)),

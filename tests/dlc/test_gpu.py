@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,11 @@ from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.triton_run import interpret
 from dsl.errors import TargetError
 from dsl.interp import evaluate
-from tests.dlc.gpu_cases import CASES, brain_product, chain, matmul_bias_gelu, softmax
+from tests.dlc.gpu_cases import CASES, brain_product, chain, cross_entropy, matmul_bias_gelu, softmax
 from tests.strategies import random_case
 
 GPUS = [t.name for t in TARGETS.values() if t.kind != "cpu"]
-COMPILED = ["matmul + bias + gelu", "softmax", "strided padded conv2d"]
+COMPILED = ["matmul + bias + gelu", "softmax", "strided padded conv2d", "attention", "causal attention"]
 
 
 def interpreted(plan, args):
@@ -113,3 +115,23 @@ def test_random_programs(seed):
     for g, want in zip(got, evaluate(case.program, *case.arrays), strict=True):
         finite = np.abs(want[np.isfinite(want)])
         np.testing.assert_allclose(g, want, rtol=1e-4, atol=1e-4 * max(1.0, finite.max(initial=0.0)))
+
+
+def test_attention_is_two_dots_in_one_loop():
+    kernel, make = CASES["attention"]
+    text = kernel.source("sm_90", *make())
+    lines = text.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("    for s_b in "))
+    body = "\n".join(itertools.takewhile(lambda line: line.startswith("        "), lines[first + 1:]))
+    assert body.count("tl.dot(") == 2 and body.count("tl.exp(") == 2 and "tl.load(" in body and "tl.store(" not in body
+    assert kernel.explain(*make(), target=by_name("sm_90")).count("rolling") == 2
+
+
+def test_long_rows_are_read_once():
+    torch.manual_seed(0)
+    kernel = Kernel(cross_entropy.fn)
+    args = torch.randn(6, 300) * 4, torch.randint(0, 300, (6,))
+    kernel.decisions = {"lse.pass": "one", "lse.block": 64, "logsumexp.pass": "one", "logsumexp.block": 64}
+    plan = kernel.plan(*args, target=by_name("sm_90"))
+    assert any(s.kind == "roll" for s in plan.nest.stages)
+    np.testing.assert_allclose(interpreted(plan, args)[0], kernel.reference(*args), rtol=2e-6)

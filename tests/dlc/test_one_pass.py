@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +102,23 @@ def divergence(x: f32[M, C], y: f32[M, C]):
 def test_cross_entropy_with_smoothing_and_z_loss() -> None:
     x, t = torch.randn(4, 777) * 5, torch.randint(0, 777, (4,))
     check(forced(smoothed_cross_entropy, x, t), x, t)
+
+
+def projected_cross_entropy(h: f32[M, D], w: f32[C, D], t: i64[M]):
+    logits = h @ w.T
+    lse = dlc.logsumexp(logits, axis=-1)
+    return dlc.compute((M,), lambda i: lse[i] - logits[i, t[i]])
+
+
+def test_cross_entropy_of_a_projection_keeps_no_logits() -> None:
+    h, w, t = torch.randn(50, 24), torch.randn(1000, 24), torch.randint(0, 1000, (50,))
+    k = dlc.kernel(projected_cross_entropy)
+    check(k, h, w, t)
+    tile = k.plan(h, w, t).tile
+    kept = [b for b in (*tile.buffers, *(b for p in tile.phases for b in p.scratch)) if b.scope in ("workspace", "scratch")]
+    assert max(np.prod([s.const for s in b.shape]) for b in kept) < 50 * 1000
+    with pytest.raises(Exception, match="outside"):
+        k(h, w, torch.full((50,), 1000))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
@@ -214,3 +234,26 @@ def test_nothing_of_length_squared_is_kept() -> None:
     tile = dlc.kernel(plain).plan(*(a[0, 0] for a in args[:3])).tile
     kept = [b for b in (*tile.buffers, *(b for p in tile.phases for b in p.scratch)) if b.scope in ("workspace", "scratch")]
     assert max(np.prod([s.const for s in b.shape]) for b in kept) <= 64 * 1024
+
+
+def test_a_logarithm_of_sums_alone_is_a_chain() -> None:
+    x = torch.randn(3, 300) * 5
+    x[1, 3], x[2] = float("inf"), NEG
+
+    def fn(x: f32[M, N]):
+        return dlc.logsumexp(x, axis=-1)
+
+    k = forced(fn, x)
+    assert rolled(k, x) == 1
+    torch.testing.assert_close(k(x), torch.logsumexp(x, -1))
+
+
+def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "algebra.md").read_text()
+    scope: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        source = f"algebra.md.{len(linecache.cache)}"
+        linecache.cache[source] = (len(block), None, block.splitlines(keepends=True), source)
+        exec(compile(block, source, "exec"), scope)
+    said = capsys.readouterr().out
+    assert "A = exp(c_new - c_old) with c = -max[i]" in said.replace("(max[i])", "max[i]") and "sigmoid" in said

@@ -5,6 +5,7 @@ maximum and sum, the products under an activation) are computed in the same prog
 
 What is computed where, from a definition to its kernels:
 
+0. ``cascade.py`` here and above: chains of reductions that one pass computes, their states carried in registers.
 1. ``fusing.py``: what only moves data is read where it is used, so a convolution is a product of tiles read through masks; values of
    rows too long for a program are computed again in every pass; cheap definitions are inlined.
 2. ``partial.py``: sums too long for the few programs there would be are made from partial sums: split-k, two-kernel reductions.
@@ -15,8 +16,10 @@ What is computed where, from a definition to its kernels:
 from __future__ import annotations
 
 from codegen.analysis.product import product_of
+from codegen.heuristics.cascade import roll_cascades
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import fuse_stages
+from codegen.heuristics.gpu.cascade import schedule_rolls
 from codegen.heuristics.gpu.contraction import schedule_contraction
 from codegen.heuristics.gpu.fusing import inline_movement, repeat_in_long_rows
 from codegen.heuristics.gpu.groups import Group, group_stages
@@ -31,10 +34,12 @@ __all__ = ["blocks", "power", "schedule_gpu"]
 
 def schedule_gpu(nest: Nest, setting: Setting) -> Nest:
     """Fuse, part what is too long, group, then give every group its grid and its tiles."""
+    nest, rolls = roll_cascades(nest, setting)
     nest = fuse_stages(inline_movement(nest))
     nest = repeat_in_long_rows(nest)
+    nest, done = schedule_rolls(nest, rolls, setting)
     nest = part_reductions(nest, setting)
-    for group in group_stages(nest).values():
+    for group in group_stages(nest, done).values():
         nest = _schedule_group(nest, group, setting)
     return nest
 

@@ -18,7 +18,7 @@ _REPEATED = 64  # operations that are cheaper to repeat than a round trip to mem
 def inline_movement(nest: Nest) -> Nest:
     """Read through every definition that only moves data: padding becomes a mask, a transpose an address."""
     for s in reversed(nest.stages):
-        if s.kind == "map" and not nest.is_output(s) and all(_moves(t.body) for t in s.tensors):
+        if s.kind == "map" and s.attach is None and not nest.is_output(s) and all(_moves(t.body) for t in s.tensors):
             nest = compute_inline(nest, s.name)
     return nest
 
@@ -42,7 +42,7 @@ def repeat_in_long_rows(nest: Nest) -> Nest:
     Reading the row twice more, from the second-level cache, is cheaper than writing the values and reading them back.
     """
     for s in reversed(nest.stages):
-        if s.kind == "map" and not nest.is_output(s) and _too_long(nest, s) and max(cost(t.body) for t in s.tensors) <= _REPEATED:
+        if s.kind == "map" and s.attach is None and not nest.is_output(s) and _too_long(nest, s) and max(cost(t.body) for t in s.tensors) <= _REPEATED:
             nest = compute_inline(nest, s.name)
     return nest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 
 from codegen.analysis.access import size
 from codegen.analysis.product import product_of
@@ -18,12 +19,12 @@ PART = ".part"  # of a reduction that was parted to occupy more processors: a ke
 _PRODUCTS = 2  # that one kernel finishes together: a gate needs two
 
 
-def group_stages(nest: Nest) -> dict[str, Group]:
-    """Roots and what is attached to each, consumers first."""
+def group_stages(nest: Nest, done: AbstractSet[str] = frozenset()) -> dict[str, Group]:
+    """Roots and what is attached to each, consumers first; those that have their schedule are left out, and nothing joins them."""
     groups: dict[str, Group] = {}
     home: dict[str, str] = {}
-    for s in reversed(nest.stages):
-        anchor = _joins(nest, s, groups, home)
+    for s in (s for s in reversed(nest.stages) if s.name not in done):
+        anchor = None if any(c.name in done for c in nest.consumers(s)) else _joins(nest, s, groups, home)
         if anchor is None:
             groups[s.name] = Group(s.name)
             anchor = s.name

@@ -22,7 +22,7 @@ _STEPS = 8  # steps along the contracted axis that one program takes at least: f
 def part_reductions(nest: Nest, setting: Setting) -> Nest:
     """Factor every reduction that is too long for the few programs there would be."""
     for s in nest.stages:
-        if s.kind != "reduce":
+        if s.kind != "reduce" or s.attach is not None:
             continue
         p = product_of(s)
         nest = _split_k(nest, s, p, setting) if p is not None else _two_kernels(nest, s, setting)

@@ -1,0 +1,139 @@
+"""Schedules of rolling stages on GPUs: a program takes some rows; a loop over blocks carries the states as tiles in registers."""
+
+from __future__ import annotations
+
+import math
+
+from codegen.analysis.access import size
+from codegen.analysis.product import Product, product_of
+from codegen.heuristics.cascade import attached, find_anchor
+from codegen.heuristics.decisions import Setting
+from codegen.heuristics.fusion import identity_axes
+from codegen.heuristics.gpu.tiles import launch, power, tile_loop
+from dsl.dim import Var
+from dsl.nest import Nest, Stage, place
+from dsl.primitives.loops import annotate, reorder, set_role, split
+from dsl.primitives.placement import compute_at
+from dsl.primitives.roll import region
+
+_LEAST = 16  # rows of a tile that a matrix unit takes
+
+
+def schedule_rolls(nest: Nest, hosts: list[str], setting: Setting) -> tuple[Nest, set[str]]:
+    """Schedule every rolling stage, what is attached in it, and the pointwise stage that finishes it where there is one.
+
+    Returns:
+        The nest, and the names of the stages that have their schedule.
+    """
+    done: set[str] = set()
+    for host in hosts:
+        anchor = find_anchor(nest, nest[host])
+        nest = _schedule(nest, host, anchor, setting)
+        done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
+    return nest, done
+
+
+def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+    h = nest[host]
+    blocked, p = _product_rows(nest, h)
+    rows = 1
+    if blocked is not None and p is not None:
+        most = 128 if p.dtype.bits <= 16 else 64
+        default = max(_LEAST, min(most, power(size(blocked.extent))))
+        rows = setting.choose(f"{host}.rows", default, (16, 32, 64, 128))
+    names = h.axis_names()
+    if anchor is None:
+        grid = []
+        for v in h.axes:
+            loop = names[v]
+            if v is blocked:
+                nest = split(nest, host, loop, rows)
+                nest = region(nest, host, f"{loop}.i")
+                loop = f"{loop}.o"
+            grid.append(loop)
+        nest = reorder(nest, host, [*grid, nest[host].order[-1]])
+    else:
+        nest, grid = _schedule_anchor(nest, host, anchor, blocked, rows, setting)
+        nest = region(nest, host, names[blocked]) if blocked is not None else nest
+    nest = launch(nest, anchor or host, grid, _warps(nest, host, rows, p, blocked, setting), setting)
+    nest = annotate(nest, host, "stages", setting.choose(f"{host}.stages", 2, (1, 2, 3)))
+    for s in [s for s in nest.stages if s.attach is not None and s.attach[0] == host]:
+        nest = _one_tile(nest, s.name)
+    return nest
+
+
+def _warps(nest: Nest, host: str, rows: int, p: Product | None, blocked: Var | None, setting: Setting) -> int:
+    """So many that no thread holds more of the tiles than its registers: f32 products without a matrix unit need both factors there."""
+    if p is None:
+        widest = max((_area(nest, s, blocked) for s in attached(nest, host)), default=1)
+        return max(4, min(8, rows * widest // (32 * setting.target.warp)))
+    by_hand = p.dtype.bits == 32 and p.precision == "ieee" and setting.target.kind == "cuda"
+    return max(2, min(8, rows // 8)) if by_hand else max(2, min(4, rows // 16))
+
+
+def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
+    """The row axis whose points share the factors of the products made in the loop, and one of those products."""
+    for s in nest.stages:
+        p = product_of(s) if s.attach == (h.name, h.order[-1]) else None
+        if p is not None and s.axes[0].name == h.bound[0].name:
+            own = [v for side in (p.rows, p.columns) for v in side if 0 < s.axes.index(v) <= len(h.axes)]
+            if own:
+                best = max(own, key=lambda v: size(v.extent))
+                return h.axes[s.axes.index(best) - 1], p
+    return None, None
+
+
+def _area(nest: Nest, s: Stage, blocked: Var | None) -> int:
+    """Elements of a stage's tile for one row."""
+    extent = place(nest)[s.name].extent
+    return math.prod(size(extent[v]) for v in (*s.axes, *s.bound) if blocked is None or v.name != blocked.name)
+
+
+def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, setting: Setting) -> tuple[Nest, list[str]]:
+    """The grid of rows, the rolling stage in it, then the anchor's own points as one tile."""
+    h, a = nest[host], nest[anchor]
+    up = identity_axes(a, h) or {}
+    names = a.axis_names()
+    grid: list[str] = []
+    tile: list[str] = []
+    loops: list[str] = []
+    for v in h.axes:
+        nest, outer, made = tile_loop(nest, anchor, names[up[v]], rows if v is blocked else 1)
+        grid.append(outer)
+        tile += made
+    room = _WIDE // rows
+    for v in reversed([v for v in a.axes if v not in up.values()]):
+        block = max(1, min(power(size(v.extent)), room))
+        nest, outer, made = tile_loop(nest, anchor, names[v], block)
+        loops.insert(0, outer)
+        tile += made
+        room //= block
+    nest = reorder(nest, anchor, [*grid, *loops, *tile])
+    return compute_at(nest, host, anchor, grid[-1] if grid else ""), grid
+
+
+_WIDE = 16384  # elements of a tile of results
+
+
+def _one_tile(nest: Nest, name: str) -> Nest:
+    """The whole region of a stage as one tile: states and values stay in registers."""
+    s = nest[name]
+    extent = place(nest)[name].extent
+    names = s.axis_names()
+    p = product_of(s)
+    outer: list[str] = []
+    tile: list[str] = []
+    for v in (*s.axes, *s.bound):
+        loop, n = names[v], size(extent[v])
+        if n == 1:
+            outer.append(loop)
+            continue
+        role = "dot" if p is not None and p.unit and v in p.contracted else "vectorize"
+        wide = max(power(n), _LEAST if role == "dot" else 1)
+        if wide != n:
+            nest = split(nest, name, loop, wide)
+            outer.append(f"{loop}.o")
+            loop = f"{loop}.i"
+        nest = set_role(nest, name, loop, role)
+        tile.append(loop)
+    return reorder(nest, name, [*outer, *tile])
