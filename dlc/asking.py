@@ -18,7 +18,8 @@ from dlc.numerics import NumericsReport, study
 from dlc.runtime.arguments import as_numpy, as_tensor
 from dlc.runtime.device import host_target
 from dlc.scheduling import begin, replayer
-from dlc.tune.outcome import TuneReport
+from dlc.tune.offline import tune_offline
+from dlc.tune.outcome import OfflineReport, TuneReport
 from dlc.tune.progress import Progress
 from dlc.tune.tuner import Task, tune
 from dsl.bind import bind_sizes
@@ -124,7 +125,8 @@ class Asked(ABC):
 
     # -- tuning ------------------------------------------------------------------------------------------------
     def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
-             tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0) -> TuneReport:
+             tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0,
+             target: str | None = None) -> TuneReport | OfflineReport:
         """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
 
         Args:
@@ -138,11 +140,14 @@ class Asked(ABC):
             candidates: try no more than so many; None for as many as the budget allows.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the search.
+            target: this CPU unless given; for a GPU that need not be here, candidates are compiled, what spills or cannot be launched is
+                refused, the rest ranked by a model and the best run under emulation: see :mod:`dlc.tune.offline`. Meta tensors are enough.
 
         Raises:
             UserError: the arguments do not fit, or the kernel has a schedule given by hand.
         """
-        if self.scheduler is not None or "cpu" in self.schedules:
+        on = by_name(target) if target is not None else None
+        if self.scheduler is not None or ("cpu" if on is None else on.kind) in self.schedules:
             raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose",
                                 "tune the kernel it was made from; with_schedule leaves that one as it is")
         if self.reproducible and not reproducible:
@@ -152,7 +157,11 @@ class Asked(ABC):
             raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
         bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
         tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
-        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors]), decisions=None)
+        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
+        if on is not None and on.kind != "cpu":
+            if against is not None:
+                raise ArgumentError("a peer cannot be timed on a GPU that is not here", remedy="leave against= away, or target=")
+            return tune_offline(request, budget, Progress(self.__name__, budget, progress), reproducible, seed, candidates)
         arrays = [as_numpy(t) for t in tensors]
         peer = None if against is None else lambda: against(*args)
         task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed, tolerance=tolerance,

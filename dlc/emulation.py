@@ -19,19 +19,13 @@ from dlc.compiler import Plan
 from dlc.emulate import EmulationReport
 from dlc.emulate import emulate as emulate_ptx
 from dlc.gpu_check import PTX_TARGETS, run_plan
-from dlc.runtime.arguments import as_tensor, give_back, torch_dtype
+from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.triton_compile import compile_function
 from dlc.runtime.triton_run import to_numpy
-from dlc.tune.accuracy import Error, error, tolerance, worst
-from dsl.algebra import walk
+from dlc.tune.accuracy import Error, allowed_error, as_values, error, worst
 from dsl.errors import ArgumentError, BoundsError, TargetError
-from dsl.expr import Op
 from dsl.interp import evaluate
-from dsl.opset import PRECISIONS
 from dsl.program import Program
-
-_PERMITTED_EPS = {"tf32": 2.0**-10, "bf16x3": 2.0**-15, "as_bf16": 2.0**-7, "as_f16": 2.0**-10}
-_GROWTH = 8.0
 
 
 class Emulatable(Protocol):
@@ -131,7 +125,7 @@ class Emulate:
         except BoundsError:  # index data outside their tensor: the definition has no value, the kernel's own check must have said so
             return Emulation(plan.program.name, target, run.how, run.outputs, run.findings or ("an index is out of bounds, and no check found it",),
                              traffic=run.report)
-        found = worst(error(_torch(got), e) for got, e in zip(run.outputs, exact))
+        found = worst(error(as_values(got), e) for got, e in zip(run.outputs, exact))
         least = sum(a.nbytes for a in arrays) + sum(np.asarray(o).nbytes for o in run.outputs)
         return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed_error(kernel.program, arrays, exact), least, run.report)
 
@@ -167,29 +161,8 @@ class Emulate:
         if wanted is not None:
             if strange := sorted(set(wanted) - set(results)):
                 raise ArgumentError(f"{strange[0]} is not a tensor argument of {code.name}", f"it has {', '.join(results)}")
-            found = worst(error(_torch(results[n]), np.asarray(_exact(e))) for n, e in wanted.items())
+            found = worst(error(as_values(results[n]), np.asarray(_exact(e))) for n, e in wanted.items())
         return Emulation(code.name, target, "ptx", report.arrays, tuple(map(str, report.findings)), found, allowed, 0, report)
-
-
-def allowed_error(program: Program, arrays: Sequence[Any], exact: Sequence[np.ndarray]) -> float:
-    """The largest error that counts as rounding: four times that of the definition evaluated in its own dtypes, eight units at least."""
-    dtypes = [torch_dtype(t.dtype) for t in (*program.inputs, *program.outputs)]
-    if not any(d.is_floating_point for d in dtypes):
-        return 0.0
-    own = worst(error(_torch(got), e) for got, e in zip(evaluate(program, *arrays), exact))
-    permitted = [_PERMITTED_EPS[e.name] for c in program.computes for e in walk(c.body) if isinstance(e, Op) and e.name in PRECISIONS]
-    return max(tolerance(own, [*dtypes, torch.float32] if permitted else dtypes), _GROWTH * max(permitted, default=0.0))
-
-
-def _torch(a: Any) -> torch.Tensor:
-    """An array, whatever its dtype, as a tensor of it."""
-    if isinstance(a, torch.Tensor):
-        return a
-    a = np.ascontiguousarray(a)
-    for name, raw in (("bfloat16", torch.int16), ("float8_e4m3fn", torch.uint8), ("float8_e5m2", torch.uint8)):
-        if a.dtype.name == name:
-            return torch.from_numpy(a.view(np.int16 if raw is torch.int16 else np.uint8)).view(getattr(torch, name))
-    return torch.as_tensor(a)
 
 
 def _exact(a: Any) -> Any:

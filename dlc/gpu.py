@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from codegen.artifact import TritonArtifact, TritonKernel
 from codegen.emit.triton import TritonOptions, buffer_names, emit_triton
 from dlc.compiler import Plan
+from dlc.gpu_model import estimate
+from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.gpu_report import ResourceReport, report
 from dlc.runtime.triton_compile import GpuBinary, compile_triton
-from dsl.errors import TargetError
+from dlc.runtime.triton_run import device_target, launch
+from dsl.bind import bind_sizes
+from dsl.errors import BoundsError, LaunchError, TargetError
+from dsl.loc import UNKNOWN, Loc
 from dsl.text import show_compute
 
 
@@ -50,13 +58,14 @@ class CompiledKernel:
 
 
 class Compilation:
-    """A kernel compiled for a GPU that need not be here.
+    """A kernel compiled for a GPU that need not be here. ``print`` it, :meth:`save` it, read its parts.
 
     Args:
         plan: for a GPU target.
 
     Attributes:
         kernels: one per launch, in order.
+        estimates: the least time of each by the model of :mod:`dlc.gpu_model`, and what binds it.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -65,6 +74,11 @@ class Compilation:
         self.artifact = triton_artifact(plan)
         made = [(k, compile_triton(k, self.target.name)) for k in self.artifact.kernels]
         self.kernels = tuple(CompiledKernel(k, b, report(b)) for k, b in made)
+        sizes = {v: n for v, n in bind_sizes(plan.request.program, plan.request.shapes).items()}
+        named = {v: next(n for d, n in sizes.items() if d.name == v.name) for v in plan.tile.sizes if any(d.name == v.name for d in sizes)}
+        self.estimates = tuple(estimate(plan.tile, [k.resources for k in self.kernels], self.target, named)) if len(named) == len(plan.tile.sizes) else ()
+        self._parameters = parameter_names(plan)
+        self._shapes = ([tuple(s) for s in plan.request.shapes], [tuple(int(n.eval(named)) for n in t.shape) for t in plan.program.outputs])
 
     @property
     def source(self) -> str:
@@ -96,24 +110,151 @@ class Compilation:
         """Whether the device would accept every kernel."""
         return all(k.resources.launchable for k in self.kernels)
 
+    @property
+    def bound(self) -> float:
+        """Seconds that all kernels take at least, by machine code and published figures; not a prediction of times."""
+        return sum(e.seconds for e in self.estimates)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"name": self.name, "target": self.target.name, "spills": self.spills, "launchable": self.launchable,
-                "kernels": [k.resources.as_dict() for k in self.kernels]}
+        return {"name": self.name, "target": self.target.name, "spills": self.spills, "launchable": self.launchable, "bound_seconds": self.bound,
+                "kernels": [k.resources.as_dict() for k in self.kernels], "estimates": [e.as_dict() for e in self.estimates]}
 
     def to_json(self) -> str:
         """:meth:`as_dict` as text."""
         return json.dumps(self.as_dict(), default=_plain)
 
+    def launch_facts(self) -> dict[str, Any]:
+        """Everything needed to launch the binaries without dlc: per kernel its file, grid, threads, shared memory and parameters, in order.
+
+        A parameter is a tensor of the definition by name, ``workspace`` with its bytes, a size, or the check's error word. Triton adds two
+        pointers to scratch memory after a kernel's own parameters on NVIDIA; they may be null unless ``scratch_bytes`` is not zero.
+        """
+        inputs, outputs = self._parameters
+        spaces = {w.name: w for w in self.artifact.workspaces}
+        return {
+            "name": self.name, "target": self.target.name,
+            "inputs": [{"name": n, "shape": s} for n, s in zip(inputs, self._shapes[0])],
+            "outputs": [{"name": n, "shape": s} for n, s in zip(outputs, self._shapes[1])],
+            "workspaces": [{"name": w.name, "dtype": w.dtype.name, "shape": list(w.shape), "zero": w.zero} for w in spaces.values()],
+            "error": self.artifact.error,
+            "kernels": [{"entry": k.binary.name, "file": self._file(k), "grid": list(k.kernel.grid), "threads": k.binary.threads,
+                         "shared_bytes": k.binary.shared, "scratch_bytes": k.binary.scratch_bytes,
+                         "parameters": [{"name": a.name, "kind": a.kind, "dtype": a.dtype.name, "access": a.access, "multiple": a.multiple}
+                                        for a in k.kernel.args]} for k in self.kernels]}
+
+    def _file(self, k: CompiledKernel) -> str:
+        return f"{k.kernel.name}.{'hsaco' if self.target.kind == 'hip' else 'cubin'}"
+
+    def files(self) -> dict[str, str | bytes]:
+        """Every form of the kernel by file name: Triton source, PTX, assembly, machine code, figures, launch facts."""
+        n = self.name
+        found: dict[str, str | bytes] = {f"{n}.py": self.source, f"{n}.asm": self.assembly, f"{n}.json": self.to_json(),
+                                         f"{n}.launch.json": json.dumps(self.launch_facts(), indent=1, default=_plain), f"{n}.txt": f"{self}\n"}
+        return found | ({f"{n}.ptx": self.ptx} if self.ptx else {}) | {self._file(k): k.binary.code for k in self.kernels}
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write :meth:`files` to a directory, made if need be; returns the paths.
+
+        Raises:
+            LaunchError: the directory cannot be written.
+        """
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in self.files().items():
+                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        except OSError as e:
+            raise LaunchError(f"cannot write to {folder}", str(e), loc=UNKNOWN) from e
+        return [folder / name for name in self.files()]
+
     def __str__(self) -> str:
-        head = f"{'kernel':30} {'registers':>9} {'spilled':>8} {'shared':>8} {'occupancy':>9} {'limited by':>12} {'matrix':>7} {'wide loads':>10}"
+        head = (f"{'kernel':30} {'grid':>9} {'warps':>5} {'registers':>9} {'spilled':>8} {'shared':>8} {'occupancy':>9} {'matrix':>6} {'wide':>5}"
+                f" {'bound':>11}  binds")
         lines = [f"{self.name} for {self.target.name}", head]
-        for k in self.kernels:
-            r = k.resources
-            lines.append(f"{k.kernel.name[:30]:30} {r.registers:9} {r.spill_stores + r.spill_loads:7}B {r.static_shared + r.dynamic_shared:7}B"
-                         f" {r.occupancy:9.0%} {r.limited_by:>12} {r.matrix_instructions:7} {r.wide_loads:10}")
+        for n, k in enumerate(self.kernels):
+            r, e = k.resources, self.estimates[n] if self.estimates else None
+            bound = f"{e.seconds * 1e6:8.1f} us  {e.binds}" if e is not None else ""
+            grid = " x ".join(map(str, k.kernel.grid))
+            lines.append(f"{k.kernel.name[:30]:30} {grid[:9]:>9} {r.threads // k.binary.warp_size:5} {r.registers:9} {r.spill_stores + r.spill_loads:7}B"
+                         f" {r.static_shared + r.dynamic_shared:7}B {r.occupancy:9.0%} {r.matrix_instructions:6} {r.wide_loads:5} {bound}")
             lines += [f"  would not launch: {r.refusal}"] if r.refusal else []
+            lines += [f"  {a}" for a in r.advice if "C75" in a]
+        if self.estimates:
+            lines.append(f"matrix: matrix-unit instructions; wide: loads of 16 bytes; bound: {self.bound * 1e6:.1f} us at least in all, from machine code and"
+                         " published figures; no GPU was asked")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class DeviceKernel:
+    """The Triton kernels of a plan, to be launched on the GPU that holds their tensors.
+
+    Attributes:
+        artifact: the kernels in order, their workspaces.
+        inputs, outputs: the names of the tensors in the artifact, in the order of the definition.
+        shapes: shape and dtype of each output.
+        checks: texts of the run-time checks, by code - 1.
+        loc: where the definition stands.
+    """
+
+    artifact: TritonArtifact
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    checks: tuple[str, ...]
+    loc: Loc | None = None
+
+    def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """Launch on the current stream, without waiting unless a data-dependent index has to be checked; returns the outputs.
+
+        Raises:
+            BoundsError: a data-dependent index is out of range.
+            LaunchError: the device refuses.
+        """
+        device = tensors[0].device
+        results = list(outs) if outs is not None else [torch.empty(s, dtype=d, device=device) for s, d in self.shapes]
+        named = {**dict(zip(self.inputs, tensors)), **dict(zip(self.outputs, results))}
+        if self.artifact.error:
+            named[self.artifact.error] = torch.zeros(1, dtype=torch.int32, device=device)
+        used = self.artifact.pointers()
+        launch(self.artifact, {n: t for n, t in named.items() if n in used})
+        code = int(named[self.artifact.error].item()) if self.artifact.error else 0
+        if code:
+            raise BoundsError("a data-dependent index is out of range", str(self.checks[code - 1]), "check the index data, or clamp it in the definition",
+                              self.loc)
+        return results
+
+    def seconds(self, tensors: Sequence[torch.Tensor], rounds: int = 50) -> float:
+        """The median time of a launch, by the device's own clock, caches flushed before each."""
+        outs = self(tensors)
+        flush = torch.empty(256 << 20, dtype=torch.uint8, device=tensors[0].device)
+        taken = []
+        for _ in range(rounds):
+            flush.zero_()
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            self(tensors, outs)
+            end.record()
+            end.synchronize()
+            taken.append(begin.elapsed_time(end) * 1e-3)
+        return float(np.median(taken))
+
+
+def device_kernel(plan: Plan) -> DeviceKernel:
+    """What is to be launched for a plan for a GPU target. Machine code is made at the first launch, and kept by Triton's own cache.
+
+    Raises:
+        TargetError: the plan is for a CPU.
+    """
+    inputs, outputs = parameter_names(plan)
+    shapes = tuple((tuple(int(n) for n in t.shape), torch_dtype(t.dtype)) for t in plan.program.outputs)
+    return DeviceKernel(triton_artifact(plan), inputs, outputs, shapes, tuple(map(str, plan.tile.checks)), plan.request.program.loc)
+
+
+def present(target: str) -> bool:
+    """Whether the current GPU is of this target."""
+    return torch.cuda.is_available() and device_target("cuda") == target
 
 
 def parameter_names(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:

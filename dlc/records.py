@@ -71,6 +71,7 @@ class Record:
         versions: of everything that decides the code and its speed.
         when: seconds since 1970.
         budget, candidates: what the search was allowed, and how many it tried.
+        reasons: of every candidate by number: why it lost, or what bounds it; for a GPU that was not there.
     """
 
     key: Key
@@ -88,6 +89,7 @@ class Record:
     when: float = 0.0
     budget: float = 0.0
     candidates: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; :meth:`from_json` reads it back."""

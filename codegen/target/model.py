@@ -20,6 +20,7 @@ class Target:
         threads: threads that a kernel is scheduled for; processors of a GPU.
         warp: threads of a GPU's warp.
         bandwidth: bytes a second to and from memory, as published; zero where it is measured instead.
+        clock: cycles a second under load, as published (boost); zero where it does not matter.
         peak: published dense matrix (for f64 and f32: best) operations a second by dtype of the operands.
     """
 
@@ -35,4 +36,5 @@ class Target:
     threads: int = 2
     warp: int = 32
     bandwidth: float = 0.0
+    clock: float = 0.0
     peak: tuple[tuple[str, float], ...] = ()

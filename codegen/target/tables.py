@@ -19,13 +19,13 @@ TARGETS: dict[str, Target] = {
         Target("x86-64-avx512-bf16", "cpu", "x86-64", _LINUX, "cooperlake", _AVX512_BF16, 512, 32),
         Target("aarch64-neon", "cpu", "aarch64", "aarch64-unknown-linux-gnu", "generic", ("neon",), 128, 32, (64 << 10, 1 << 20, 16 << 20)),
         # A100 SXM 80 GB, H100 SXM, B200, MI300X: data sheets, dense figures.
-        Target("sm_80", "cuda", "sm_80", caches=(163 << 10, 256 << 10, 40 << 20), threads=108, bandwidth=2.04e12,
+        Target("sm_80", "cuda", "sm_80", caches=(163 << 10, 256 << 10, 40 << 20), threads=108, bandwidth=2.04e12, clock=1.41e9,
                peak=(("f64", 19.5e12), ("f32", 19.5e12), ("tf32", 156e12), ("bf16", 312e12), ("f16", 312e12), ("i8", 624e12))),
-        Target("sm_90", "cuda", "sm_90", caches=(227 << 10, 256 << 10, 50 << 20), threads=132, bandwidth=3.35e12,
+        Target("sm_90", "cuda", "sm_90", caches=(227 << 10, 256 << 10, 50 << 20), threads=132, bandwidth=3.35e12, clock=1.83e9,
                peak=(("f64", 67e12), ("f32", 67e12), ("tf32", 494e12), ("bf16", 989e12), ("f16", 989e12), ("f8", 1979e12), ("i8", 1979e12))),
-        Target("sm_100", "cuda", "sm_100", caches=(227 << 10, 256 << 10, 126 << 20), threads=148, bandwidth=8e12,
+        Target("sm_100", "cuda", "sm_100", caches=(227 << 10, 256 << 10, 126 << 20), threads=148, bandwidth=8e12, clock=1.85e9,
                peak=(("f64", 37e12), ("f32", 75e12), ("tf32", 1125e12), ("bf16", 2250e12), ("f16", 2250e12), ("f8", 4500e12), ("i8", 4500e12))),
-        Target("gfx942", "hip", "gfx942", caches=(64 << 10, 512 << 10, 256 << 20), threads=304, warp=64, bandwidth=5.3e12,
+        Target("gfx942", "hip", "gfx942", caches=(64 << 10, 512 << 10, 256 << 20), threads=304, warp=64, bandwidth=5.3e12, clock=2.1e9,
                peak=(("f64", 163e12), ("f32", 163e12), ("tf32", 653e12), ("bf16", 1307e12), ("f16", 1307e12), ("f8", 2614e12), ("i8", 2614e12))),
     )
 }

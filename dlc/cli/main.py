@@ -10,6 +10,7 @@ import torch
 import typer
 from rich.console import Console
 
+from codegen.target import by_name
 from dlc.cli import doctor as health
 from dlc.cli import train as training
 from dlc.cli.arguments import empty, random
@@ -18,6 +19,7 @@ from dlc.cli.find import find_kernel, find_peer
 from dlc.cli.records import records_app
 from dlc.cli.write import write_compiled
 from dlc.report.measured import bench_figure, save_figure, tuning_figure
+from dlc.tune.outcome import TuneReport
 from dsl.errors import ArgumentError
 from dsl.loc import UNKNOWN
 
@@ -67,15 +69,19 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
          candidates: Annotated[int | None, typer.Option(min=1, help="try no more than so many")] = None,
          tolerance: Annotated[float | None, typer.Option(help="refuse orders of summation that allow a larger relative error")] = None,
          any_order: Annotated[bool, typer.Option("--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
+         target: Annotated[str | None, typer.Option("--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
          quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False, plot: Plot = None) -> None:
     """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
     k = find_kernel(kernel)
-    args = random(k, shape or (), dim or (), value or (), seed)
+    gpu = target is not None and by_name(target).kind != "cpu"
+    args = empty(k, shape or (), dim or ()) if gpu else random(k, shape or (), dim or (), value or (), seed)
     if threads is not None:
         torch.set_num_threads(threads)
     report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance, candidates=candidates,
-                    progress=False if quiet else None)
+                    progress=False if quiet else None, seed=seed, target=target)
     if plot is not None:
+        if not isinstance(report, TuneReport):
+            raise ArgumentError("there are no times to plot", "nothing was run on the GPU", "leave --plot away, or --target", UNKNOWN)
         save_figure(tuning_figure(report), plot)
     _show(report.as_dict() if as_json else str(report), as_json)
 

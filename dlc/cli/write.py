@@ -37,9 +37,7 @@ def write_compiled(kernel: Kernel, args: Sequence[torch.Tensor], target: str, ou
         text = f"{name} for {facts['target']}: {facts['code_bytes']} bytes of object code, entry {facts['entry']}"
         return facts, text, _write(files, out)
     made = kernel.compile(target, *args)
-    files = {f"{name}.py": made.source, f"{name}.asm": made.assembly, f"{name}.json": made.to_json(), **({f"{name}.ptx": made.ptx} if made.ptx else {})}
-    files |= {f"{k.kernel.name}.{'hsaco' if made.target.kind == 'hip' else 'cubin'}": code for k, code in zip(made.kernels, made.code)}
-    return made.as_dict(), str(made), _write(files, out)
+    return made.as_dict(), str(made), [] if out is None else [str(p) for p in made.save(out)]
 
 
 def _write(files: Mapping[str, str | bytes], out: Path | None) -> list[str]:

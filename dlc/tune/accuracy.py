@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from dlc.runtime.arguments import torch_dtype
+from dsl.algebra import walk
 from dsl.errors import ArgumentError
+from dsl.expr import Op
+from dsl.interp import evaluate
+from dsl.opset import PRECISIONS
+from dsl.program import Program
 
 _SLACK, _FLOOR = 4.0, 8.0
+_PERMITTED = {"tf32": 2.0**-10, "bf16x3": 2.0**-15, "as_bf16": 2.0**-7, "as_f16": 2.0**-10}  # roundings that a definition may permit
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def error(got: Any, exact: np.ndarray, name: str = "the result") -> Error:
     Raises:
         ArgumentError: the shapes differ.
     """
-    tensor = got.detach().cpu() if isinstance(got, torch.Tensor) else torch.as_tensor(np.asarray(got))
+    tensor = as_values(got).detach().cpu()
     if tuple(tensor.shape) != exact.shape:
         raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}, the definition gives {exact.shape}", remedy="compare functions with the same result")
     if not exact.size:
@@ -68,3 +75,30 @@ def tolerance(default: Error, dtypes: Iterable[torch.dtype]) -> float:
     """The largest relative error a candidate may have: four times that of the default schedule, and at least 8 units of the widest rounding."""
     eps = max((torch.finfo(d).eps for d in dtypes if d.is_floating_point), default=0.0)
     return max(_SLACK * default.relative, _FLOOR * eps)
+
+
+def allowed_error(program: Program, arrays: Sequence[Any], exact: Sequence[np.ndarray]) -> float:
+    """The largest relative error that counts as rounding: see :func:`tolerance`, for the definition evaluated in its own dtypes.
+
+    Args:
+        program: the definition.
+        arrays: its arguments.
+        exact: its results in float64.
+    """
+    dtypes = [torch_dtype(t.dtype) for t in (*program.inputs, *program.outputs)]
+    if not any(d.is_floating_point for d in dtypes):
+        return 0.0
+    own = worst(error(got, e) for got, e in zip(evaluate(program, *arrays), exact))
+    permitted = [_PERMITTED[e.name] for c in program.computes for e in walk(c.body) if isinstance(e, Op) and e.name in PRECISIONS]
+    return max(tolerance(own, [*dtypes, torch.float32] if permitted else dtypes), _FLOOR * max(permitted, default=0.0))
+
+
+def as_values(a: Any) -> torch.Tensor:
+    """An array, whatever its dtype, as a tensor."""
+    if isinstance(a, torch.Tensor):
+        return a
+    a = np.ascontiguousarray(a)
+    for name, raw in (("bfloat16", np.int16), ("float8_e4m3fn", np.uint8), ("float8_e5m2", np.uint8)):
+        if a.dtype.name == name:
+            return torch.from_numpy(a.view(raw)).view(getattr(torch, name))
+    return torch.as_tensor(a)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,3 +85,65 @@ def _plain(t: Trial) -> dict[str, Any]:
     return {"number": t.number, "at": t.at, "decisions": {c.name: c.value for c in t.choices} or dict(t.decisions), "failure": t.failure,
             "error": None if t.error is None else t.error.as_dict(), "samples": list(t.samples), "speedup": t.speedup,
             "spread": float(np.ptp(t.samples)) if t.samples else None}
+
+
+@dataclass(frozen=True)
+class OfflineReport:
+    """The result of ``kernel.tune`` for a GPU that is not here.
+
+    Attributes:
+        name: the kernel's name.
+        record: what was written to disk.
+        history: every candidate tried, the default first; ``facts`` of each is what its machine code shows.
+        best: the candidate that is used from now on.
+        reason: in words, why this one.
+        seconds: what the search took.
+        interrupted: whether the user stopped it.
+        notes: what else there is to say.
+        emulated: numbers of the candidates that were run under emulation.
+        measured: seconds on the GPU, by number, where it was here after all.
+    """
+
+    name: str
+    record: Record
+    history: Sequence[Trial]
+    best: Trial
+    reason: str
+    seconds: float
+    interrupted: bool = False
+    notes: Sequence[str] = ()
+    emulated: frozenset[int] = frozenset()
+    measured: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def improved(self) -> bool:
+        """Whether another schedule than the default is used from now on."""
+        return self.best.number != 0
+
+    def why(self, t: Trial) -> str:
+        """Why a candidate lost, or what bounds it."""
+        if t.failure is not None or t.least is None:
+            return t.failure or "not compiled"
+        binds = ", ".join(f"{e['binds']} {e['seconds'] * 1e6:.1f} us" for e in t.facts["estimates"])
+        return f"bound {t.least * 1e6:.1f} us: {binds}" + (", right under emulation" if t.number in self.emulated else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"name": self.name, "target": self.record.key.target, "improved": self.improved, "reason": self.reason, "seconds": self.seconds,
+                "interrupted": self.interrupted, "decisions": dict(self.record.decisions), "notes": list(self.notes), "measured": dict(self.measured),
+                "history": [{"number": t.number, "decisions": {c.name: c.value for c in t.choices} or dict(t.decisions), "why": self.why(t),
+                             "least": t.least, "emulated": t.number in self.emulated, **t.facts} for t in self.history]}
+
+    def __str__(self) -> str:
+        refused = [t for t in self.history if t.least is None]
+        ranked = sorted((t for t in self.history if t.least is not None), key=lambda t: (t.least or 0.0, t.number))
+        lines = [f"{self.name} for {self.record.key.target}: {self.reason}",
+                 f"{len(self.history)} candidates in {self.seconds:.1f} s, {len(refused)} refused" + (", stopped by the user" if self.interrupted else ""),
+                 "bounds from the machine code and published figures; no GPU was asked" if not self.measured else "finalists timed on the GPU"]
+        default = {c.name: c.value for c in self.history[0].choices}
+        for t in {t.number: t for t in (self.best, *ranked[:4], self.history[0])}.values():
+            changed = ", ".join(f"{c.name}={c.value}" for c in t.choices if c.value != default.get(c.name)) or "the default"
+            lines.append(f"  {'->' if t is self.best else '  '} {t.number:3} {self.why(t)}  ({changed})")
+        reasons = Counter((t.failure or "not compiled").split(":")[0] for t in refused)
+        lines += [f"  {n:5} refused: {why}" for why, n in reasons.most_common(5)]
+        return "\n".join([*lines, *(f"  note: {n}" for n in self.notes)])

@@ -38,6 +38,7 @@ class Trial:
         samples: seconds, each beside the default's sample of the same round in ``beside``.
         failure: why it was not timed, or not to the end.
         at: seconds since the search began.
+        facts: what its machine code shows and the least time it takes, for a GPU that is not here; see :mod:`dlc.tune.offline`.
     """
 
     number: int
@@ -52,6 +53,12 @@ class Trial:
     beside: list[float] = field(default_factory=list)
     failure: str | None = None
     at: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def least(self) -> float | None:
+        """Seconds it takes at least by the model of :mod:`dlc.gpu_model`; None where it was not built or is refused."""
+        return float(self.facts["seconds"]) if "seconds" in self.facts and self.failure is None else None
 
     @property
     def seconds(self) -> float | None:
@@ -102,7 +109,8 @@ class Session:
         self._arguments = pickle.dumps([_own(a) for a in arguments], protocol=5)  # torch would share them instead of sending them
         self.exact: Sequence[np.ndarray] = ()
         self._directory = tempfile.TemporaryDirectory(prefix="dlc-tune-", ignore_cleanup_errors=True)
-        env = {"DLC_CACHE_DIR": self._directory.name}  # the losers stay out of the user's cache, and a read-only one does not matter
+        # The losers stay out of the user's caches, and a read-only one does not matter.
+        env = {name: self._directory.name for name in ("DLC_CACHE_DIR", "TRITON_CACHE_DIR")}
         self._nursery = Nursery(helpers.handler, env)
         self._builders = [self._nursery.child() for _ in range(max(jobs, 1))]
         self._runner = self._builders[0]
@@ -154,8 +162,25 @@ class Session:
             trial.fail(e)
             return
         trial.code, trial.choices, trial.order, trial.schedule = built.code, built.choices, built.order, built.schedule
+        trial.facts = built.facts
+        trial.failure = built.facts.get("refused")
 
     # -- running -----------------------------------------------------------------------------------------------
+    def emulate(self, trial: Trial, small: Work, arguments: bytes, seconds: float) -> str | None:
+        """Run a candidate for a GPU with no GPU, on small arguments; why its results may not be used, None when they may.
+
+        Args:
+            trial: the candidate.
+            small: the kernel at the small sizes.
+            arguments: the small arguments, pickled.
+            seconds: after which it is given up.
+        """
+        try:
+            found: str | None = self._runner.call(("emulate", small, trial.decisions, arguments), seconds)
+        except DlcError as e:
+            return e.title
+        return found
+
     def check(self, trial: Trial) -> None:
         """Run a candidate and note its error and the bits of its results, or its failure."""
         checked: Checked | None = self._ask(trial, "check")

@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,17 @@ import torch
 from codegen.heuristics import Choice
 from codegen.target import Target
 from dlc.compiler import Plan, Request
+from dlc.gpu import triton_artifact
+from dlc.gpu_check import run_plan
+from dlc.gpu_model import estimate, refusal
+from dlc.runtime.gpu_report import report
 from dlc.runtime.launch import Launcher
-from dlc.tune.accuracy import Error, error, worst
+from dlc.runtime.triton_compile import compile_triton
+from dlc.runtime.triton_run import to_numpy
+from dlc.tune.accuracy import Error, allowed_error, error, worst
 from dlc.tune.measure import flush_caches
 from dsl.errors import InternalError
+from dsl.interp import evaluate
 from dsl.portable import loads
 from dsl.program import Program
 
@@ -67,6 +74,7 @@ class Built:
     order: str
     schedule: Any
     seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,9 +108,43 @@ def build(work: Work, decisions: Mapping[str, Any]) -> Built:
     """Schedule, lower and compile a candidate; the machine code stays in the cache directory that all helpers of a search share."""
     started = time.perf_counter()
     plan = work.plan(decisions)
+    if plan.request.target.kind != "cpu":
+        return _built_for_gpu(plan, started)
     code = hashlib.sha256(plan.module.text.encode()).hexdigest()
     assert plan.object_code
     return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace], time.perf_counter() - started)
+
+
+def _built_for_gpu(plan: Plan, started: float) -> Built:
+    """Compile for a GPU that need not be here, and judge what the machine code shows."""
+    target = plan.request.target
+    kernels = triton_artifact(plan).kernels
+    code = hashlib.sha256("".join(k.key for k in kernels).encode()).hexdigest()
+    reports = [report(compile_triton(k, target.name)) for k in kernels]
+    facts: dict[str, Any] = {"kernels": [{"name": r.name, "registers": r.registers, "shared": r.dynamic_shared + r.static_shared, "warps": r.threads // target.warp,
+                                          "occupancy": r.occupancy, "matrix": r.matrix_instructions} for r in reports]}
+    why = refusal(reports)
+    if why is not None:
+        facts["refused"] = why
+    else:
+        least = estimate(plan.tile, reports, target)
+        facts |= {"seconds": sum(e.seconds for e in least), "estimates": [e.as_dict() for e in least]}
+    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace], time.perf_counter() - started, facts)
+
+
+def emulate(small: Work, decisions: Mapping[str, Any], arguments: bytes) -> str | None:
+    """Run a candidate at small sizes with no GPU; why its results may not be used, None when they may."""
+    tensors = pickle.loads(arguments)
+    plan = small.plan(decisions)
+    run = run_plan(plan, tensors)
+    if run.findings:
+        return run.findings[0]
+    program = plan.request.program
+    arrays = [to_numpy(t) for t in tensors]
+    exact = evaluate(program, *arrays, float64=True)
+    allowed = allowed_error(program, arrays, exact)
+    found = worst(error(g, e) for g, e in zip(run.outputs, exact))
+    return None if found.relative <= allowed else f"wrong results under emulation: error {found.relative:.1e}, {allowed:.1e} allowed"
 
 
 def open_session(work: Work, arguments: bytes, exact: Sequence[np.ndarray], threads: int) -> None:
@@ -155,4 +197,5 @@ def _opened() -> _Session:
     return _session
 
 
-ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "load": load, "forget": forget, "check": check, "sample": sample}
+ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "load": load, "forget": forget, "check": check, "sample": sample,
+                           "emulate": emulate}

@@ -154,7 +154,7 @@ def _warps(area: int, p: Product, target: Target) -> int:
     if target.kind == "hip":
         return 4 if per_thread >= 64 else 2
     if not p.unit or (p.dtype.bits == 32 and p.precision == "ieee"):
-        return max(2, min(8, per_thread // 32))
+        return max(2, min(8, per_thread // 8))
     return 8 if area > 64 * 128 else 4 if area > 32 * 32 else 2
 
 
