@@ -50,7 +50,7 @@ def test_search(cache_dir, tmp_path):
     found = records.find(report.record.key)
     assert found is not None and found.reasons["0"] and not found.confirmed and found.key.machine == ""
     plan = softmax.plan(*args, target=by_name("sm_90"))
-    assert plan.record == found and {c.name: c.value for c in plan.decisions.made.values()} == {c.name: c.value for c in report.best.choices}
+    assert plan.tile and plan.record == found and {c.name: c.value for c in plan.decisions.made.values()} == {c.name: c.value for c in report.best.choices}
     assert softmax.plan(*args, target=by_name("sm_80")).record is None
     assert records.export(tmp_path / "all.json") == 1 and records.remove(found.key)
     assert records.import_(tmp_path / "all.json") == 1 and records.find(found.key) == found
