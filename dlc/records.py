@@ -91,6 +91,9 @@ class Record:
     candidates: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", _plain(self.schedule))  # as it will be when it is read back
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; :meth:`from_json` reads it back."""
         return asdict(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from codegen.analysis.access import size
+from codegen.analysis.access import cost, size
 from codegen.analysis.product import Product, product_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
@@ -21,6 +21,8 @@ from dsl.primitives.storage import compute_at
 
 _LEAST = 16  # rows, columns and contracted elements that a matrix unit takes: shorter sides are padded by masks
 _GROUP = 8  # rows of tiles that are walked together, column by column, so that neighbours share operands in the second-level cache
+_SMALL, _SMALL_WIDE = 32 * 32, 64 * 32  # elements of the smallest tile
+_FINISH = 8  # operations on a result that the largest tile leaves registers for
 _BUSY = 2  # tiles to a processor from which the largest ones pay
 
 
@@ -29,7 +31,7 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: list[str], setting: Set
     a, first = nest[anchor], nest[heavy[0]]
     p = product_of(first)
     assert p is not None
-    tile = matrix_tile(first, p, anchor, setting)
+    tile = matrix_tile(first, p, anchor, setting, len(heavy), finish=max(cost(t.body) for t in a.tensors) if anchor != heavy[0] else 0)
     up = {v: v for v in first.axes} if anchor == heavy[0] else identity_axes(a, first) or {}
     by_anchor = {up[v]: tile[v] for v in (*p.rows, *p.columns)}
     names = a.axis_names()
@@ -90,13 +92,24 @@ def _contract(nest: Nest, heavy: str, outer: list[str], inner: list[str], depths
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------------
-def matrix_tile(s: Stage, p: Product, name: str, setting: Setting, ask: bool = True) -> dict[Var, int]:
-    """Power-of-two tile of every axis of rows and columns: so large that operands are reused, but that every processor has one."""
+def matrix_tile(s: Stage, p: Product, name: str, setting: Setting, products: int = 1, finish: int = 0, ask: bool = True) -> dict[Var, int]:
+    """Power-of-two tile of every axis of rows and columns: so large that operands are reused, but that every processor has one.
+
+    Args:
+        s: the product's stage.
+        p: the product.
+        name: of the stage that finishes it.
+        setting: the target, and whom to ask.
+        products: of this size that one program finishes together.
+        finish: operations on every result after the sum; many of them need registers beside the accumulators.
+        ask: whether the tile is a choice here.
+    """
     m, n = (math.prod(size(v.extent) for v in side) for side in (p.rows, p.columns))
     batch = math.prod(size(v.extent) for v in s.axes if v not in p.rows and v not in p.columns)
-    high = _largest(p, batch * m * n, setting.target)
+    high = _largest(p, batch * m * n, setting.target, products, finish)
+    low = _SMALL_WIDE if p.unit and p.dtype.bits <= 16 and _wide(setting.target) else _SMALL
     bm, bn = (max(_LEAST, min(h, power(x))) for h, x in zip(high if m >= n else high[::-1], (m, n)))
-    while batch * -(-m // bm) * -(-n // bn) < setting.target.threads and bm * bn > 32 * 32:
+    while batch * -(-m // bm) * -(-n // bn) < setting.target.threads and bm * bn > low:
         bm, bn = (bm // 2, bn) if bm >= bn else (bm, bn // 2)
     if ask:
         bm, bn = setting.choose(f"{name}.tile", (bm, bn), _tile_options(p, m, n, bm * bn))
@@ -104,7 +117,12 @@ def matrix_tile(s: Stage, p: Product, name: str, setting: Setting, ask: bool = T
     return out | dict(zip(p.columns, _at_least(blocks([size(v.extent) for v in p.columns], bn), bn)))
 
 
-def _largest(p: Product, results: int, target: Target) -> tuple[int, int]:
+def _wide(target: Target) -> bool:
+    """Whether products are made by groups of warps, which want large tiles, and shared memory has room for those."""
+    return target.kind == "cuda" and target.caches[0] > (200 << 10)
+
+
+def _largest(p: Product, results: int, target: Target, products: int, finish: int) -> tuple[int, int]:
     """The tile of a product so large that every processor has several."""
     if not p.unit:
         return 64, 64
@@ -112,8 +130,8 @@ def _largest(p: Product, results: int, target: Target) -> tuple[int, int]:
         return 32, 32
     if p.dtype.bits == 32:
         return (64, 64) if p.precision == "ieee" and target.kind == "cuda" else (128, 64)
-    wide = target.kind == "cuda" and target.caches[0] > (200 << 10)  # room for tiles that keep warpgroup products fed
-    return (128, 256) if wide and results >= _BUSY * target.threads * 128 * 256 else (128, 128)
+    many = results >= _BUSY * target.threads * 128 * 256
+    return (128, 256) if _wide(target) and many and products == 1 and finish <= _FINISH else (128, 128)
 
 
 def _tile_options(p: Product, m: int, n: int, area: int) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from dsl.primitives.storage import compute_at
 
 _ROWS = 4096  # elements of a program that reduces rows
 _PER_THREAD = 16
+_PASS = 8192  # elements of a row taken at a time where it does not fit
 
 
 def schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Setting) -> Nest:
@@ -96,7 +97,7 @@ def _within(nest: Nest, tensor: object, group: Group) -> bool:
 
 def _row_tile(rows: tuple[Var, ...], lane: Var | None, inner: int, name: str, setting: Setting, strided: bool = False) -> tuple[int, int]:
     """(rows, elements inside a row) of one program's tile; a sector's worth of neighbouring rows at least where those are contiguous."""
-    block = min(power(inner), WIDEST)
+    block = power(inner) if inner <= WIDEST else _PASS
     if lane is None:
         return 1, block
     least = min(SECTOR // 4, power(size(lane.extent))) if strided else 1
