@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from codegen.target import Target
+from dlc import operator
 from dlc.autograd import Derived
 from dlc.compiler import Plan, Request
 from dlc.config import settings
@@ -39,6 +40,10 @@ class Callee(Protocol):
     @property
     def program(self) -> Program:
         """The definition."""
+
+    @property
+    def key(self) -> str:
+        """Its name for torch's operator."""
 
     def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for."""
@@ -106,6 +111,8 @@ class Caller:
         lazy = next((a for a in args if hasattr(type(a), "__dlc_kernel__")), None)
         if lazy is not None and out is None:
             return lazy.__dlc_kernel__(self.kernel, program, args)
+        if any(operator.is_foreign(a) for a in args):
+            return self._dispatched(program, args)
         tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return self._derived(tensors, out)
@@ -120,6 +127,13 @@ class Caller:
         numpy = any(isinstance(a, np.ndarray) for a in args) and not any(isinstance(a, torch.Tensor) for a in args)
         given = [give_back(r, numpy) for r in results]
         return given[0] if program.single else tuple(given)
+
+    def _dispatched(self, program: Program, args: tuple[Any, ...]) -> Any:
+        """A call with tensors that only torch can run: fake ones, and those inside torch.func."""
+        operator.refuse_transforms(program.name, args)
+        tensors = [a if isinstance(a, torch.Tensor) else as_tensor(a, t) for a, t in zip(args, program.inputs)]
+        results = operator.call(self.kernel.key, tensors)
+        return results[0] if program.single else tuple(results)
 
     def _positional(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Arguments given by name, in the order of the parameters."""

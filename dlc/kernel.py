@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from dlc import operator
 from dlc.asking import Asked
 from dlc.calling import Caller
+from dlc.runtime.arguments import TORCH
 from dlc.runtime.fastcall import MISS
 from dlc.scheduling import kind_of
 from dsl.check import verify
@@ -25,6 +27,8 @@ from dsl.portable import dumps, loads
 from dsl.program import Program, trace
 from dsl.schedule import Schedule
 from dsl.text import show as show_program
+
+is_compiling = torch.compiler.is_dynamo_compiling
 
 
 class Kernel(Asked):
@@ -41,6 +45,7 @@ class Kernel(Asked):
         self._program: Program | None = None
         self._calls = Caller(self)
         self._keywords = keyword_only(fn)
+        self._key: str | None = None
         self._partials: dict[Any, Kernel] = {}
         self._backwards: dict[tuple[str, ...], Kernel] = {}
 
@@ -74,6 +79,8 @@ class Kernel(Asked):
         Raises:
             UserError: the arguments do not fit the declaration; the message names parameter and symbol.
         """
+        if is_compiling():
+            return self._traced(args, named)
         if out is None and not named:
             results = self._calls.fast(args)
             if results is not MISS:
@@ -81,6 +88,34 @@ class Kernel(Asked):
         if named and (fixed := {n: v for n, v in named.items() if n in self._keywords}):
             return self.partial(**fixed)(*args, out=out, **{n: v for n, v in named.items() if n not in fixed})
         return self._calls.slowly(args, named, out)
+
+    @property
+    def key(self) -> str:
+        """The kernel's name for torch's operator ``dlc::call``."""
+        if self._key is None:
+            self._key = operator.register(self, self.__name__)
+        return self._key
+
+    def _facts(self) -> tuple[str, bool, tuple[str, ...], tuple[torch.dtype, ...]]:
+        """What a trace must know, a constant to torch.compile: name, whether there is one result, names and dtypes of the parameters."""
+        inputs = self.program.inputs
+        return self.key, self.program.single, tuple(t.name for t in inputs), tuple(TORCH[t.dtype.name] for t in inputs)
+
+    _facts._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what torch.compiler.assume_constant_result does, without its import
+
+    def _traced(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """The call as torch.compile records it: one operator."""
+        key, single, names, dtypes = self._facts()
+        given = [*args, *[named[n] for n in names[len(args):]]]
+        results = torch.ops.dlc.call(key, [a if isinstance(a, torch.Tensor) else torch.tensor(a, dtype=d) for a, d in zip(given, dtypes)])
+        return results[0] if single else tuple(results)
+
+    def gradient(self, wanted: tuple[int, ...]) -> tuple[Kernel, tuple[int, ...]]:
+        """The derived backward for some inputs, and the positions of the inputs that it reads before the gradients of the outputs."""
+        back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
+        names = [t.name for t in self.program.inputs]
+        seeds = sum(t.dtype.is_float for t in self.program.outputs)
+        return back, tuple(names.index(t.name) for t in back.program.inputs[:len(back.program.inputs) - seeds])
 
     def partial(self, **statics: Any) -> Kernel:
         """The kernel with these values of its keyword-only parameters; made once for each set of values.
