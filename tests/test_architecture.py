@@ -32,7 +32,6 @@ UNTESTED: dict[str, str] = {
     "codegen/artifact.py": _THROUGH,
     "codegen/emit/llvm.py": _THROUGH,
     "codegen/emit/llvm_math.py": _THROUGH,
-    "codegen/emit/llvm_memory.py": _THROUGH,
     "codegen/emit/llvm_ops.py": _THROUGH,
     "codegen/emit/llvm_regs.py": _THROUGH,
     "codegen/emit/llvm_phase.py": _THROUGH,

@@ -14,6 +14,7 @@ from dsl.dim import Div, MinMax, Mod, Term, Var, as_term, tile_bound
 from dsl.dtype import bool_, i64
 from dsl.errors import InternalError
 
+_NEAR = 4  # up to this distance between elements, loading all that lies between them is quicker than gathering them
 ZEROS = 64  # readable bytes of zeros, which a load takes where its mask is off
 
 
@@ -200,7 +201,22 @@ class Memory:
         if coef == -1:
             back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self._reverse(splat(self.b, mask, w)), w)
             return self._reverse(back)
+        if mask is None and coef is not None and 1 < coef <= _NEAR and w >= _NEAR:
+            return self._load_spread(buffer, first, coef, w)
         return self._gather(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), mask, shape)
+
+    def _load_spread(self, buffer: Buffer, first: Term, step: int, w: int) -> ir.Value:
+        """Every ``step``-th element: whole vectors from the first to the last of them, none beyond, and shuffles."""
+        last = step * (w - 1)
+        starts = [min(n * w, last + 1 - w) for n in range(step)]
+        parts = [self._load_vector(buffer, self.pointer(buffer, first + s), None, w) for s in starts]
+        out = parts[0]
+        for n in range(1, step):
+            own = [w + step * lane - starts[n] if step * lane // w == n else -1 for lane in range(w)]
+            before = [step * lane if n == 1 else lane for lane in range(w)]
+            picks = [o if o >= 0 else b if step * lane // w < n else 0 for lane, (o, b) in enumerate(zip(own, before))]
+            out = self.b.shuffle_vector(out, parts[n], ir.Constant(ir.VectorType(I32, w), [I32(k) for k in picks]))
+        return out
 
     def _load_splat(self, buffer: Buffer, t: Term, mask: ir.Value | None, w: int) -> ir.Value:
         """One element in every lane; where only the mask varies by lane, select zero."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from codegen.target.model import Target
 
 _LATENCY = 8  # independent accumulations that keep the multipliers busy: latency times throughput
+_LOAD = 1.2  # a load in half-cycles: two start in a cycle, less what collides
 _COPY = 10  # copying an element into a packed block, in multiply-adds
 _RUN = 1024  # bytes of a row that are copied at a time: a run this long repays the translation of its page
 
@@ -20,6 +21,7 @@ class Blocks:
         nr, mr: the register tile.
         depth: terms of each sum.
         batch: independent products.
+        inside: products that share the lane factor, computed one after another in a block.
     """
 
     columns: int
@@ -28,6 +30,7 @@ class Blocks:
     mr: int
     depth: int
     batch: int
+    inside: int = 1
 
 
 def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
@@ -43,7 +46,7 @@ def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
 
 def _tile_cycles(nv: int, mr: int) -> float:
     """Half-cycles of one step of an ``mr`` x ``nv`` tile: multiply-adds (or the latency that few of them cannot hide), loads, bytes from L2."""
-    return max(nv * mr, nv + mr, _LATENCY) + 0.1 * (nv + mr) + 0.02 * (64 * nv + 4 * mr)
+    return max(nv * mr, _LOAD * (nv + mr), _LATENCY) + 0.1 * (nv + mr) + 0.02 * (64 * nv + 4 * mr)
 
 
 def register_tiles(target: Target, lanes: int, rows: int) -> list[tuple[int, int]]:
@@ -79,7 +82,7 @@ def _cost(threads: int, b: Blocks, block: tuple[int, int], tiles: tuple[int, int
     points = b.batch * -(-tiles[0] // block[0]) * -(-tiles[1] // block[1])
     rounds = -(-points // threads)
     width, height = block[0] * b.nr, block[1] * b.mr
-    return rounds * (width * height + _COPY * (width * packs[0] + height * packs[1]) + 1)
+    return rounds * (width * height * b.inside + _COPY * (width * packs[0] + height * packs[1]) + 1)
 
 
 def panels_together(target: Target, b: Blocks, lane_tiles: int) -> int:

@@ -17,7 +17,7 @@ from codegen.heuristics.blocking import Blocks, panels_together, register_tile, 
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.packing import Packing, contiguous_dimension, crosses_panels, dimension, pack_lanes, pack_rows, separable
-from codegen.heuristics.product import Product, analyse
+from codegen.heuristics.product import Product, analyse, result_strides
 from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
 from codegen.micro.instructions import dot_instruction
 from dsl.dim import Var
@@ -35,12 +35,12 @@ _SETS = 64 * 64  # bytes after which addresses fall into the same set of a first
 def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
     """Whether register tiles pay: a factor that can be read as it lies, or enough rows to share a copy of it."""
     p = analyse(nest[heavy], strides)
-    return p.contiguous_lanes(strides) or p.contiguous_terms(strides) is not None or (p.row is not None and p.lines >= 8)
+    return p.contiguous_lanes(strides) or p.contiguous_terms(strides) is not None or (p.row is not None and p.reuse >= 8)
 
 
 def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) -> Nest:
     """The schedule of a contraction, and of the map stage ``anchor`` that finishes it where that is another."""
-    p = analyse(nest[heavy], setting.strides)
+    p = analyse(nest[heavy], setting.strides, written(nest, anchor, heavy, setting.strides))
     form = setting.choose(f"{anchor}.form", _form(nest, anchor, p, setting), _forms(nest, anchor, p, setting))
     up = _anchor_axes(nest, anchor, heavy)
     terms = p.contiguous_terms(setting.strides)
@@ -51,6 +51,12 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) 
     else:
         nest = _panels(nest, anchor, p, up, setting)
     return annotate(nest, anchor, "serial", True) if p.flops < _SERIAL_FLOPS else nest
+
+
+def written(nest: Nest, anchor: str, heavy: str, strides: Strides) -> dict[Var, int]:
+    """Elements between neighbours along the contraction's axes, in what its anchor stores."""
+    apart = result_strides(nest[anchor], strides)
+    return {v: apart[a] for v, a in _anchor_axes(nest, anchor, heavy).items() if a in apart}
 
 
 def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Nest | None:
@@ -100,11 +106,10 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]
     row = axes[up[p.row]] if p.row is not None else ""
-    batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row)]
-    points = 1
-    for v in nest[anchor].axes:
-        points *= size(v.extent) if axes[v] in batch else 1
-    shape = Blocks(p.columns, p.lines, nr, mr, p.depth, points)
+    inside = [] if packs[1] or not packs[0] else _sharing(p, {axes[up[v]]: v for v in p.stage.axes if axes[up[v]] not in (lane, row)})
+    batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row, *inside)]
+    extents = {axes[v]: size(v.extent) for v in nest[anchor].axes}
+    shape = Blocks(p.columns, p.lines, nr, mr, p.depth, math.prod(extents[x] for x in batch), math.prod(extents[x] for x in inside))
     blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs), [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
     nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]), packs)
     at = inner[0]
@@ -113,6 +118,7 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         at = f"{lane}.g"
         nest = split(nest, anchor, f"{lane}.s", together, at, f"{lane}.w")
         inner[:1] = [at, f"{lane}.w"]
+    inner[-1:-1] = inside
     bound = [nest[heavy].axis_names()[v] for v in p.stage.bound]
     if anchor == heavy:
         nest = reorder(nest, anchor, [*batch, *grid, *inner, *bound, *tiles])
@@ -127,6 +133,11 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     if packs[0] and p.lanes is not None:
         nest = pack_lanes(nest, packing, p.lanes, p.lane, nr, (anchor, at))
     return _contract(nest, p, *by) if by is not None else nest
+
+
+def _sharing(p: Product, others: dict[str, Var]) -> list[str]:
+    """The loops, besides the tile's, over products that share the lane factor: a packed panel serves all of them."""
+    return [x for x, v in others.items() if p.lanes is not None and v not in p.lanes.free]
 
 
 def _contract(nest: Nest, p: Product, terms: Var, count: int) -> Nest:
@@ -190,7 +201,7 @@ def _packs(nest: Nest, p: Product, anchor: str, nr: int, mr: int, setting: Setti
     lanes = rows = False
     if p.lanes is not None and separable(p.lanes, p.lane):
         contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
-        far = p.lines >= 2 * mr and _bytes(p, p.lanes) > setting.target.caches[1] // 2
+        far = p.reuse >= 2 * mr and _bytes(p, p.lanes) > setting.target.caches[1] // 2
         worth = far or p.lines >= _REPAID * mr or ((p.wider is not None or _computed(nest, p.lanes)) and p.lines >= 4)
         lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
     if p.rows is not None and p.row is not None and separable(p.rows, p.row):

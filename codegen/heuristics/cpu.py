@@ -12,13 +12,15 @@ from codegen.heuristics.contraction import schedule_contraction, schedule_passin
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
+from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
+from codegen.heuristics.order import order_intermediates
 from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
-from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
+from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.storage import compute_at, rfactor
 
-_SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
+_SHORT = 7  # terms of a sum that are not worth lanes
 
 
 @dataclass
@@ -42,6 +44,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     nest = part_factors(fuse_stages(nest), setting.strides)
     nest, done = schedule_rolls(nest, rolls, setting)
     nest = _factor_reductions(nest, setting)
+    nest, setting = order_intermediates(nest, setting, done)
     for group in group_stages(nest, setting.target, done).values():
         if any(s.name == group.anchor for s in nest.stages):  # not computed while a contraction packs it
             nest = _schedule_group(nest, group, setting)
@@ -74,7 +77,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
     if not rows:
         return None
     kept = tuple(a for a in anchor.axes if a in rows.values())
-    whole = len(kept) == len(anchor.axes) and len(rows) == len(s.axes)
+    whole = all(a in kept or size(a.extent) == 1 for a in anchor.axes) and len(rows) == len(s.axes)
     if is_contraction(s) and not (whole and anchor.kind == "map" and not group.members):
         return None
     if anchor.kind == "reduce" or (group.rows and group.rows != kept) or any(is_contraction(nest[m]) for m in group.members):
@@ -95,7 +98,7 @@ def _enough_rows(rows: tuple[Var, ...], s: Stage, target: Target) -> bool:
     n = 1
     for a in rows:
         n *= size(a.extent)
-    return n >= 2 * target.threads or iterations(s) <= _SERIAL_WORK
+    return n >= 2 * target.threads or iterations(s) <= SERIAL_WORK
 
 
 def _row_map(nest: Nest, s: Stage, consumers: list[Stage], group: Group) -> dict[Var, Var]:
@@ -122,7 +125,7 @@ def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
         lanes = setting.target.vector_bits // 32
         wide = _lane_axis(nest[s.name], setting.strides, nest[s.name].axes) is not None
         parallel = rows // lanes if wide else rows
-        short = parallel < 2 * setting.target.threads and iterations(s) > 8 * _SERIAL_WORK
+        short = parallel < 2 * setting.target.threads and iterations(s) > 8 * SERIAL_WORK
         if s.attach is None and s.kind == "reduce" and short and s.body.data[0].name != "moments":
             axis = max(s.bound, key=lambda a: size(a.extent))
             if size(axis.extent) >= 64:
@@ -154,7 +157,7 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     if anchor.kind == "scan":
         return _schedule_scan(nest, anchor, setting)
     if anchor.kind == "map" and not group.members:
-        return _schedule_map(nest, anchor, setting)
+        return schedule_map(nest, anchor, setting)
     rows = anchor.axes if anchor.kind == "reduce" else group.rows
     return _schedule_rows(nest, group, rows, setting)
 
@@ -177,98 +180,6 @@ def _span(x: Access, stage: Stage) -> int:
         if x.uses(a):
             n *= size(a.extent)
     return n
-
-
-def _width(target: Target, stage: Stage) -> int:
-    """Lanes of one vector of the widest dtype a stage computes in, at least those of f32."""
-    return target.vector_bits // 32
-
-
-def _tile_lane(nest: Nest, name: str, loop: str, extent: int, setting: Setting, work: int) -> tuple[Nest, list[str]]:
-    """Split a loop into a peeled serial loop and a tile of several vectors; returns the new inner loops."""
-    width = _width(setting.target, nest[name])
-    while width > 1 and width // 2 >= extent:
-        width //= 2
-    unroll = 4 if work <= 8 else 2 if work <= 40 else 1
-    while unroll > 1 and width * unroll > extent:
-        unroll //= 2
-    unroll = setting.choose(f"{name}.vectors", unroll, [n for n in (1, 2, 4, 8) if width * n <= max(extent, width)])
-    nest = split(nest, name, loop, width * unroll, f"{loop}.o", f"{loop}.w", tail="peel")
-    if unroll > 1:
-        nest = split(nest, name, f"{loop}.w", width, f"{loop}.u", f"{loop}.v")
-        nest = set_role(set_role(nest, name, f"{loop}.u", "unroll"), name, f"{loop}.v", "vectorize")
-        return nest, [f"{loop}.o", f"{loop}.u", f"{loop}.v"]
-    return set_role(nest, name, f"{loop}.w", "vectorize"), [f"{loop}.o", f"{loop}.w"]
-
-
-def _schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
-    """Pointwise: collapse axes that memory does not tell apart, lanes along the contiguous axis, the rest in parallel."""
-    name = stage.name
-    nest, loops = collapse(nest, stage, setting.strides)
-    if not loops:
-        return annotate(nest, name, "serial", True)
-    work = max(cost(t.body) for t in stage.tensors)
-    lane = _map_lane(nest[name], loops, setting.strides)
-    extent = loops.pop(lane)
-    outer = list(loops)
-    points = 1
-    for n in loops.values():
-        points *= n
-    small = points * extent * max(work, 1) <= _SERIAL_WORK
-    if points < 4 * setting.target.threads and not small and extent > 4096:
-        nest = split(nest, name, lane, 4096, f"{lane}.p", f"{lane}.c")
-        outer.append(f"{lane}.p")
-        lane, extent = f"{lane}.c", 4096
-    nest, inner = _tile_lane(nest, name, lane, extent, setting, work)
-    nest = reorder(nest, name, [*outer, *inner])
-    nest = gridify(nest, name, outer)
-    return annotate(nest, name, "serial", True) if small else nest
-
-
-def _map_lane(stage: Stage, loops: dict[str, int], strides: Strides) -> str:
-    """The loop whose axis is contiguous where the stage writes: the last one, unless it is very short."""
-    return list(loops)[-1]
-
-
-def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int]]:
-    """Fuse neighbouring axes across which every access runs on with one stride; returns the loops and their extents."""
-    touched = accesses(stage, strides)
-    names = stage.axis_names()
-    axes = [a for a in stage.axes if size(a.extent) != 1 or a is stage.axes[-1]]
-    loops: dict[str, int] = {}
-    last: Var | None = None
-    for a in axes:
-        if last is not None and all(_runs_on(x, last, a) for x in touched):
-            previous = next(reversed(loops))
-            fused = f"{previous}{names[a]}"
-            nest = reorder(nest, stage.name, _bring(nest[stage.name].order, previous, names[a]))
-            nest = fuse(nest, stage.name, previous, names[a], fused)
-            loops[fused] = loops.pop(previous) * size(a.extent)
-        else:
-            loops[names[a]] = size(a.extent)
-        last = a
-    return nest, loops
-
-
-def _bring(order: tuple[str, ...], outer: str, inner: str) -> list[str]:
-    rest = [x for x in order if x != inner]
-    at = rest.index(outer) + 1
-    return [*rest[:at], inner, *rest[at:]]
-
-
-def _runs_on(x: Access, outer: Var, inner: Var) -> bool:
-    a, b = x.stride(outer), x.stride(inner)
-    return x.offset is not None and a is not None and b is not None and inner.extent is not None and inner.extent.is_const and a == b * inner.extent.const
-
-
-def gridify(nest: Nest, name: str, outer: list[str], points: int = 4096) -> Nest:
-    """Make the outer loops parallel; where they have very many iterations, keep runs of the innermost serial."""
-    s = nest[name]
-    grid: list[str] = []
-    for x in outer:
-        nest = set_role(nest, name, x, "parallel")
-        grid.append(x)
-    return nest if s else nest
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -296,7 +207,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
     for x in loops:
         nest = set_role(nest, name, x, "parallel")
-    return annotate(nest, name, "serial", True) if total <= _SERIAL_WORK else nest
+    return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest
 
 
 def _row_width(target: Target, extent: int) -> int:
@@ -307,7 +218,10 @@ def _row_width(target: Target, extent: int) -> int:
 
 
 def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides) -> Var | None:
-    """The row axis to put along the lanes, when memory is contiguous along it; None when lanes run inside a row."""
+    """The row axis to put along the lanes, when memory is contiguous along it; None when lanes run inside a row.
+
+    A sum too short to fill a vector (the window of a convolution) has no say.
+    """
     votes: dict[Var | None, int] = {None: 0}
     for m in (group.anchor, *group.members):
         s = nest[m]
@@ -316,8 +230,8 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides)
             if nest.producer(x.tensor) is not None and not (x.write and nest.is_output(s)) and nest.producer(x.tensor).name in group.members:  # type: ignore[union-attr]
                 continue
             for a in (*s.axes, *s.bound):
-                if x.stride(a) == 1 and size(a.extent) > 1:
-                    key = up.get(a)
+                key = up.get(a)
+                if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else _SHORT):
                     votes[key] = votes.get(key, 0) + _span(x, s) * x.dtype.itemsize
     return max(votes, key=lambda k: votes[k])
 
@@ -342,7 +256,7 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
     if inner is None:
         return nest
     others = [names[a] for a in mine if a is not inner and a in s.axes], [names[a] for a in mine if a is not inner and a in s.bound]
-    nest, loops = _tile_lane(nest, name, names[inner], size(inner.extent), setting, work)
+    nest, loops = tile_lane(nest, name, names[inner], size(inner.extent), setting, work)
     middle = [*others[0], loops[0], *others[1]] if inner in s.axes else [*others[0], *others[1], loops[0]]
     return reorder(nest, name, [*row_loops, *middle, *loops[1:]])
 
@@ -365,4 +279,4 @@ def _schedule_scan(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     nest = reorder(nest, name, [*loops, *(names[a] for a in stage.bound), *tile])
     for x in loops:
         nest = set_role(nest, name, x, "parallel")
-    return annotate(nest, name, "serial", True) if iterations(stage) * max(1, cost(stage.body)) <= _SERIAL_WORK else nest
+    return annotate(nest, name, "serial", True) if iterations(stage) * max(1, cost(stage.body)) <= SERIAL_WORK else nest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, product_reads, read_access, size
@@ -10,6 +12,8 @@ from dsl.dim import Var
 from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Stage
+
+_LONG = 16  # terms that are worth adding up in lanes
 
 
 @dataclass(frozen=True)
@@ -66,28 +70,35 @@ class Product:
         """Extent of the row axis."""
         return size(self.row.extent) if self.row is not None else 1
 
+    @property
+    def reuse(self) -> int:
+        """How many results each element of the lane factor goes into."""
+        return math.prod(size(v.extent) for v in self.stage.axes if self.lanes is None or v not in self.lanes.free)
+
     def contiguous_lanes(self, strides: Strides) -> bool:
         """Whether the lane factor can be loaded as it lies."""
         return self.lanes is None or read_access(self.lanes, strides).stride(self.lane) == 1
 
     def contiguous_terms(self, strides: Strides) -> Var | None:
-        """The reduction axis along which both factors are contiguous, when there is one."""
+        """The reduction axis along which both factors are contiguous, when there is one that is long enough for lanes."""
         sides = [read_access(r, strides) for r in (self.lanes, self.rows) if r is not None]
-        return next((v for v in self.stage.bound if len(sides) == 2 and all(x.stride(v) == 1 for x in sides)), None)
+        return next((v for v in self.stage.bound if len(sides) == 2 and size(v.extent) >= _LONG and all(x.stride(v) == 1 for x in sides)), None)
 
 
-def analyse(s: Stage, strides: Strides) -> Product:
-    """Choose the axes of the register tile: lanes where result and factor are contiguous, rows along an axis only the other factor has."""
+def analyse(s: Stage, strides: Strides, written: Mapping[Var, int] | None = None) -> Product:
+    """Choose the axes of the register tile: lanes where result and factor are contiguous, rows along an axis only the other factor has.
+
+    ``written`` are the strides of what is stored, by the contraction's axes, where that is not the contraction itself.
+    """
     sides = product_reads(s.body.args[0])
     assert sides is not None
-    lane, row = _choose_axes(s, sides, strides)
+    lane, row = _choose_axes(s, sides, strides, result_strides(s, strides) if written is None else written)
     return Product(s, lane, row, next((r for r in sides if lane in r.free), None), next((r for r in sides if lane not in r.free), None))
 
 
-def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides) -> tuple[Var, Var | None]:
+def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides, written: Mapping[Var, int]) -> tuple[Var, Var | None]:
     """(lane axis, row axis)."""
     spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
-    written = _result_strides(s, strides)
 
     def fitness(v: Var) -> tuple[bool, bool, bool, bool, int, int]:
         others = any(v not in r.free for r in sides)
@@ -100,7 +111,8 @@ def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides) -> tuple[
     return lane, max(shared or rows, key=lambda v: size(v.extent), default=None)
 
 
-def _result_strides(s: Stage, strides: Strides) -> dict[Var, int]:
+def result_strides(s: Stage, strides: Strides) -> dict[Var, int]:
+    """Elements between neighbours along each axis of a stage's result."""
     t = s.tensors[0]
     x = read_access(t.read(*t.axes), strides)  # type: ignore[arg-type]
     return {v: n for v in s.axes if (n := x.stride(v)) is not None}

@@ -111,7 +111,9 @@ def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term,
         full = tmin(full, _last(g, x.var, cx, best=False))
     full = tmax(full, ZERO)
     head = Var(x.name, full if full.is_const else x.extent)
-    known = [g.subs({x.var: as_term(head)}) for g in guards]
+    inner = (cx.tile | _inner_vars(cx)) - {x.var}
+    least = [tile_bound(g, inner, best=False) for g in guards]  # for what is computed inside, with axes of its own
+    known = [g.subs({x.var: as_term(head)}) for g in dict.fromkeys((*guards, *least))]
     out = [(head, ZERO, full, known)] if full != 0 else []
     return out if full == end else [*out, (var, full, end, [])]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from codegen.analysis.access import accesses, size
-from codegen.heuristics.cpu import collapse
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.gpu.tiles import blocks, launch, power, tile_loop
+from codegen.heuristics.maps import collapse
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import reorder
 

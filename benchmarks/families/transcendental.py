@@ -1,0 +1,51 @@
+"""Operations that cost many instructions an element: exponentials, logarithms, trigonometry, activations."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as nn
+
+import dlc
+from benchmarks.families.matmul import peers
+from benchmarks.harness import Case, case
+from dlc import f32
+
+M, N = dlc.dims("M N")
+
+
+def _one(name: str) -> Any:
+    function = getattr(dlc, name)
+
+    @dlc.kernel
+    def apply(x: f32[M, N]):
+        return function(x)
+
+    return apply
+
+
+@dlc.kernel
+def _power(x: f32[M, N], y: f32[M, N]):
+    return dlc.pow(x, y)
+
+
+@dlc.kernel
+def _mixed(x: f32[M, N]):
+    return dlc.tanh(dlc.exp(-x * x) * dlc.cos(x)) + dlc.log1p(dlc.abs(x))
+
+
+_UNARY: dict[str, Callable[..., object]] = {
+    "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "expm1": torch.expm1, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "erf": torch.erf,
+    "sin": torch.sin, "cos": torch.cos, "atan": torch.atan, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt,
+    "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus,
+}
+
+
+def cases() -> Iterable[Case]:
+    """Every case of the family."""
+    m, n = 1000, 1000
+    for name, function in _UNARY.items():
+        yield case(f"{name} {m}x{n}", lambda: [torch.rand(m, n) * 4 + 0.01], {"dlc": _one(name), **peers(function)}, bytes=8 * m * n)
+    yield case(f"pow {m}x{n}", lambda: [torch.rand(m, n) * 4, torch.randn(m, n)], {"dlc": _power, **peers(torch.pow)}, bytes=12 * m * n)
+    yield case(f"tanh exp cos log1p {m}x{n}", lambda: [torch.randn(m, n)],
+               {"dlc": _mixed, **peers(lambda x: torch.tanh(torch.exp(-x * x) * torch.cos(x)) + torch.log1p(x.abs()))}, bytes=8 * m * n)

@@ -1,0 +1,77 @@
+"""Loads and stores: elements some way apart, masks tested once for a tile, nothing touched outside."""
+
+import ctypes
+import mmap
+import re
+
+import pytest
+import torch
+
+import dlc
+from codegen.target import by_name
+from dlc import f32
+from dlc.runtime.device import host_features, host_target
+from tests.codegen.products import PRODUCTS, operands, planned, run
+
+M, N = dlc.dims("M N")
+HERE = [t for t in ("x86-64", "x86-64-avx2", "x86-64-avx512") if set(by_name(t).features) <= host_features()]
+
+
+def strided(step: int):
+    @dlc.kernel
+    def every(x: f32[M, N]):
+        return x * 2.0
+
+    return every, lambda m, n: torch.randn(m, step * n)[:, ::step]
+
+
+@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("n", [8, 9, 31, 64, 100])
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_elements_some_way_apart(step, n, target):
+    kernel, inputs = strided(step)
+    x = inputs(5, n)
+    plan, got = run(kernel, x, target=target)
+    assert torch.equal(got, x * 2)
+
+
+@pytest.mark.parametrize("step, gathered", [(2, False), (3, False), (4, False), (5, True)])
+def test_near_elements_are_not_gathered(step, gathered):
+    kernel, inputs = strided(step)
+    text = planned(kernel, inputs(5, 64), target="x86-64-avx2").module.text
+    assert ("masked.gather" in text) is gathered
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_nothing_is_read_after_the_last_element(step):
+    """The last element is the last before a page that may not be read: one read past it would end the process."""
+    kernel, _ = strided(step)
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    edge = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(edge), mmap.PAGESIZE, 0) == 0
+    try:
+        count = step * 63 + 1
+        view = torch.frombuffer(pages, dtype=torch.float32, count=count, offset=mmap.PAGESIZE - 4 * count)[::step].unsqueeze(0)
+        view.copy_(torch.arange(64, dtype=torch.float32))
+        assert torch.equal(run(kernel, view)[1], torch.arange(64, dtype=torch.float32)[None] * 2)
+    finally:
+        libc.mprotect(ctypes.c_void_p(edge), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.parametrize("shape", [(65, 35, 20), (64, 32, 20), (5, 3, 7)])
+def test_ragged_tiles_write_only_what_is_theirs(shape):
+    m, n, k = shape
+    x, w = operands("nn", m, n, k)
+    launch = PRODUCTS["nn"].plan(x, w).launcher()
+    room = torch.full((m + 2, n), 7.0)
+    launch([x, w], [room[1:-1]])
+    torch.testing.assert_close(room[1:-1], x @ w, rtol=1e-4, atol=1e-4)
+    assert bool((room[0] == 7).all()) and bool((room[-1] == 7).all())
+
+
+def test_a_tile_tests_its_mask_once():
+    text = planned(PRODUCTS["nn"], *operands("nn", 100, 100, 100), target="x86-64-avx2", decisions={"register_tile": (16, 6)}).assembly()
+    stores = text.count("vmovups\t%ymm") + text.count("vmovaps\t%ymm")
+    assert stores and host_target().kind == "cpu"
+    assert re.search(r"vmovups\t%ymm\d+, \d*\(%r\w+", text), "full tiles are stored without masks"
