@@ -92,7 +92,7 @@ class Record:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", _plain(self.schedule))  # as it will be when it is read back
+        object.__setattr__(self, "schedule", plain(self.schedule))  # as it will be when it is read back
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; :meth:`from_json` reads it back."""
@@ -109,7 +109,7 @@ class Record:
             key = data["key"]
             shapes, strides = (tuple(tuple(int(n) for n in s) for s in key[what]) for what in ("shapes", "strides"))
             own = Key(str(key["program"]), shapes, strides, str(key["target"]), str(key["machine"]), int(key["threads"]))
-            rest = {f.name: _plain(data[f.name]) for f in fields(Record) if f.name in data and f.name != "key"}
+            rest = {f.name: plain(data[f.name]) for f in fields(Record) if f.name in data and f.name != "key"}
             return Record(own, **rest)
         except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not a tuning record: {e!r}") from e
@@ -281,8 +281,8 @@ def _warn(about: str, text: str) -> None:
         warnings.warn(f"dlc: {text}", stacklevel=3)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's lists as the tuples they were."""
     if isinstance(value, dict):
-        return {str(name): _plain(v) for name, v in value.items()}
-    return tuple(_plain(v) for v in value) if isinstance(value, list) else value
+        return {str(name): plain(v) for name, v in value.items()}
+    return tuple(plain(v) for v in value) if isinstance(value, (list, tuple)) else value

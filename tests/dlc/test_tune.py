@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -99,12 +98,19 @@ def test_what_crashes_hangs_or_errs_is_left_aside() -> None:
     assert not report.improved and records.find(report.record.key).decisions == {}
 
 
+class Interrupted(Progress):
+    """A user who presses Ctrl-C when the first batch has been timed."""
+
+    def show(self, what: str, trials) -> None:
+        super().show(what, trials)
+        if what == "searching":
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_keeps_what_was_found() -> None:
     x, w = torch.randn(128, 128), torch.randn(128, 128)
-    timer = threading.Timer(7.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    report = product.tune(x, w, budget=120, progress=False)
-    assert report.interrupted and report.seconds < 30
+    report = tune(task(product, x, w, budget=120.0), Interrupted("", 120.0, shown=False))
+    assert report.interrupted and report.seconds < 60
     assert len(report.history) > 1 and report.times["default"].samples
     assert not report.record.confirmed and records.find(report.record.key) == report.record
 

@@ -1,8 +1,10 @@
 """Every operator against torch: compiled, through the numpy meaning, and its gradients in float64. The table is operators.py."""
 
 import pytest
+import torch
 
 import dlc
+from dlc.tensor import create
 from dsl.ops import catalogue
 from tests.dsl.operator_checks import check_gradients, check_values
 from tests.dsl.operators import CASES
@@ -23,4 +25,12 @@ def test_gradients(case):
 
 
 def test_dlc_exports_the_catalogue():
-    assert {n: getattr(dlc, n) for n in catalogue.operations()} == catalogue.operations()
+    """The same functions; makers of tensors (``zeros``) also serve outside a definition, and have the catalogue's meaning inside one."""
+    makers = create.CREATORS
+    assert {n: getattr(dlc, n) for n in catalogue.operations() if n not in makers} == {n: f for n, f in catalogue.operations().items() if n not in makers}
+
+    @dlc.kernel
+    def ones(x: dlc.f32[3]):
+        return x + dlc.ones(3)
+
+    assert ones(torch.zeros(3)).tolist() == [1.0] * 3 and set(makers) & set(catalogue.operations())
