@@ -199,8 +199,8 @@ class PlacedLoop:
 
     @property
     def tile(self) -> bool:
-        """Whether the loop is an axis of the tile instead of a loop of the program."""
-        return self.role in TILE_ROLES
+        """Whether the loop is an axis of the tile instead of a loop of the program; one of a single iteration is neither."""
+        return self.role in TILE_ROLES and not (self.extent.is_const and self.extent.const == 1)
 
 
 @dataclass(frozen=True)
@@ -342,14 +342,15 @@ def _clip(box: tuple[Term, Term] | None, axis: Var) -> tuple[Term, Term] | None:
 
 
 def _outer_vars(nest: Nest, attach: tuple[str, str], placed: Mapping[str, Placed]) -> set[Var]:
-    """Variables of the loops that enclose the attachment point."""
+    """Variables of the loops that enclose the attachment point; tile axes lie inside everything, wherever they stand."""
     stage, loop = attach
     p = placed[stage]
     out: set[Var] = set()
     for x in p.loops:
         if loop == "" and x.role not in GRID_ROLES:
             break
-        out.add(x.var)
+        if not x.tile:
+            out.add(x.var)
         if x.name == loop:
             break
     above = nest[stage].attach

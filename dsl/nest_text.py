@@ -29,19 +29,18 @@ def _stage(nest: Nest, placed: dict[str, Placed], s: Stage, depth: int) -> Itera
     for x in grid:
         yield _loop(nest, s, x, depth)
         depth += 1
-    for name in ("", *(x.name for x in grid)):
-        yield from _attached(nest, placed, s, name, depth)
+    yield from _attached(nest, placed, s, ("", *(x.name for x in grid)), depth)
     for x in rest:
         yield _loop(nest, s, x, depth)
         depth += 1
-        yield from _attached(nest, placed, s, x.name, depth)
+        yield from _attached(nest, placed, s, (x.name,), depth)
     for t in s.tensors:
         yield f"{'  ' * depth}{show_compute(t)}"
 
 
-def _attached(nest: Nest, placed: dict[str, Placed], s: Stage, loop: str, depth: int) -> Iterator[str]:
+def _attached(nest: Nest, placed: dict[str, Placed], s: Stage, loops: tuple[str, ...], depth: int) -> Iterator[str]:
     for inner in nest.stages:
-        if inner.attach == (s.name, loop):
+        if inner.attach is not None and inner.attach[0] == s.name and inner.attach[1] in loops:
             yield from _stage(nest, placed, inner, depth)
 
 

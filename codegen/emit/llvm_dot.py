@@ -14,7 +14,6 @@ from codegen.emit.llvm_types import convert, intrinsic, named_type, splat, vecto
 from codegen.micro.instructions import DotInstruction, dot_instruction
 from codegen.tile.ir import Buffer, Dot, Load, Value
 from dsl.dim import Term, Var, as_term
-from dsl.errors import InternalError
 
 ShapeOf = Callable[[tuple[Var, ...]], Shape]
 
@@ -88,8 +87,8 @@ def _by_elements(b: ir.IRBuilder, op: Dot, tiles: dict[Value, Tile], shape_of: S
     r = op.results[0]
     a, c, acc = (tiles[v] for v in (op.a, op.b, op.acc))
     wide = shape_of(tuple(sorted({*r.axes, *op.axes}, key=lambda v: v.uid)))
-    if wide.lane is not out.lane:
-        raise InternalError("a dot on a CPU contracts unrolled axes only")
+    if wide.lane is not out.lane:  # the lanes are contracted: they are taken one by one
+        wide = Shape((*out.unrolled, *op.axes), out.lane, out.width, out.chunks)
     regs = {coord: acc.at(b, out, coord) for coord in out.coords()}
     for coord in wide.coords():
         env = dict(zip(wide.unrolled, coord))

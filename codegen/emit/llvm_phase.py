@@ -9,7 +9,7 @@ from llvmlite import ir
 from codegen.emit.llvm_dot import emit_dot
 from codegen.emit.llvm_memory import ZEROS, Memory, Terms, iota_tile
 from codegen.emit.llvm_ops import emit_op
-from codegen.emit.llvm_reduce import emit_reduce
+from codegen.emit.llvm_reduce import emit_reduce, emit_scan
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
 from codegen.tile import ir as tile
@@ -92,14 +92,28 @@ class PhaseEmitter:
         hi = b.sdiv(b.mul(total, b.add(self.fn.args[1], I64(1))), self.fn.args[2])
 
         def body(point: ir.Value) -> list[ir.Value]:
-            left = point
-            for (v, _), s in reversed(list(zip(self.phase.grid, sizes))):
+            left, axes = point, list(zip(self.phase.grid, sizes))
+            if self.phase.group and len(axes) >= 2:
+                left = self._grouped(point, axes[-2:])
+                axes = axes[:-2]
+            for (v, _), s in reversed(axes):
                 self.scalars[v] = b.urem(left, s)
                 left = b.udiv(left, s)
             self.block(self.phase.body)
             return []
 
         self._loop("point", lo, hi, [], body, False)
+
+    def _grouped(self, point: ir.Value, last: list[tuple[tuple[Var, Term], ir.Value]]) -> ir.Value:
+        """Walk ``group`` rows of points column by column; returns what is left of the point for the other axes."""
+        b = self.b
+        ((row, _), rows), ((column, _), columns) = last
+        area, block = b.mul(rows, columns), b.mul(I64(self.phase.group), columns)
+        at = b.urem(point, area)
+        first, place = b.mul(b.udiv(at, block), I64(self.phase.group)), b.urem(at, block)
+        height = intrinsic(b, "llvm.smin.i64", I64, [b.sub(rows, first), I64(self.phase.group)])
+        self.scalars[row], self.scalars[column] = b.add(first, b.urem(place, height)), b.udiv(place, height)
+        return b.udiv(point, area)
 
     def _loop(self, name: str, lo: ir.Value, hi: ir.Value, inits: list[ir.Value], body: Any, runs: bool) -> list[ir.Value]:
         """``for name in lo..hi`` carrying registers; tested at the bottom, guarded at the top unless it surely runs."""
@@ -195,14 +209,10 @@ class PhaseEmitter:
     def op_rename(self, op: tile.Rename) -> None:
         """The same registers under other names."""
         r, source = op.results[0], self.tiles[op.value]
-        names = dict(op.axes)
-        shape = self.shape(r.axes)
-        order = [names.get(v, v) for v in source.shape.unrolled]
-        regs = {}
-        for coord, v in source.regs.items():
-            env = dict(zip(order, coord))
-            regs[(*(env[a] for a in shape.unrolled), coord[-1])] = v
-        self.tiles[r] = Tile(shape, r.dtype, regs)
+        names, shape, own = dict(op.axes), self.shape(r.axes), source.shape
+        lane = None if own.lane is None else names.get(own.lane, own.lane)
+        seen = Tile(Shape(tuple(names.get(v, v) for v in own.unrolled), lane, own.width, own.chunks), r.dtype, source.regs)
+        self.tiles[r] = make(shape, r.dtype, lambda c: seen.at(self.b, shape, c))
 
     def op_broadcast(self, op: tile.Broadcast) -> None:
         """Registers repeated along more axes."""
@@ -214,25 +224,44 @@ class PhaseEmitter:
         """Combine along axes, in the order :func:`codegen.emit.llvm_reduce.emit_reduce` states."""
         self.tiles.update(zip(op.results, emit_reduce(self.b, op, self.tiles, self.shape)))
 
+    def op_scan(self, op: tile.Scan) -> None:
+        """Prefixes, in the order :func:`codegen.emit.llvm_reduce.emit_scan` states."""
+        self.tiles.update(zip(op.results, emit_scan(self.b, op, self.tiles, self.shape)))
+
     def op_dot(self, op: tile.Dot) -> None:
         """A dot, by an instruction where one fits."""
         self.tiles[op.results[0]] = emit_dot(self.b, self.memory, op, self.tiles, self.shape, self.features)
 
     def op_for(self, op: tile.For) -> None:
-        """A loop; carried tiles become phis."""
+        """A loop; carried tiles become phis, ``unroll`` copies of the body share a test."""
         shapes = [self.shape(v.axes) for v in op.inits]
         inits = [self.tiles[v].at(self.b, s, c) for v, s in zip(op.inits, shapes) for c in s.coords()]
         inits = [splat(self.b, v, s.width) for v, s in zip(inits, [s for s in shapes for _ in s.coords()])]
         lo, hi = self.terms.scalar(op.lo), self.terms.scalar(op.hi)
+        name = describe_var(op.var)
+        if op.unroll > 1:
+            rounds = intrinsic(self.b, "llvm.smax.i64", I64, [self.b.sdiv(self.b.sub(hi, lo), I64(op.unroll)), I64(0)])
+            inits = self._loop(f"{name}.{op.unroll}", I64(0), rounds, inits, lambda n: self._rounds(op, shapes, lo, n), False)
+            lo = self.b.add(lo, self.b.mul(rounds, I64(op.unroll)))
+        runs = op.unroll == 1 and nonneg(op.hi - op.lo - 1)
+        self._bind(op.results, shapes, self._loop(name, lo, hi, inits, lambda i: self._once(op, shapes, i, list(self._phis)), runs))
 
-        def body(i: ir.Value) -> list[ir.Value]:
-            self.scalars[op.var] = i
-            self._bind(op.body.params, shapes, list(self._phis))
-            self.block(op.body)
-            return [splat(self.b, self.tiles[v].at(self.b, s, c), s.width) for v, s in zip(op.body.yields, shapes) for c in s.coords()]
+    def _once(self, op: tile.For, shapes: list[Shape], at: ir.Value, regs: list[ir.Value]) -> list[ir.Value]:
+        """The body of a loop for one value of its variable; returns the registers it hands on."""
+        self.scalars[op.var] = at
+        self._bind(op.body.params, shapes, regs)
+        self.block(op.body)
+        return [splat(self.b, self.tiles[v].at(self.b, s, c), s.width) for v, s in zip(op.body.yields, shapes) for c in s.coords()]
 
-        runs = nonneg(op.hi - op.lo - 1)
-        self._bind(op.results, shapes, self._loop(describe_var(op.var), lo, hi, inits, body, runs))
+    def _rounds(self, op: tile.For, shapes: list[Shape], lo: ir.Value, n: ir.Value) -> list[ir.Value]:
+        """``unroll`` iterations in a row; what was computed from the loop variable is computed anew in each."""
+        regs = list(self._phis)
+        first = self.b.add(lo, self.b.mul(n, I64(op.unroll)))
+        for k in range(op.unroll):
+            self.terms.memo.clear()
+            self.memory.bases.clear()
+            regs = self._once(op, shapes, self.b.add(first, I64(k)), regs)
+        return regs
 
     def _bind(self, values: tuple[Value, ...], shapes: list[Shape], regs: list[ir.Value]) -> None:
         at = iter(regs)

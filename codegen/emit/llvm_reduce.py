@@ -1,4 +1,4 @@
-"""Reductions of register tiles: along unrolled axes pairwise in order, then along the lanes by halves."""
+"""Reductions and scans of register tiles: along unrolled axes pairwise in order, then along the lanes by halves."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from llvmlite import ir
 
 from codegen.emit.llvm_ops import RegisterAlgebra
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I32, lanes_of
-from codegen.tile.ir import Reduce, Value, union_axes
+from codegen.emit.llvm_types import I1, I32, lanes_of, splat
+from codegen.tile.ir import Reduce, Scan, Value, union_axes
 from dsl.carrier import Carrier
 from dsl.dim import Var
 from dsl.dtype import Dtype
@@ -25,6 +25,8 @@ def emit_reduce(b: ir.IRBuilder, op: Reduce, tiles: dict[Value, Tile], shape_of:
     union = union_axes(*op.states)
     shape, out = shape_of(union), shape_of(tuple(v for v in union if v not in op.axes))
     across = shape.lane is not None and shape.lane in op.axes
+    if across and out.lane is not None:
+        return _into_lanes(b, op, states, shape, out)
     regs: list[dict[Coord, ir.Value]] = [{} for _ in states]
     for coord in out.coords():
         env = dict(zip(out.unrolled, coord))
@@ -34,6 +36,59 @@ def emit_reduce(b: ir.IRBuilder, op: Reduce, tiles: dict[Value, Tile], shape_of:
         for store, v in zip(regs, state):
             store[coord] = v
     return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
+
+
+def _into_lanes(b: ir.IRBuilder, op: Reduce, states: list[Tile], shape: Shape, out: Shape) -> list[Tile]:
+    """The lanes are reduced, and the results lie along the lanes of another axis: one result after another."""
+    dtypes = [t.dtype for t in states]
+    regs: list[dict[Coord, ir.Value]] = [{} for _ in states]
+    assert out.lane is not None
+    for coord in out.coords():
+        env = dict(zip(out.unrolled, coord))
+        for n in range(out.width):
+            here = env | {out.lane: coord[-1] * out.width + n}
+            parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, here, op.axes, None)]
+            state = _across_lanes(b, op.carrier, _tree(b, op.carrier, parts, dtypes), dtypes, shape.width)
+            for store, v in zip(regs, state):
+                whole = store.get(coord, ir.Constant(ir.VectorType(v.type, out.width), ir.Undefined))
+                store[coord] = b.insert_element(whole, v, I32(n))
+    return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
+
+
+def emit_scan(b: ir.IRBuilder, op: Scan, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
+    """The prefixes along an axis: register after register along an unrolled one, in steps of doubling length along the lanes."""
+    states = [tiles[s] for s in op.states]
+    dtypes = [t.dtype for t in states]
+    shape = shape_of(union_axes(*op.states))
+    regs: list[dict[Coord, ir.Value]] = [{} for _ in states]
+    along = shape.lane is op.axis
+    length = shape.chunks if along else op.axis.size
+    place = len(shape.unrolled) if along else shape.unrolled.index(op.axis)
+    for first in (c for c in shape.coords() if c[place] == 0):
+        before: State | None = None
+        for n in reversed(range(length)) if op.reverse else range(length):
+            coord = (*first[:place], n, *first[place + 1:])
+            state = [t.at(b, shape, coord) for t in states]
+            state = _within(b, op, state, dtypes, shape.width) if along else state
+            state = state if before is None else _combine(b, op.carrier, before, state, dtypes)
+            last = 0 if op.reverse else shape.width - 1
+            before = [splat(b, b.extract_element(v, I32(last)), shape.width) for v in state] if along else state
+            for store, v in zip(regs, state):
+                store[coord] = v
+    return [Tile(shape, r.dtype, found) for r, found in zip(op.results, regs)]
+
+
+def _within(b: ir.IRBuilder, op: Scan, state: State, dtypes: list[Dtype], width: int) -> State:
+    """Prefixes of one vector."""
+    step = 1
+    while step < width:
+        far = [n + step if op.reverse else n - step for n in range(width)]
+        moved = ir.Constant(ir.VectorType(I32, width), [I32(n if 0 <= n < width else 0) for n in far])
+        there = ir.Constant(ir.VectorType(I1, width), [I1(0 <= n < width) for n in far])
+        joined = _combine(b, op.carrier, [b.shuffle_vector(v, v, moved) for v in state], state, dtypes)
+        state = [b.select(there, new, old) for new, old in zip(joined, state)]
+        step *= 2
+    return state
 
 
 def _merged(shape: Shape, env: dict[Var, int], gone: tuple[Var, ...], chunk: int | None) -> list[Coord]:

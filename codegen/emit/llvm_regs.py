@@ -46,19 +46,39 @@ class Tile:
     cache: dict[Any, ir.Value] = field(default_factory=dict)
 
     def at(self, b: ir.IRBuilder, shape: Shape, coord: Coord) -> ir.Value:
-        """The register seen from a coordinate of a wider tile: broadcast by name, splatted into lanes where needed."""
+        """The register seen from a coordinate of a wider tile: broadcast by name, splatted into lanes where needed.
+
+        Where the two have their lanes along different axes, elements are taken out and put together one by one.
+        """
         own = self.shape
         if own == shape:
             return self.regs[coord]
         env = dict(zip(shape.unrolled, coord))
-        key = tuple(env[v] for v in own.unrolled) + ((coord[-1],) if own.lane is not None else (0,))
-        reg = self.regs[key]
-        if own.lane is None and shape.lane is not None:
-            slot = (key, shape.width)
-            if slot not in self.cache or not _reusable(b, self.cache[slot]):
-                self.cache[slot] = splat(b, reg, shape.width)
-            return self.cache[slot]
-        return reg
+        if own.lane is shape.lane and (own.lane is None or own.width == shape.width):
+            return self.regs[(*(env[v] for v in own.unrolled), coord[-1] if own.lane is not None else 0)]
+        slot = (*(env[v] for v in (*own.unrolled, own.lane) if v in env), shape, coord[-1] if shape.lane in own.unrolled else 0)
+        if slot not in self.cache or not _reusable(b, self.cache[slot]):
+            self.cache[slot] = self._across(b, shape, env, coord[-1])
+        return self.cache[slot]
+
+    def _across(self, b: ir.IRBuilder, shape: Shape, env: dict[Var, int], chunk: int) -> ir.Value:
+        if shape.lane is None or shape.lane not in self.shape.unrolled:
+            return splat(b, self._element(b, env), shape.width)
+        out: ir.Value | None = None
+        for n in range(shape.width):
+            element = self._element(b, env | {shape.lane: chunk * shape.width + n})
+            out = ir.Constant(ir.VectorType(element.type, shape.width), ir.Undefined) if out is None else out
+            out = b.insert_element(out, element, ir.Constant(ir.IntType(32), n))
+        return out
+
+    def _element(self, b: ir.IRBuilder, env: dict[Var, int]) -> ir.Value:
+        """One element, by its coordinates along every axis."""
+        own = self.shape
+        at = tuple(env[v] for v in own.unrolled)
+        if own.lane is None:
+            return self.regs[(*at, 0)]
+        n = env[own.lane]
+        return b.extract_element(self.regs[(*at, n // own.width)], ir.Constant(ir.IntType(32), n % own.width))
 
 
 def _reusable(b: ir.IRBuilder, v: ir.Value) -> bool:

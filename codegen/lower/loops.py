@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
 from codegen.lower.placing import in_registers, single
+from codegen.lower.prefetch import emit_prefetches
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
 from codegen.lower.roll import emit_roll
-from codegen.lower.scan import emit_scan
+from codegen.lower.scan import Along
+from codegen.lower.states import StateMemory
 from codegen.lower.values import TileAlgebra, lower_value
 from codegen.tile.ir import Block, Buffer, For, Store, Value
 from codegen.tile.layout import contiguous
@@ -31,8 +33,7 @@ def emit_stage(cx: Context, stage: Stage) -> None:
                 cx.lanes.add(x.var)
     loops = [x for x in p.loops if not x.tile and x.role not in GRID_ROLES]
     _declare(cx, stage, p)
-    for name in ("", *(x.name for x in p.loops if x.role in GRID_ROLES)):
-        emit_attached(cx, stage, name)
+    emit_attached(cx, stage, "", *(x.name for x in p.loops if x.role in GRID_ROLES))
     if stage.kind == "reduce":
         emit_reduce(cx, stage, p, loops)
     elif stage.kind == "scan":
@@ -44,10 +45,10 @@ def emit_stage(cx: Context, stage: Stage) -> None:
         emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
 
 
-def emit_attached(cx: Context, stage: Stage, loop: str) -> None:
-    """Emit the producers attached at a loop of ``stage``, in dependence order."""
+def emit_attached(cx: Context, stage: Stage, *loops: str) -> None:
+    """Emit the producers attached at a loop of ``stage`` (or at several that begin at one place), in dependence order."""
     for s in cx.nest.stages:
-        if s.attach == (stage.name, loop):
+        if s.attach is not None and s.attach[0] == stage.name and s.attach[1] in loops:
             emit_stage(cx, s)
 
 
@@ -86,10 +87,12 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
     if single(x):
         inner()
         return
+    notes = stage.notes
     for var, lo, hi, facts in pieces(cx, p, x):
         block = Block()
-        cx.builder.add(For(var, lo, hi, (), block, unroll=int(stage.notes.get("unroll_by", {}).get(x.name, 1))))
+        cx.builder.add(For(var, lo, hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)), int(notes.get("unroll_by", {}).get(x.name, 1))))
         with cx.block(block, {x.var: as_term(var)}, facts):
+            emit_prefetches(cx, stage, p, x, var)
             inner()
 
 
@@ -160,16 +163,33 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
 
 # -- scans ---------------------------------------------------------------------------------------------------------
 def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
-    """Loops over the rows, inside them those along the scan."""
-    rows, along = [x for x in loops if not x.reduce], [x for x in loops if x.reduce and not single(x)]
+    """Loops over the rows, inside them those along the scan; where rows run inside, their states lie in memory."""
+    loops = [x for x in loops if not single(x) or _has_attached(cx, stage, x.name)]
+    first = next((n for n, x in enumerate(loops) if x.reduce), len(loops))
+    last_row = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)
     carrier: Carrier = stage.body.data[0]
+    along = Along(cx, stage, p, pieces, lambda loop: emit_attached(cx, stage, loop))
 
     def store(states: tuple[Value, ...]) -> None:
         results = carrier.finalize(TileAlgebra(cx), states)
         for t in stage.tensors:
             bind_result(cx, stage, p, t, results[t.body.data[3]])
 
-    emit_loops(cx, stage, p, rows, lambda: emit_scan(cx, stage, p, along, pieces, store))
+    def carried() -> None:
+        along.emit(loops[first:], store)
+
+    if last_row < first:
+        emit_loops(cx, stage, p, loops[:first], carried)
+        return
+
+    def through_memory() -> None:
+        mixed, inner = loops[first:last_row + 1], loops[last_row + 1:]
+        rows = [x for x in mixed if not x.reduce]
+        memory = StateMemory.of(cx, stage, rows, along.rows.axes, along.u.dtypes)
+        _bare_loops(cx, p, rows, lambda: memory.store(cx, identity_states(cx, along.rows)))
+        emit_loops(cx, stage, p, mixed, lambda: memory.store(cx, along.emit(inner, store, memory.load(cx))))
+
+    emit_loops(cx, stage, p, loops[:first], through_memory)
 
 
 # -- reducing stages -----------------------------------------------------------------------------------------------
@@ -214,6 +234,7 @@ def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Upd
         notes = stage.notes
         loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)), int(notes.get("unroll_by", {}).get(x.name, 1)))
         with cx.block(block, {x.var: as_term(var)}, facts):
+            emit_prefetches(cx, stage, p, x, var)
             emit_attached(cx, stage, x.name)
             block.yields = _carry(cx, stage, p, loops[1:], u, block.params)
         results = tuple(Value(s.dtype, s.axes, s.hint) for s in states)
@@ -223,13 +244,14 @@ def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Upd
 
 
 def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[PlacedLoop], inner: list[PlacedLoop]) -> None:
-    """States live in the stage's own buffer between iterations of the outer reduction loops; the first iteration starts from the identity."""
+    """States live in memory between iterations of the outer reduction loops: where the results go when they are of the same kind, else apart."""
     u = Update.of(cx, stage, p)
     t = stage.tensors[0]
     binding = cx.bindings.get(t)
-    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or u.start or t.dtype != u.dtypes[0] or not u.plain:
-        raise ScheduleError(f"{stage.name}: a spatial loop inside a reduction loop needs a state that is one value of the result's dtype",
-                            f"the state of `{u.carrier}` is {', '.join(map(str, u.dtypes))}", "move the spatial loops outside the reduction loops")
+    whole = u.dot or u.each or not u.inner
+    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or t.dtype != u.dtypes[0] or not u.plain or not whole or len(stage.tensors) > 1:
+        _reduce_through_states(cx, stage, p, outer, inner)
+        return
 
     def body() -> None:
         start = [x for x in outer if x.reduce]
@@ -238,3 +260,35 @@ def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[Pla
         bind_result(cx, stage, p, t, merge_tile(cx, u, states)[0])
 
     emit_loops(cx, stage, p, outer, body)
+
+
+def _reduce_through_states(cx: Context, stage: Stage, p: Placed, outer: list[PlacedLoop], inner: list[PlacedLoop]) -> None:
+    """Three passes over the elements: identities, the reduction with its states in private memory, results."""
+    u = Update.of(cx, stage, p)
+    elements = [x for x in outer if not x.reduce]
+    memory = StateMemory.of(cx, stage, elements, u.axes, u.dtypes)
+
+    def finish() -> None:
+        results = finalize(cx, u, merge_tile(cx, u, memory.load(cx)))
+        for t in stage.tensors:
+            assert isinstance(t.body, Reduce)
+            bind_result(cx, stage, p, t, results[t.body.data[2]])
+
+    _bare_loops(cx, p, elements, lambda: memory.store(cx, identity_states(cx, u)))
+    emit_loops(cx, stage, p, outer, lambda: memory.store(cx, _carry(cx, stage, p, inner, u, memory.load(cx))))
+    _bare_loops(cx, p, elements, finish)
+
+
+def _bare_loops(cx: Context, p: Placed, loops: list[PlacedLoop], body: Body) -> None:
+    """Loops at which nothing is computed."""
+    if not loops:
+        body()
+        return
+    if single(loops[0]):
+        _bare_loops(cx, p, loops[1:], body)
+        return
+    for var, lo, hi, facts in pieces(cx, p, loops[0]):
+        block = Block()
+        cx.builder.add(For(var, lo, hi, (), block))
+        with cx.block(block, {loops[0].var: as_term(var)}, facts):
+            _bare_loops(cx, p, loops[1:], body)

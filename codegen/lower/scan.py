@@ -7,9 +7,10 @@ to the first, so that here every scan goes forward; what comes later in that ord
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from codegen.lower.context import Context
+from codegen.lower.prefetch import emit_prefetches
 from codegen.lower.reduction import Update, identity_states, lift_masked, widen
 from codegen.lower.values import TileAlgebra, predicate
 from codegen.tile.ir import Block, For, Reduce, Scan, Value
@@ -23,45 +24,64 @@ Pieces = Callable[[Context, Placed, PlacedLoop], list[tuple[Var, Term, Term, lis
 Store = Callable[[tuple[Value, ...]], None]
 
 
-def emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], pieces: Pieces, store: Store) -> None:
-    """The loops along the scanned axis at one point of the rows.
+@dataclass
+class Along:
+    """The loops along a scanned axis at one point of the rows.
 
-    Args:
+    Attributes:
         cx: where the operations go.
         stage: a canonical scan.
         p: where it stands.
-        loops: those along the scanned axis, outermost first.
         pieces: how a loop is cut into a full and a ragged part.
-        store: what to do with the prefixes of one step.
+        attached: emits what is computed at a loop.
+        u: the step; ``rows`` the same for states, which have no axis along the scan.
 
     Raises:
         ScheduleError: the scanned axis has several tile axes.
     """
-    u = Update.of(cx, stage, p)
-    if len(u.inner) > 1:
-        raise ScheduleError(f"{stage.name} is scanned along {len(u.inner)} tile axes", "prefixes follow one order", "tile the scanned axis once")
-    if stage.body.data[5]:
-        u.carrier = _swapped(u.carrier)
-    rows = replace(u, inner=())
-    states = None if not loops and u.inner else identity_states(cx, rows)
-    _carry(cx, u, rows, loops, states, pieces, store)
 
+    cx: Context
+    stage: Stage
+    p: Placed
+    pieces: Pieces
+    attached: Callable[[str], None]
 
-def _carry(cx: Context, u: Update, rows: Update, loops: list[PlacedLoop], states: tuple[Value, ...] | None, pieces: Pieces,
-           store: Store) -> tuple[Value, ...]:
-    """Loops around one step; returns the states after the last element."""
-    if not loops:
-        return _step(cx, u, rows, states, store)
-    assert states is not None
-    x = loops[0]
-    for var, lo, hi, facts in pieces(cx, u.p, x):
-        block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
-        loop = For(var, lo, hi, states, block)
-        with cx.block(block, {x.var: as_term(var)}, facts):
-            block.yields = _carry(cx, u, rows, loops[1:], block.params, pieces, store)
-        states = tuple(Value(s.dtype, s.axes, s.hint) for s in states)
-        cx.builder.add(loop, *states)
-    return states
+    def __post_init__(self) -> None:
+        u = Update.of(self.cx, self.stage, self.p)
+        if len(u.inner) > 1:
+            raise ScheduleError(f"{self.stage.name} is scanned along {len(u.inner)} tile axes", "prefixes follow one order", "tile the scanned axis once")
+        if self.stage.body.data[5]:
+            u.carrier = _swapped(u.carrier)
+        self.u, self.rows = u, replace(u, inner=())
+
+    def emit(self, loops: list[PlacedLoop], store: Store, states: tuple[Value, ...] | None = None) -> tuple[Value, ...]:
+        """Prefixes along ``loops``, outermost first, from ``states`` on (the identity when None); returns the states after the last element.
+
+        ``store`` says what to do with the prefixes of one step.
+        """
+        if states is None and (loops or not self.u.inner):
+            states = identity_states(self.cx, self.rows)
+        return self._carry(loops, states, store)
+
+    def _carry(self, loops: list[PlacedLoop], states: tuple[Value, ...] | None, store: Store) -> tuple[Value, ...]:
+        if not loops:
+            return _step(self.cx, self.u, self.rows, states, store)
+        x, cx = loops[0], self.cx
+        if x.extent == 1:
+            self.attached(x.name)
+            return self._carry(loops[1:], states, store)
+        assert states is not None
+        unroll = int(self.stage.notes.get("unroll_by", {}).get(x.name, 1))
+        for var, lo, hi, facts in self.pieces(cx, self.p, x):
+            block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
+            loop = For(var, lo, hi, states, block, unroll=unroll)
+            with cx.block(block, {x.var: as_term(var)}, facts):
+                emit_prefetches(cx, self.stage, self.p, x, var)
+                self.attached(x.name)
+                block.yields = self._carry(loops[1:], block.params, store)
+            states = tuple(Value(s.dtype, s.axes, s.hint) for s in states)
+            cx.builder.add(loop, *states)
+        return states
 
 
 def _step(cx: Context, u: Update, rows: Update, before: tuple[Value, ...] | None, store: Store) -> tuple[Value, ...]:

@@ -205,6 +205,7 @@ def match_tile(r: Read, consumer: Placed, producer: Placed, env: dict[Var, Term]
     """
     tile = {x.var for x in consumer.loops if x.tile}
     pairs: list[tuple[Var, Var]] = []
+    tile = {x.var for x in consumer.loops if x.tile}
     for axis, i in zip(producer.stage.axes, r.indices):
         if not isinstance(i, Term):
             return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dsl.dependence import elsewhere, needed_elsewhere, significance, uncovered
+from dsl.dependence import elsewhere, needed_elsewhere, uncovered
 from dsl.errors import ScheduleError
-from dsl.nest import Fuse, Nest, Pad, Relation, Split, Stage
+from dsl.nest import TILE_ROLES, Fuse, Nest, Pad, Relation, Split, Stage
+from dsl.primitives.placement import check_reached
 from dsl.primitives.record import primitive
 
 
@@ -52,12 +53,15 @@ def reverse_compute_at(nest: Nest, stage: str, producer: str, loop: str) -> Nest
         why = uncovered(made, made[producer])
     if why is not None:
         raise ScheduleError(f"{what}: {producer} is needed outside that loop", why, "cache_write a copy for the other reader, or bring it here first")
+    check_reached(made, what)
     return made
 
 
 def _check(nest: Nest, c: Stage, p: Stage, loop: str, what: str) -> None:
     if loop not in p.order:
         raise ScheduleError(f"{p.name} has no loop `{loop}`", remedy="its loops are " + ", ".join(p.order))
+    if p.role(loop) in TILE_ROLES:
+        raise ScheduleError(f"{what}: {loop} is {p.role(loop)}, an axis of the tile", "inside a tile nothing is computed apart", "a loop outside the tile")
     if c.kind != "map" or c not in nest.consumers(p):
         raise ScheduleError(f"{what}: {c.name} is not a pointwise reader of {p.name}", remedy=f"readers: {', '.join(x.name for x in nest.consumers(p)) or 'none'}")
     why = elsewhere(c, p)
@@ -107,8 +111,9 @@ class _Cut:
         return tuple(_mapped(r, self.name) for r in self._spatial())
 
     def order(self) -> tuple[str, ...]:
-        """The reader's loops."""
-        return tuple(self.name(x) for x in self.p.order if x not in self.p.reducing())
+        """The reader's loops; the axis that goes along with a scan gets one of its own, inside."""
+        along = () if self.p.position is None else (self.c.axis_names()[self.c.axes[self.p.axes.index(self.p.position)]],)
+        return (*(self.name(x) for x in self.p.order if x not in self.p.reducing()), *along)
 
     def roles(self) -> dict[str, str]:
         """The reader's roles."""
@@ -130,7 +135,7 @@ class _Cut:
         return out
 
     def _inner(self, name: str) -> str | None:
-        leaves = significance(self.p, name)
+        leaves = self._leaves(name)
         if all(x in self.outer for x in leaves):
             return None
         if not any(x in self.outer for x in leaves):
@@ -138,10 +143,21 @@ class _Cut:
         for r in self.p.relations:
             if isinstance(r, Pad) and r.axis == name:
                 return self._inner(r.padded)
-            if isinstance(r, Split) and r.axis == name and all(x in self.outer for x in significance(self.p, r.outer)):
+            if isinstance(r, Split) and r.axis == name and all(x in self.outer for x in self._leaves(r.outer)):
                 return self._inner(r.inner)
         raise ScheduleError(f"{self.what}: the parts of {name} do not lie one inside the other", f"the loops are {', '.join(self.p.order)}",
                             "reorder, so that the outer part of a split is outside the inner one")
+
+    def _leaves(self, name: str) -> list[str]:
+        """The loops that a loop or axis has become; one fused of two axes belongs to both."""
+        for r in self.p.relations:
+            if isinstance(r, Fuse) and name in (r.outer, r.inner):
+                return self._leaves(r.fused)
+            if isinstance(r, Pad) and r.axis == name:
+                return self._leaves(r.padded)
+            if isinstance(r, Split) and r.axis == name:
+                return [*self._leaves(r.outer), *self._leaves(r.inner)]
+        return [name]
 
     def renamed(self, loop: str) -> str:
         """The producer's new name of a loop inside."""

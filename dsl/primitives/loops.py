@@ -47,11 +47,13 @@ def split(nest: Nest, stage: str, loop: str, factor: int, outer: str = "", inner
         _check_tail(nest, s, loop, factor, tail)
     o, i = outer or f"{loop}.o", inner or f"{loop}.i"
     _fresh(s, f"split({loop!r})", {o, i}, loop)
-    order = tuple(n for x in s.order for n in ((o, i) if x == loop else (x,)))
+    order = [o if x == loop else x for x in s.order]
+    after = loop if s.role(loop) not in GRID_ROLES else [x for x in s.order if s.role(x) in GRID_ROLES][-1]
+    order.insert(s.order.index(after) + 1, i)  # the inner part of a parallel loop goes inside all the others
     roles = {k: v for k, v in s.roles.items() if k != loop}
     if s.role(loop) != "serial":
         roles[i if s.role(loop) in TILE_ROLES else o] = s.role(loop)
-    made = replace(s, relations=(*s.relations, Split(loop, o, i, factor, tail)), order=order, roles=roles, notes=_renamed(s, loop, o))
+    made = replace(s, relations=(*s.relations, Split(loop, o, i, factor, tail)), order=tuple(order), roles=roles, notes=_renamed(s, loop, o))
     return _reattached(nest.with_stage(made), stage, loop, o if roles.get(i) in TILE_ROLES else i)
 
 
@@ -271,6 +273,10 @@ def _check_tile(nest: Nest, s: Stage, loop: str, role: str) -> None:
     n = _extent(nest, s, loop)
     if not n.is_const:
         raise ScheduleError(f"{what}: {loop} has {n} iterations", "a tile needs a size that is known", f"split({loop!r}, ...) first")
+    second = next((x for x in s.order if x != loop and s.role(x) in TILE_ROLES and x in s.reducing()), None)
+    if s.kind == "scan" and loop in s.reducing() and second is not None:
+        raise ScheduleError(f"{what}: {second} is an axis of the tile already", f"the prefixes of {s.name} follow one order, along one axis of a tile",
+                            f"serial({second!r}) first")
     if role == "dot":
         _check_dot(s, loop, what)
     elif loop in s.reducing():

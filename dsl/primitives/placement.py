@@ -44,6 +44,7 @@ def compute_at(nest: Nest, stage: str, consumer: str, loop: str) -> Nest:
     why = needed_elsewhere(made, made[stage], consumer, loop)
     if why is not None:
         raise ScheduleError(f"{what}: {stage} is needed outside that loop", why, "an outer loop, or compute_root")
+    check_reached(made, what)
     if nest.is_output(s) and (why := uncovered(made, made[stage])) is not None:
         raise ScheduleError(f"{what}: {stage} is a result of the kernel, and would not be computed whole", why, f"compute_root({stage!r})")
     return made
@@ -87,7 +88,23 @@ def compute_root(nest: Nest, stage: str) -> Nest:
         z: for j.o in 4
              for j.i in 16
     """
-    return nest.with_stage(replace(nest[stage], attach=None))
+    made = nest.with_stage(replace(nest[stage], attach=None))
+    check_reached(made, f"compute_root({stage!r})")
+    return made
+
+
+def check_reached(nest: Nest, what: str) -> None:
+    """Refuse a nest in which a stage that is computed at a loop is read outside it.
+
+    Raises:
+        ScheduleError: names the stage and the reader.
+    """
+    for s in nest.stages:
+        if s.attach is not None:
+            why = needed_elsewhere(nest, s, *s.attach)
+            if why is not None:
+                raise ScheduleError(f"{what}: {s.name} is computed at {s.attach[1] or 'the start'} of {s.attach[0]}", why,
+                                    f"compute_root({s.name!r}), or an outer loop, first")
 
 
 @primitive
