@@ -28,7 +28,7 @@ def read_trace(trace: str | Mapping[str, Any] | Sequence[Any]) -> tuple[Step, ..
                 raise ScheduleError(f"a schedule of version {data.get('dlc schedule')!r}", f"this version of dlc reads version {FORMAT}", "make it again")
             data = data["steps"]
         return tuple(s if isinstance(s, Step) else Step.of_data(s) for s in data)
-    except (KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ScheduleError("this is not the trace of a schedule", f"{type(e).__name__}: {e}", "what s.to_json() gives") from None
 
 

@@ -52,7 +52,7 @@ def tile(nest: Nest, host: str, sizes: Mapping[str, int], tail: str = "mask") ->
         if n not in mine:
             found = [s.name for s in _inside(nest, host) if n in s.order]
             if len(found) != 1:
-                where = f"it is a loop of {' and '.join(found)}" if found else "no stage that is computed in it has either"
+                where = f"it is a loop of {' and '.join(found)}" if found else "nor has a stage that is computed in it"
                 raise ScheduleError(f"tile: {host} has no loop `{n}`", where, "its loops are " + ", ".join(nest[host].order))
             others.setdefault(found[0], []).append(n)
     nest = _split_all(nest, host, mine, sizes, tail)

@@ -131,7 +131,7 @@ def compute_inline(nest: Nest, stage: str) -> Nest:
         raise ScheduleError(f"{what}: {stage} is a {s.kind} and has no expression of its own",
                             f"{point} is made by a loop over {', '.join(v.name for v in s.bound)}, which {elements}", "compute_at a loop of its reader")
     if nest.is_output(s):
-        raise ScheduleError(f"{what}: {stage} is a result of the kernel", remedy="its readers can still compute it anew: there is nothing to do")
+        raise ScheduleError(f"{what}: {stage} is a result of the kernel", remedy="leave it: a result is stored whoever else reads it")
     if not nest.consumers(s):
         raise ScheduleError(f"{what}: nothing reads {stage}")
     here = next((x for x in nest.stages if x.attach is not None and x.attach[0] == stage), None)
