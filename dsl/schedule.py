@@ -19,7 +19,7 @@ from dsl.machine import CPU, Machine
 from dsl.naming import Names
 from dsl.nest import Nest, Step
 from dsl.nest_text import show_nest
-from dsl.primitives import epilogue, loops, mapping, placement, reduction, storage
+from dsl.primitives import epilogue, loops, mapping, placement, recompute, reduction, roll, storage
 from dsl.program import Program
 from dsl.replay import FORMAT, read_trace, replay
 from dsl.tiling import copy_fast, follow_tile, packed_layout, tile
@@ -241,6 +241,18 @@ class Schedule:
         """
         stage, loop = self.names.loop(loop)
         return self._do(split_k, stage, loop, parts)
+
+    def roll(self, stage: str, block: int, axis: str = "", share: bool = False) -> Schedule:
+        """A chain of reductions in one loop over blocks of an axis; see :func:`dsl.primitives.roll.roll`."""
+        return self._do(roll.roll, self.names.stage(stage).name, block, axis, share)
+
+    def region(self, stage: str, loop: str) -> Schedule:
+        """Several rows of a rolling stage at a time; see :func:`dsl.primitives.roll.region`."""
+        return self._do(roll.region, self.names.stage(stage).name, loop)
+
+    def recompute(self, reader: str, stage: str) -> Schedule:
+        """Elements of a reduction that a reader picks by data, on their own; see :func:`dsl.primitives.recompute.recompute`."""
+        return self._do(recompute.recompute, self.names.stage(reader).name, self.names.stage(stage).name)
 
     # -- memory ------------------------------------------------------------------------------------------------
     def cache_read(self, tensor: str, at: str | None = None, name: str = "", dtype: str | None = None) -> Schedule:

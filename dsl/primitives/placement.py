@@ -40,6 +40,7 @@ def compute_at(nest: Nest, stage: str, consumer: str, loop: str) -> Nest:
     s, c = nest[stage], nest[consumer]
     what = f"compute_at({stage!r}, {_at(consumer, loop)!r})"
     _check_place(nest, s, c, loop, what)
+    check_free(nest, s, what)
     made = nest.with_stage(replace(s, attach=(consumer, loop)))
     why = needed_elsewhere(made, made[stage], consumer, loop)
     if why is not None:
@@ -88,9 +89,21 @@ def compute_root(nest: Nest, stage: str) -> Nest:
         z: for j.o in 4
              for j.i in 16
     """
+    check_free(nest, nest[stage], f"compute_root({stage!r})")
     made = nest.with_stage(replace(nest[stage], attach=None))
     check_reached(made, f"compute_root({stage!r})")
     return made
+
+
+def check_free(nest: Nest, s: Stage, what: str) -> None:
+    """Refuse to move what the loop of a rolling stage is made of.
+
+    Raises:
+        ScheduleError: the stage is computed in such a loop.
+    """
+    if s.attach is not None and nest[s.attach[0]].kind == "roll" and s.kind != "roll":
+        raise ScheduleError(f"{what}: {s.name} brings a state of {s.attach[0]} up to date, block by block", "elsewhere there is no such state",
+                            "a schedule without roll: default=False")
 
 
 def check_reached(nest: Nest, what: str) -> None:
@@ -210,6 +223,10 @@ def untile(nest: Nest, stage: str) -> Nest:
     inside are computed at the start of ``stage``, until they are placed again.
     """
     inside = [s.name for s in nest.stages if s.name != stage and _inside(nest, s, stage)]
+    rolling = next((name for name in (stage, *inside) if nest[name].kind == "roll"), None)
+    if rolling is not None:
+        raise ScheduleError(f"untile({stage!r}): {rolling} is a rolling stage", "its loop over blocks carries states; there is no plain form of it",
+                            "begin with the plain nest: default=False")
     for name in inside:
         if is_copy(nest[name]):
             producers: dict[Tensor, Compute] = {t: t for t in nest[name].tensors}
