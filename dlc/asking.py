@@ -94,7 +94,7 @@ class Asked(ABC):
         if kind not in TARGETS:
             raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join((*_LEVELS, *TARGETS))}")
         plan = self.plan(*args, target=TARGETS[kind])
-        return plan.module.text if plan.request.target.kind == "cpu" else triton_source(triton_artifact(plan))
+        return plan.listing() if plan.request.target.kind == "cpu" else triton_source(triton_artifact(plan))
 
     def compile(self, target: str, *args: Any) -> Compilation:
         """Compile for a GPU that need not be here: machine code, PTX, and what they show.
@@ -206,6 +206,6 @@ class Asked(ABC):
 
 
 _LEVELS: dict[str, Callable[[Plan], str]] = {
-    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.module.text, "llvm": lambda p: p.module.text,
+    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.listing(), "llvm": lambda p: p.listing(),
     "asm": lambda p: p.assembly(),
 }

@@ -191,6 +191,11 @@ class Plan:
         """How the machine code is called."""
         return recipe(self.program, list(self.strides.values()), self.tile, self.module)
 
+    def listing(self) -> str:
+        """The LLVM module for reading, with the user's lines as comments."""
+        target = self.request.target
+        return emit_llvm(self.tile, target.triple, target.vector_bits, target.features, places=True).text
+
     def assembly(self) -> str:
         """The machine code as assembly text."""
         return assembly(self.module.text, self.request.target)

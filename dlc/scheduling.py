@@ -63,4 +63,4 @@ def _text(plan: Plan, nest: Nest, level: str) -> str:
         return triton_source(triton_artifact(made))
     if level == "tile":
         return show_tile(made.tile)
-    return made.module.text if level == "llvm" else made.assembly()
+    return made.listing() if level == "llvm" else made.assembly()

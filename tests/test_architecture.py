@@ -30,12 +30,6 @@ _THROUGH = "exercised through the tests of the modules that use it: kernels, ope
 UNTESTED: dict[str, str] = {
     "codegen/analysis/access.py": _THROUGH,
     "codegen/artifact.py": _THROUGH,
-    "codegen/emit/llvm.py": _THROUGH,
-    "codegen/emit/llvm_math.py": _THROUGH,
-    "codegen/emit/llvm_ops.py": _THROUGH,
-    "codegen/emit/llvm_regs.py": _THROUGH,
-    "codegen/emit/llvm_phase.py": _THROUGH,
-    "codegen/emit/llvm_reduce.py": _THROUGH,
     "codegen/emit/writer.py": _THROUGH,
     "codegen/heuristics/cpu.py": _THROUGH,
     "codegen/heuristics/fusion.py": _THROUGH,

@@ -16,6 +16,7 @@ from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import ZERO, Term, Var, nonneg, product
 from dsl.dtype import bool_
+from dsl.loc import UNKNOWN, Loc
 
 CONTEXT = ir.LiteralStructType([PTR, PTR, I32])  # args, scratch, error
 BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # (context, thread, threads)
@@ -32,11 +33,13 @@ class PhaseEmitter:
     ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it.
     """
 
-    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: Term) -> None:
+    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: Term,
+                 places: bool = False) -> None:
         self.program, self.phase, self.width, self.features, self.private = program, phase, lanes, features, private
         self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
         self.b = Builder(self.fn.append_basic_block("entry"), features)
+        self.places, self.last = places, ""
         self.scalars: dict[Var, ir.Value] = {}
         self.tiles: dict[Value, Tile] = {}
         self.pointers: dict[Buffer, ir.Value] = {}
@@ -154,7 +157,16 @@ class PhaseEmitter:
     def block(self, block: tile.Block) -> None:
         """Every operation of a block."""
         for op in block.ops:
+            if self.places:
+                self._cite(op.loc)
             getattr(self, f"op_{type(op).__name__.lower()}")(op)
+
+    def _cite(self, loc: Loc | None) -> None:
+        """A comment with the user's line, where it is another than before."""
+        text = "" if loc is None or loc is UNKNOWN else f"{loc}: {loc.text.strip()}"
+        if text and text != self.last:
+            self.b.comment(text)
+            self.last = text
 
     def shape(self, axes: tuple[Var, ...]) -> Shape:
         """How a tile with these axes lies in registers."""
