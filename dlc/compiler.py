@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
+from typing import Any
 
 import llvmlite
 import torch
@@ -27,6 +28,7 @@ from codegen.tile.layout import size_values, stride_terms
 from dlc import cache, records
 from dlc.config import settings
 from dlc.host import fingerprint
+from dlc.runtime.arguments import as_numpy
 from dlc.runtime.cpu import assembly, compile_object
 from dlc.runtime.launch import Launcher, make_launcher
 from dlc.runtime.recipe import Recipe, place_of, recipe
@@ -34,12 +36,13 @@ from dsl.bind import bind_sizes
 from dsl.canonical import digest
 from dsl.check import prove_bounds
 from dsl.dim import Term, Var, as_term
-from dsl.errors import DlcError, ShapeError, TargetError, UserError
+from dsl.errors import BoundsError, DlcError, ShapeError, TargetError, UserError
 from dsl.expr import Tensor
 from dsl.nest import Nest
 from dsl.order import order_class
 from dsl.program import Program
 from dsl.stages import build_nest
+from dsl.strays import find_stray
 
 _FORMAT = "4"
 NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
@@ -200,15 +203,22 @@ class Plan:
         """The machine code as assembly text."""
         return assembly(self.module.text, self.request.target)
 
+    def stray(self, code: int, args: Sequence[Any]) -> BoundsError:
+        """The error for a run-time check that failed: which index left its range, where and how far."""
+        program = self.request.program
+        found = find_stray(program, [as_numpy(a) if isinstance(a, torch.Tensor) else a for a in args])
+        return found or BoundsError(f"a data-dependent index of {program.name} is out of range", self.tile.checks[code - 1],
+                                    "check the index data, or clamp it in the definition", program.loc)
+
     def launcher(self) -> Launcher:
         """The kernel, loaded into this process; by the heuristics' own schedule where a recorded one no longer compiles."""
         bind_sizes(self.request.program, self.request.shapes)
         found = self._kept()
         if found is not None:
-            return make_launcher(*found, self.request.target, lambda: self.tile.checks)
+            return make_launcher(*found, self.request.target, self.stray)
         try:
             with _collector_paused():
-                launcher = make_launcher(self.recipe, self.object_code, self.request.target, lambda: self.tile.checks)
+                launcher = make_launcher(self.recipe, self.object_code, self.request.target, self.stray)
         except DlcError as e:
             if self.record is None:
                 raise

@@ -94,8 +94,12 @@ class Context:
         return out
 
     def key(self, e: Expr, p: Placed) -> tuple[object, ...]:
-        """What identifies an expression's value in scope: the expression with its indices resolved."""
-        return (p.stage.name, e)
+        """What identifies an expression's value in scope: the expression with its indices resolved, and where its gathers are checked."""
+        return (p.stage.name, e, self.guards)
+
+    def known(self, e: Expr, p: Placed) -> Value | None:
+        """The value of an expression emitted before, here or with its gathers checked at more points."""
+        return next((v for n in range(len(self.guards) + 1) if (v := self.memo.get((p.stage.name, e, self.guards[:n]))) is not None), None)
 
 
 def storage_index(binding: InMemory, point: tuple[Term, ...]) -> tuple[Term, ...]:

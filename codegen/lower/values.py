@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index
 from codegen.tile.ir import Check, Iota, Load, Predicate, Rename, Slot, Value, tile_axes_of, union_axes
-from dsl.algebra import index_condition, index_term
+from dsl.algebra import index_condition, index_term, walk
 from dsl.dim import Term, Var
 from dsl.dtype import Dtype, bool_, i64
 from dsl.errors import InternalError
@@ -22,7 +22,9 @@ def lower_value(cx: Context, e: Expr, p: Placed) -> Value:
     """
     for node in _pending(cx, e, p):
         cx.memo[cx.key(node, p)] = _lower(cx, node, p)
-    return cx.memo[cx.key(e, p)]
+    value = cx.known(e, p)
+    assert value is not None
+    return value
 
 
 def _pending(cx: Context, root: Expr, p: Placed) -> Iterator[Expr]:
@@ -30,7 +32,7 @@ def _pending(cx: Context, root: Expr, p: Placed) -> Iterator[Expr]:
     stack: list[tuple[Expr, bool]] = [(root, False)]
     while stack:
         e, ready = stack.pop()
-        if cx.key(e, p) in cx.memo:
+        if cx.known(e, p) is not None:
             continue
         if ready or not e.args or isinstance(e, Where) or index_condition(e) is not None:
             yield e
@@ -95,13 +97,18 @@ def _where(cx: Context, e: Where, p: Placed) -> Value:
         if _never(left):
             return lower_value(cx, other, p)
         source = _plain_read(then)
-        if source is not None and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0" and _in_memory(cx, source):
+        if source is not None and not source.args and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0" and _in_memory(cx, source):
             value = lower_read(cx, source, p, left)
             return value if then is source else cx.builder.map("cast", (value,), then.dtype)
     c = lower_value(cx, cond, p)
-    if terms is None:
-        return cx.builder.map("where", (c, _guarded(cx, then, p, c), lower_value(cx, other, p)), e.dtype)
-    return cx.builder.map("where", (c, lower_value(cx, then, p), lower_value(cx, other, p)), e.dtype)
+    first = _guarded(cx, then, p, c) if _gathers(then) else lower_value(cx, then, p)
+    second = _guarded(cx, other, p, cx.builder.map("not", (c,), bool_)) if _gathers(other) else lower_value(cx, other, p)
+    return cx.builder.map("where", (c, first, second), e.dtype)
+
+
+def _gathers(e: Expr) -> bool:
+    """Whether an index in it is data, and so is checked while the kernel runs."""
+    return any(isinstance(n, Read) and n.args for n in walk(e))
 
 
 def _guarded(cx: Context, e: Expr, p: Placed, cond: Value) -> Value:

@@ -23,7 +23,7 @@ For ``add(x: f32[M, N], y: f32[M, N])`` at 4 x 5 it reads::
         y0 = empty((4, 5), (5, 1), E0)
         code = native(ENTRY, 0, threads(), p0, p1, y0.data_ptr())
         if code:
-            raise failed(code)
+            raise failed(code, args)
         return y0
 
 A kernel for many sizes binds those it takes from the shapes (``n0 = x0.shape[0]``), compares the rest, and hands them on after the
@@ -66,11 +66,11 @@ class Functions:
     Args:
         recipe: how the kernel is called.
         entry: the address of its code.
-        failed: makes the error for the code of a failed check.
+        failed: makes the error for the code of a failed check and the arguments of the call.
         numbers: positions of scalar parameters that are given as Python numbers.
     """
 
-    def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int], Exception], numbers: frozenset[int] = frozenset()) -> None:
+    def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], Exception], numbers: frozenset[int] = frozenset()) -> None:
         self._recipe, self._numbers, self._scope = recipe, numbers, _scope(recipe, entry, failed)
 
     @cached_property
@@ -166,7 +166,7 @@ def _take_poisoned(size: int) -> memory.Block:
 
 
 # -- text ----------------------------------------------------------------------------------------------------------
-def _scope(recipe: Recipe, entry: int, failed: Callable[[int], Exception]) -> dict[str, Any]:
+def _scope(recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], Exception]) -> dict[str, Any]:
     scope: dict[str, Any] = {
         "MISS": MISS, "KINDS": _KINDS, "ENTRY": entry, "native": native_call(), "threads": threads, "failed": failed, "array": array,
         "grad_enabled": torch.is_grad_enabled, "take": _take_poisoned if settings().poison else _take, "give": memory.pool.give,
@@ -324,7 +324,7 @@ def _launch(recipe: Recipe) -> list[str]:
 
 
 def _check() -> list[str]:
-    return ["    if code:", "        raise failed(code)"]
+    return ["    if code:", "        raise failed(code, args)"]
 
 
 def _numbers(entries: Formulas) -> Shape | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -11,7 +12,9 @@ from codegen.target import Target
 from dlc.runtime.cpu import load_object
 from dlc.runtime.fastcall import MISS, Functions
 from dlc.runtime.recipe import Recipe
-from dsl.errors import BoundsError, InternalError
+from dsl.errors import InternalError
+
+Failed = Callable[[int, tuple[Any, ...]], Exception]
 
 
 class Launcher:
@@ -20,11 +23,11 @@ class Launcher:
     Args:
         recipe: how it is called.
         entry: the address of its code.
-        checks: gives the texts of the run-time checks, by code - 1.
+        failed: makes the error for the code of a failed run-time check and the arguments of the call.
     """
 
-    def __init__(self, recipe: Recipe, entry: int, checks: Callable[[], Sequence[str]] = tuple) -> None:
-        self.recipe, self.entry, self.checks = recipe, entry, checks
+    def __init__(self, recipe: Recipe, entry: int, failed: Failed) -> None:
+        self.recipe, self.entry, self.failed = recipe, entry, failed
 
     def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Run on tensors that it serves; returns the results.
@@ -50,13 +53,9 @@ class Launcher:
 
     def written(self, numbers: frozenset[int]) -> Functions:
         """The functions written for the kernel, the arguments at these positions being Python numbers."""
-        return Functions(self.recipe, self.entry, self._failed, numbers)
-
-    def _failed(self, code: int) -> BoundsError:
-        return BoundsError(f"a data-dependent index of {self.recipe.name} is out of range", self.checks()[code - 1],
-                           "check the index data, or clamp it in the definition", self.recipe.loc)
+        return Functions(self.recipe, self.entry, self.failed, numbers)
 
 
-def make_launcher(recipe: Recipe, code: bytes, target: Target, checks: Callable[[], Sequence[str]] = tuple) -> Launcher:
+def make_launcher(recipe: Recipe, code: bytes, target: Target, failed: Failed) -> Launcher:
     """Load object code and bind it to its recipe."""
-    return Launcher(recipe, load_object(code, target, recipe.entry), checks)
+    return Launcher(recipe, load_object(code, target, recipe.entry), failed)
