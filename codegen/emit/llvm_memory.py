@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_turn import Interleave, Turn
-from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector
+from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Div, MinMax, Mod, Term, Var, as_term, tile_bound
 from dsl.dtype import bool_, i64
@@ -230,7 +230,7 @@ class Memory:
     def _load_scalar(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None) -> ir.Value:
         if mask is not None:
             p = self.b.select(mask, p, self.zero)
-        v = self.b.load(p, name=_word(buffer.name), typ=memory_type(buffer.dtype))
+        v = self.b.load(p, name=word(buffer.name), typ=memory_type(buffer.dtype))
         v.align = buffer.dtype.itemsize
         return v
 
@@ -239,7 +239,7 @@ class Memory:
         if mask is not None and not isinstance(mask.type, ir.VectorType) and w * buffer.dtype.itemsize <= ZEROS:
             p, mask = self.b.select(mask, p, self.zero), None
         if mask is None:
-            v = self.b.load(p, name=_word(buffer.name), typ=t)
+            v = self.b.load(p, name=word(buffer.name), typ=t)
             v.align = buffer.dtype.itemsize
             return v
         name = f"llvm.masked.load.{mangle(t)}.p0"
@@ -384,11 +384,6 @@ class Memory:
         p.type = ir.VectorType(PTR, w)
         full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
         self._masked(f"llvm.masked.scatter.{mangle(v.type)}.v{w}p0", ir.VoidType(), [v, p, full], buffer, at=1)
-
-
-def _word(name: str) -> str:
-    """A register name that needs no quotes."""
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in name)
 
 
 def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:

@@ -75,6 +75,11 @@ def vector(t: ir.Type, lanes: int) -> ir.Type:
     return ir.VectorType(t, lanes) if lanes else t
 
 
+def word(name: str) -> str:
+    """A register name that needs no quotes."""
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+
+
 def lanes_of(v: ir.Value) -> int:
     """Lane count of a vector value, zero for a scalar."""
     return v.type.count if isinstance(v.type, ir.VectorType) else 0
