@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from codegen.heuristics import choices
+from codegen.heuristics import choices, pick_again
 from codegen.target import TARGETS, Target, by_name
 from codegen.tile.text import show as show_tile
 from dlc.bench import BenchReport, bench
@@ -191,8 +191,9 @@ class Asked(ABC):
             target: this CPU unless given.
         """
         plan = self.plan(*args, target=target)
-        found = derive(plan.unscheduled)
-        return explain(found, choices(plan.unscheduled, found, plan.request.target, plan.strides, plan.decisions))
+        nest = pick_again(plan.unscheduled)
+        found = derive(nest)
+        return explain(found, choices(nest, found, plan.request.target, plan.strides, plan.decisions))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

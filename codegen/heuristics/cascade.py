@@ -10,9 +10,10 @@ from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
+from dsl.carrier import MOMENTS
 from dsl.cascade import Cascade, derive
 from dsl.cascade.factored import leaves
-from dsl.dim import Var
+from dsl.dim import Term, Var, as_term
 from dsl.expr import Expr, Read
 from dsl.nest import Nest, Stage
 from dsl.primitives.recompute import recompute
@@ -47,7 +48,8 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
         done |= {x.stage for x in c.components}
         choice = choose_form(nest, c, setting)
         if choice.one:
-            nest, name = roll(nest, c.components[0].stage, choice.block, choice.axis.name, setting.target.kind != "cpu")
+            parts = choose_parts(c, choice, setting)
+            nest, name = roll(nest, c.components[0].stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts)
             made.append(name)
 
 
@@ -78,6 +80,22 @@ def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     blocks = [n for n in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
     block = setting.choose(f"{name}.block", default.block, blocks)
     return Choice(True, axis, block, default.why)
+
+
+def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
+    """How many passes over a share of the blocks each, where the rows alone do not occupy the processors."""
+    if any(a.carrier is MOMENTS for a in c.accumulators):
+        return 1
+    values = [e for a in c.accumulators if a.extra for e in a.inputs]
+    longest = max((size(v.extent) for v in c.rows if not any(v in e.free for e in values)), default=1)
+    programs = _points(c.rows) // max(longest, 1) * -(-longest // _SHARED)
+    blocks = -(-size(choice.axis.extent) // choice.block)
+    wanted = min(setting.target.threads // max(programs, 1), blocks // 2)
+    parts = 1 << (max(wanted, 1).bit_length() - 1)
+    return setting.choose(f"{c.components[0].stage}.parts", parts, [n for n in (1, 2, 4, 8, 16, 32) if n <= max(1, blocks // 2)])
+
+
+_SHARED = 64  # rows that one program takes
 
 
 def _possible(c: Cascade) -> bool:
@@ -192,3 +210,18 @@ def find_anchor(nest: Nest, host: Stage) -> str | None:
         return None
     rows = identity_axes(readers[0], host)
     return readers[0].name if rows is not None and set(rows) == set(host.axes) and len(set(rows.values())) == len(rows) else None
+
+
+def row_of(nest: Nest, h: Stage, s: Stage, v: Var) -> Var | None:
+    """The row axis of a rolling stage that an axis of a stage computed in its loop runs along."""
+    if s.axes[0].name == h.bound[0].name:
+        at = s.axes.index(v) - 1
+        return h.axes[at] if 0 <= at < len(h.axes) else None
+    position = s.axes.index(v)
+    for c in nest.consumers(s):
+        for r in (r for t in c.tensors for r in reads(t.body) if r.tensor in s.tensors):
+            i = r.indices[position]
+            at = next((n - 1 for n, a in enumerate(c.axes) if isinstance(i, Term) and i == as_term(a)), -1)
+            if 0 <= at < len(h.axes):
+                return h.axes[at]
+    return None

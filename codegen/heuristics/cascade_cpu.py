@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.blocking import register_tile
-from codegen.heuristics.cascade import attached, find_anchor
+from codegen.heuristics.cascade import attached, find_anchor, row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
@@ -64,16 +64,10 @@ def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
     for s in nest.stages:
         if s.attach == (h.name, h.order[-1]) and is_contraction(s):
             p = analyse(s, setting.strides)
-            at = s.axes.index(p.row) - 1 if p.row is not None and s.states == () and _local(s, h) else -1
-            if 0 <= at < len(h.axes):
-                v = h.axes[at]
+            v = row_of(nest, h, s, p.row) if p.row is not None else None
+            if v is not None:
                 return v, register_tile(setting.target, p.columns, min(size(v.extent), _ROWS))[1]
     return None, 1
-
-
-def _local(s: Stage, h: Stage) -> bool:
-    """Whether the first axis of a stage is the block, as those that the pass made have it."""
-    return s.axes[0].name == h.bound[0].name
 
 
 def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, setting: Setting) -> Nest:

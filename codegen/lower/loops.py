@@ -220,7 +220,7 @@ def _reduce_in_registers(cx: Context, stage: Stage, p: Placed, loops: list[Place
 def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Update, states: tuple[Value, ...] | None) -> tuple[Value, ...]:
     """Reduction loops around the update; returns the final states."""
     if not loops:
-        if states is None and not u.dot and not (u.start and not u.partial):
+        if states is None and not u.dot:
             return lift_masked(cx, u)
         return update(cx, u, states if states is not None else identity_states(cx, u))
     if states is None:

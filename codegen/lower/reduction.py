@@ -62,11 +62,6 @@ class Update:
         """Axes of the carried state: the reduction tile's too unless each step reduces them."""
         return self.spatial if self.dot or self.each else tuple(sorted((*self.spatial, *self.inner), key=lambda v: v.uid))
 
-    @property
-    def partial(self) -> bool:
-        """Whether the carried state is one for each element of the reduction tile, to be combined after the loops."""
-        return not set(self.axes) <= set(self.spatial)
-
     def reload(self, cx: Context, binding: InMemory, began: Term) -> Value:
         """The state left by the previous outer iteration; the identity in the first."""
         point = tuple(self.p.value[a] for a in self.p.stage.axes)
@@ -88,8 +83,11 @@ def widen(cx: Context, v: Value, axes: tuple[Var, ...]) -> Value:
 
 
 def identity_states(cx: Context, u: Update) -> tuple[Value, ...]:
-    """The carrier's identity as tiles of the carried axes; the state to go on from where each step leaves no partial states."""
-    if u.start and not u.partial:
+    """The carrier's identity as tiles of the carried axes; the state to go on from where a dot accumulates into it.
+
+    Elsewhere that state is combined with the rest at the end: the rest is then summed among values of its own size, and over fewer steps.
+    """
+    if u.start and u.dot:
         return tuple(widen(cx, lower_value(cx, e, u.p), u.axes) for e in u.start)
     hint = "acc" if u.carrier.name.startswith("sum") else u.carrier.name.split(".")[0] if u.carrier.name.isidentifier() else ""
     states = tuple(widen(cx, v, u.axes) for v in u.carrier.identity(TileAlgebra(cx), u.dtypes))
@@ -183,7 +181,7 @@ def _reduced(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, 
 def merge_tile(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
     """Combine the partial states of the reduction tile axes, and the state to go on from if it is not among them yet."""
     states = states if u.dot or u.each else _reduced(cx, u, states)
-    if not u.start or not u.partial:
+    if not u.start or u.dot:
         return states
     before = tuple(lower_value(cx, e, u.p) for e in u.start)
     return tuple(widen(cx, v, u.spatial) for v in u.carrier.combine(TileAlgebra(cx), before, states))

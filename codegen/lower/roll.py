@@ -1,7 +1,7 @@
 """Rolling stages: a loop over blocks of a reduced axis, with states that the stages attached in it bring up to date.
 
 The states are tiles in registers, carried by the loop, where every stage that updates one keeps its region in one tile; else they lie in
-private memory (or in the result itself) and are updated in place.
+private memory and are updated in place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from codegen.lower.context import Context, InMemory, InRegisters
 from codegen.lower.placing import in_registers
 from codegen.lower.reduction import widen
 from codegen.lower.values import lower_value
-from codegen.tile.ir import Block, Buffer, For, Store, Value
+from codegen.tile.ir import Block, Buffer, For, Load, Store, Value
 from codegen.tile.layout import contiguous
 from dsl.dim import ONE, ZERO, Term, Var, as_term, cdiv, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
@@ -155,10 +155,10 @@ def x_free(t: Term, c: Carried) -> bool:
 
 # -- in memory -----------------------------------------------------------------------------------------------------
 def _in_memory(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list[Carried], attached: Attached) -> None:
+    results = [(c, target) for c in states if isinstance(target := cx.bindings.get(c.final), InMemory) and target.placed is None]
     for c in states:
-        binding = _memory(cx, stage, c)
-        cx.bindings[c.before] = cx.bindings[c.after] = binding
-        _fill(cx, binding, c, p)
+        cx.bindings[c.before] = cx.bindings[c.after] = _memory(cx, stage, c)
+        _fill(cx, c, p)
 
     def body(params: tuple[Value, ...]) -> tuple[Value, ...]:
         attached(cx, stage, x.name)
@@ -166,58 +166,73 @@ def _in_memory(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list
 
     for s in segments(cx, stage, p, x):
         _for_each(cx, x, s, (), body, stage)
+    for c, target in results:
+        _copy(cx, c, target)
 
 
 def _memory(cx: Context, stage: Stage, c: Carried) -> InMemory:
-    """Where a state lies: in the result's own buffer when that is in memory, else in a private one of the region's shape."""
+    """Private memory of the region's shape: the stages of a block may look past the rows of the region, at what they do not keep."""
     own = c.after.axes[1:]
-    layout = tuple(as_term(a) for a in own)
-    target = cx.bindings.get(c.final)
-    start = dict(c.placed.start)
-    if isinstance(target, InMemory) and target.placed is None:
-        buffer = target.buffer
-        start |= dict.fromkeys(own, ZERO)
-    else:
-        shape = tuple(c.placed.extent[a] for a in own)
-        if not all(n.is_const for n in shape):
-            raise ScheduleError(f"the state {c.final.name} of {stage.name} needs {shape} elements of private memory",
-                                "the size depends on a dimension that is not known")
-        buffer = Buffer(cx.unique(c.final.name), c.final.dtype, shape, contiguous(shape), "scratch")
-        cx.scratch.append(buffer)
+    shape = tuple(c.placed.extent[a] for a in own)
+    if not all(n.is_const for n in shape):
+        raise ScheduleError(f"the state {c.final.name} of {stage.name} needs {shape} elements of private memory",
+                            "the size depends on a dimension that is not known")
+    buffer = Buffer(cx.unique(c.final.name), c.final.dtype, shape, contiguous(shape), "scratch")
+    cx.scratch.append(buffer)
+    if stage.attach is not None:
         origin = {f: c.placed.start[a] for f, a in zip(c.final.axes, own)}
         cx.bindings[c.final] = InMemory(buffer, replace(c.placed, stage=replace(stage, axes=c.final.axes, layout=None), start=origin))
-    return InMemory(buffer, replace(c.placed, stage=replace(c.placed.stage, layout=layout), start=start))
+    return InMemory(buffer, replace(c.placed, stage=replace(c.placed.stage, layout=tuple(as_term(a) for a in own))))
 
 
-def _fill(cx: Context, binding: InMemory, c: Carried, p: Placed) -> None:
+def _fill(cx: Context, c: Carried, p: Placed) -> None:
     """The initial value over the state's region."""
-    assert binding.placed is not None
-    own = c.after.axes[1:]
-    starts = [c.placed.start[a] - binding.placed.start[a] for a in own]
-    extents = [c.placed.extent[a] for a in own]
-    tile = Var("z", as_term(_FILL)) if own and not extents[-1] == 1 else None
+    binding = cx.bindings[c.before]
+    assert isinstance(binding, InMemory)
+
+    def store(at: tuple[Term, ...], tile: tuple[Var, ...]) -> None:
+        value = widen(cx, lower_value(cx, c.initial, p), tile)
+        cx.builder.add(Store(binding.buffer, at, value, cx.unproved([e - 1 - t for t, e in zip(at, binding.buffer.shape)])))
+
+    _sweep(cx, c, store)
+
+
+def _copy(cx: Context, c: Carried, target: InMemory) -> None:
+    """The final value over the state's region to the result's own memory."""
+    binding = cx.bindings[c.before]
+    assert isinstance(binding, InMemory)
+
+    def store(at: tuple[Term, ...], tile: tuple[Var, ...]) -> None:
+        slots = tuple(t + c.placed.start[a].subs(cx.env) for t, a in zip(at, c.after.axes[1:]))
+        inside = cx.unproved([e - 1 - t for t, e in zip(at, binding.buffer.shape)])
+        value = cx.builder.add(Load(binding.buffer, at, inside), Value(binding.buffer.dtype, tile, c.final.name))
+        cx.builder.add(Store(target.buffer, slots, value, (*inside, *cx.unproved([n - 1 - t for t, n in zip(slots, target.buffer.shape)]))))
+
+    _sweep(cx, c, store)
+
+
+def _sweep(cx: Context, c: Carried, store: Callable[[tuple[Term, ...], tuple[Var, ...]], None]) -> None:
+    """Loops over a state's region, the last axis a few elements at a time: ``store(point counted from the region's start, tile axes)``."""
+    extents = [c.placed.extent[a] for a in c.after.axes[1:]]
+    tile = Var("z", as_term(_FILL)) if extents and extents[-1] != 1 else None
     if tile is not None:
         cx.tile.add(tile)
         cx.lanes.add(tile)
 
-    def at(n: int, slots: tuple[Term, ...], need: tuple[Term, ...]) -> None:
-        if n == len(own):
-            value = lower_value(cx, c.initial, p)
-            terms = tuple(s.subs(cx.env) for s in slots)
-            inside = [t for s, e in zip(terms, binding.buffer.shape) for t in (s, e - 1 - s)]
-            cx.builder.add(Store(binding.buffer, terms, widen(cx, value, (tile,) if tile is not None else ()), cx.unproved([*need, *inside])))
+    def at(n: int, point: tuple[Term, ...]) -> None:
+        if n == len(extents):
+            store(tuple(t.subs(cx.env) for t in point), (tile,) if tile is not None else ())
             return
-        last = n == len(own) - 1 and tile is not None
+        last = n == len(extents) - 1 and tile is not None
         count = cdiv(extents[n], _FILL) if last else extents[n]
+        inner = as_term(tile) if last and tile is not None else ZERO
         if count == 1:
-            point = as_term(tile) if last and tile is not None else ZERO
-            at(n + 1, (*slots, starts[n] + point), (*need, extents[n] - 1 - point))
+            at(n + 1, (*point, inner))
             return
         var = Var(f"z{n}", count)
-        point = as_term(var) * _FILL + as_term(tile) if last and tile is not None else as_term(var)
         block = Block()
         cx.builder.add(For(var, ZERO, count, (), block))
         with cx.block(block, {var: as_term(var)}):
-            at(n + 1, (*slots, starts[n] + point), (*need, extents[n] - 1 - point))
+            at(n + 1, (*point, as_term(var) * (_FILL if last else 1) + inner))
 
-    at(0, (), ())
+    at(0, ())

@@ -28,13 +28,14 @@ from dsl.dim import Term, Var, as_term, cdiv, tmin
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Compute, Const, Expr, Read, Reduce, Tensor, cast, const, index, op, where
 from dsl.nest import Nest, Stage, State
+from dsl.primitives.merged import merge_parts
 from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input
 from dsl.primitives.rolled import arranged, with_pass
 
 
 @primitive
-def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False) -> tuple[Nest, str]:
+def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False, parts: int = 1) -> tuple[Nest, str]:
     """Compute the chain of reductions that a stage belongs to in one loop over blocks of an axis.
 
     before::
@@ -56,6 +57,7 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         block: points of the axis in a block.
         axis: the name of the reduced axis that is cut into blocks; the longest when empty.
         share: whether values that several states are made of are computed once for a block and kept.
+        parts: how many passes, each over a share of the blocks, are made and merged in the end: for few rows.
 
     Returns:
         The new nest, and the name of the rolling stage: a root until it is placed.
@@ -73,7 +75,7 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         raise ScheduleError(f"roll({stage!r}): {axis} is not an axis it reduces", remedy="one of " + ", ".join(v.name for v in c.axes))
     if not all(v.extent is not None and v.extent.is_const for v in c.axes):
         raise ScheduleError(f"roll({stage!r}): the number of elements is not known", remedy="a nest of known sizes")
-    return _Roll(nest, c, along, block, f"{stage}.roll", share).run()
+    return _Roll(nest, c, along, block, f"{stage}.roll", share, parts).run()
 
 
 @primitive
@@ -108,6 +110,7 @@ class _Roll:
     block: int
     name: str
     share: bool
+    parts: int = 1
     made: list[Stage] = field(default_factory=list)
     last: list[Stage] = field(default_factory=list)
     states: list[tuple[Tensor, State, Compute, tuple[Var, ...]]] = field(default_factory=list)
@@ -119,11 +122,15 @@ class _Roll:
     def run(self) -> tuple[Nest, str]:
         """Make the stages, then the nest."""
         assert self.axis.extent is not None
-        self.at = Var(f"{self.axis.name}_b", cdiv(self.axis.extent, self.block))
+        each = cdiv(cdiv(self.axis.extent, self.block), self.parts)
+        self.at = Var(f"{self.axis.name}_b", each)
+        self.part = Var(f"{self.axis.name}_p", as_term(self.parts))
         self.inner = Var(self.axis.name, as_term(self.block))
-        self.point = as_term(self.at) * self.block + as_term(self.inner)
+        first = as_term(self.at) + (as_term(self.part) * each if self.parts > 1 else 0)
+        self.point = first * self.block + as_term(self.inner)
+        self.rows = (self.part, *self.c.rows) if self.parts > 1 else self.c.rows
         self.bound = tuple(self.inner if v is self.axis else v for v in self.c.axes)
-        self.whole = self.axis.extent.is_const and self.axis.extent.const % self.block == 0
+        self.whole = self.axis.extent == each * self.parts * self.block
         for acc in self.c.accumulators:
             if acc.carrier is MOMENTS:
                 self._moments(acc)
@@ -174,7 +181,7 @@ class _Roll:
 
     def _state(self, acc: Accumulator, n: int, initial: Expr) -> Expr:
         """Declare a carried state; the read of the value before the block."""
-        axes = (*self.c.rows, *acc.extra)
+        axes = (*self.rows, *acc.extra)
         shape = tuple(v.extent for v in (self.at, *axes) if v.extent is not None)
         t = acc.state[n]
         before = Tensor(f"{t.name}.before", shape, t.dtype, acc.loc)
@@ -185,7 +192,7 @@ class _Roll:
 
     def _becomes(self, acc: Accumulator, n: int, after: Compute) -> None:
         """The value after the block."""
-        self.after[acc.read(self.c.rows, n)] = self._read(after, (*self.c.rows, *acc.extra))
+        self.after[acc.read(self.c.rows, n)] = self._read(after, (*self.rows, *acc.extra))
         self.states = [(t, s, after if t is acc.state[n] else a, axes) for t, s, a, axes in self.states]
 
     def _initial(self, acc: Accumulator) -> list[Expr]:
@@ -211,7 +218,7 @@ class _Roll:
         dtypes = tuple(e.dtype for e in elements)
         c = resuming(carrier, dtypes)
         bodies = [Reduce((*elements, *start), (c, self.bound, n), t.dtype, acc.loc) for n, t in enumerate(acc.state)]
-        for n, t in enumerate(self._define(f"{acc.name}.new", (*self.c.rows, *acc.extra), bodies)):
+        for n, t in enumerate(self._define(f"{acc.name}.new", (*self.rows, *acc.extra), bodies)):
             self._becomes(acc, n, t)
 
     def _weighted(self, acc: Accumulator, w: Weight) -> None:
@@ -241,10 +248,10 @@ class _Roll:
         if w.key() not in self.shifts:
             e = self.c.resolve(w.earlier)
             old, new = substitute_values(e, self.before), substitute_values(e, self.after)
-            shifted, = self._define("shift", self.c.rows, shift(EXPRS, w, new))
-            factor, = self._define("factor", self.c.rows, action(EXPRS, w, old, new))
-            self.shifts[w.key()] = self._read(shifted, self.c.rows)
-            self.shifts[(*w.key(), "factor")] = self._read(factor, self.c.rows)
+            shifted, = self._define("shift", self.rows, shift(EXPRS, w, new))
+            factor, = self._define("factor", self.rows, action(EXPRS, w, old, new))
+            self.shifts[w.key()] = self._read(shifted, self.rows)
+            self.shifts[(*w.key(), "factor")] = self._read(factor, self.rows)
             self.shifts[(*w.key(), "step")] = moved(EXPRS, old, new)
         return self.shifts[w.key()], self.shifts[(*w.key(), "factor")], self.shifts[(*w.key(), "step")]
 
@@ -261,8 +268,8 @@ class _Roll:
                 e = where(self._local(g), e, const(0.0, e.dtype))
             e = self._inside(e, const(0.0, e.dtype))
             own = tuple(v for v in acc.extra if v in e.free)
-            (t,) = self._define("weights", (*self.c.rows, *own, *self.bound), e)
-            self.tiles[key] = self._read(t, (*self.c.rows, *own, *self.bound))
+            (t,) = self._define("weights", (*self.rows, *own, *self.bound), e)
+            self.tiles[key] = self._read(t, (*self.rows, *own, *self.bound))
         return self.tiles[key]
 
     def _tile(self, e: Expr, acc: Accumulator) -> Expr:
@@ -271,15 +278,17 @@ class _Roll:
             return e
         key = ("tile", id(e))
         if key not in self.tiles:
-            axes = tuple(v for v in (*self.c.rows, *acc.extra, *self.bound) if v in e.free)
+            axes = tuple(v for v in (*self.rows, *acc.extra, *self.bound) if v in e.free)
             (t,) = self._define("values", axes, e)
             self.tiles[key] = self._read(t, axes)
         return self.tiles[key]
 
     def _moments(self, acc: Accumulator) -> None:
         """Two passes over the block, then a merge: the count is known."""
+        if self.parts > 1:
+            raise ScheduleError(f"roll: the pass of {acc.name} is not parted", "the last part may hold no values", "parts = 1")
         assert self.axis.extent is not None
-        rows, dtype = (*self.c.rows, *acc.extra), acc.state[1].dtype
+        rows, dtype = (*self.rows, *acc.extra), acc.state[1].dtype
         others = 1
         for v in self.c.axes:
             others *= v.extent.const if v is not self.axis and v.extent is not None else 1
@@ -301,7 +310,7 @@ class _Roll:
     # -- the nest ------------------------------------------------------------------------------------------------------
     def _assemble(self) -> tuple[Nest, str]:
         self._keep()
-        rows = tuple(Var(v.name, v.extent) for v in self.c.rows)
+        rows = tuple(Var(v.name, v.extent) for v in self.rows)
         at = Var(self.at.name, self.at.extent)
         finals: list[Compute] = []
         known: dict[Expr, Expr] = {k: v for k, v in self.after.items() if isinstance(v, Const)}
@@ -309,18 +318,21 @@ class _Roll:
             extra = tuple(Var(v.name, v.extent) for v in axes[len(rows):])
             final = Compute(t.name, (*rows, *extra), after.read(index(at), *(_point(v) for v in (*rows, *extra))), t.loc)
             finals.append(final)
-            known[t.read(*(index(v) for v in axes))] = final.read(*(index(v) for v in axes))
+            known[t.read(*(index(v) for v in axes[self.parts > 1:]))] = final.read(*(index(v) for v in axes))
         host = Stage(self.name, tuple(finals), rows, (at,), states=tuple(s for _, s, _, _ in self.states))
         names = host.axis_names()
-        env = {v: as_term(o) for v, o in zip((*self.c.rows, self.at), (*rows, at))}
+        env = {v: as_term(o) for v, o in zip((*self.rows, self.at), (*rows, at))}
         terms = [g.subs({self.axis: self.point}).subs(env) for g in guards(self.c)]
         if not self.whole and self.axis.extent is not None:
             terms.append(self.axis.extent - 1 - self.point.subs(env))
         host = replace(host, order=tuple(names.values()), notes={"guards": tuple(terms), "inner": self.bound})
         loop = names[at]
         attached = [replace(s, attach=(self.name, loop)) for s in (*self.made, *self.last)]
+        merges: list[Stage] = []
+        if self.parts > 1:
+            merges, known = merge_parts(self.c, self.part, known, self.name)
         results, replaced = self._results(known)
-        return arranged(with_pass(self.nest, [*attached, host, *results], replaced, {c.stage for c in self.c.components}), host.name), host.name
+        return arranged(with_pass(self.nest, [*attached, host, *merges, *results], replaced, {c.stage for c in self.c.components}), host.name), host.name
 
     def _keep(self) -> None:
         """A state whose old value others read is copied when the block is done; the rest are brought up to date where they lie."""

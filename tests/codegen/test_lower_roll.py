@@ -20,7 +20,7 @@ def loops(masked, m, n, at=1):
         return dlc.softmax(s) @ v
 
     args = [torch.empty(m, 16), torch.empty(n, 16), torch.empty(n, 16)]
-    attention.decisions = {"max.block": 64, "max.roll.rows": 48}
+    attention.decisions = {"max.block": 64, "max.roll.rows": 48, "max.parts": 1}
     tile = attention.plan(*args).tile
     found = [op for p in tile.phases for op in walk_ops(p.body) if isinstance(op, For) and op.var.name.endswith("_b")]
     (grid,) = {v for p in tile.phases for v, _ in p.grid}

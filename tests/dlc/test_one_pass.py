@@ -114,6 +114,7 @@ def test_cross_entropy_of_a_projection_keeps_no_logits() -> None:
     h, w, t = torch.randn(50, 24), torch.randn(1000, 24), torch.randint(0, 1000, (50,))
     k = dlc.kernel(projected_cross_entropy)
     check(k, h, w, t)
+    assert "matmul is never stored" in k.explain(h, w, t)
     tile = k.plan(h, w, t).tile
     kept = [b for b in (*tile.buffers, *(b for p in tile.phases for b in p.scratch)) if b.scope in ("workspace", "scratch")]
     assert max(np.prod([s.const for s in b.shape]) for b in kept) < 50 * 1000
@@ -234,6 +235,30 @@ def test_nothing_of_length_squared_is_kept() -> None:
     tile = dlc.kernel(plain).plan(*(a[0, 0] for a in args[:3])).tile
     kept = [b for b in (*tile.buffers, *(b for p in tile.phases for b in p.scratch)) if b.scope in ("workspace", "scratch")]
     assert max(np.prod([s.const for s in b.shape]) for b in kept) <= 64 * 1024
+
+
+@pytest.mark.parametrize("fn", [entropy, top])
+def test_parts_of_a_pass_are_merged(fn: Callable[..., Any]) -> None:
+    x = torch.randn(2, 1000) * 4 + 2
+    k = forced(fn, x)
+    k.decisions = {**(k.decisions or {}), **{name.replace(".pass", ".parts"): 4 for name in (k.decisions or {}) if name.endswith(".pass")}}
+    names = [s.name for s in k.plan(x).nest.stages]
+    assert any(n.startswith(f"{h}.") for h in names if h.endswith(".roll") for n in names)
+    check(k, x)
+
+
+def test_keys_are_shared_out_for_one_query() -> None:
+    args = operands(1, 1, 1, 1, 1100, 16)
+    k = forced(attention, *args)
+    k.decisions = {**(k.decisions or {}), "max.parts": 4}
+    assert any(s.name.startswith("max.roll.") for s in k.plan(*args).nest.stages)
+    check(k, *args)
+    empty = operands(1, 1, 1, 3, 1100, 16)
+    empty[3][:, 300:] = NEG
+    empty[3][1] = NEG
+    got = forced(attention, *empty, kind="bias")
+    got.decisions = {**(got.decisions or {}), "max.parts": 4}
+    assert (got(*empty)[0, 0, 1] == 0).all() and torch.isfinite(got(*empty)).all()
 
 
 def test_a_logarithm_of_sums_alone_is_a_chain() -> None:

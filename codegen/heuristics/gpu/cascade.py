@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import size
 from codegen.analysis.product import Product, product_of
-from codegen.heuristics.cascade import attached, find_anchor
+from codegen.heuristics.cascade import attached, find_anchor, row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.gpu.tiles import launch, power, tile_loop
@@ -75,11 +75,9 @@ def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
     """The row axis whose points share the factors of the products made in the loop, and one of those products."""
     for s in nest.stages:
         p = product_of(s) if s.attach == (h.name, h.order[-1]) else None
-        if p is not None and s.axes[0].name == h.bound[0].name:
-            own = [v for side in (p.rows, p.columns) for v in side if 0 < s.axes.index(v) <= len(h.axes)]
-            if own:
-                best = max(own, key=lambda v: size(v.extent))
-                return h.axes[s.axes.index(best) - 1], p
+        rows = [(size(v.extent), n, w) for n, v in enumerate((*p.rows, *p.columns)) if (w := row_of(nest, h, s, v)) is not None] if p is not None else []
+        if rows:
+            return max(rows, key=lambda x: x[:2])[2], p
     return None, None
 
 
