@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 from dsl.algebra import walk
+from dsl.decide import counterexample
 from dsl.dim import Term, Var, as_term, nonneg
 from dsl.errors import BoundsError, InternalError
 from dsl.expr import Compute, Const, Expr, Index, Op, Read, Where
@@ -91,7 +93,7 @@ def _prove_read(c: Compute, r: Read, facts: tuple[Term, ...]) -> None:
         if isinstance(i, Term):
             for need in (i, size - 1 - i):
                 if not nonneg(need, facts) and not _impossible(facts):
-                    _refuse(c, r, n, i, size, need, facts)
+                    _settle(c, r, n, i, size, need, facts)
 
 
 def _impossible(facts: tuple[Term, ...]) -> bool:
@@ -99,16 +101,32 @@ def _impossible(facts: tuple[Term, ...]) -> bool:
     return any(f.bounds[1] < 0 for f in facts)
 
 
+def _settle(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts: tuple[Term, ...]) -> None:
+    """What the prover leaves open: looked at point by point where the sizes are numbers, else refused, with a witness if one is near a corner."""
+    ragged = [v.extent - 1 - as_term(v) for f in (need, *facts) for v in f.vars if v.extent is not None and not v.extent.is_const]
+    found = counterexample(need, [*facts, *ragged])
+    if found is True:
+        return
+    if isinstance(found, dict):
+        _refuse_at(c, r, n, i, size, found)
+    _refuse(c, r, n, i, size, need, facts)
+
+
+def _refuse_at(c: Compute, r: Read, n: int, i: Term, size: Term, env: Mapping[Var, int]) -> NoReturn:
+    at = ", ".join(f"{v.name} = {x}" for v, x in sorted(env.items(), key=lambda p: p[0].uid) if v in i.vars) or "every point"
+    raise BoundsError(f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] is out of bounds",
+                      f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})", _REMEDY, r.loc)
+
+
+_REMEDY = "guard it: dlc.where(condition on the index, element, 0), or shrink the shape"
+
+
 def _refuse(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts: tuple[Term, ...]) -> None:
-    title = f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] is out of bounds"
-    remedy = "guard it: dlc.where(condition on the index, element, 0), or shrink the shape"
-    for env in _points({*need.vars, *(v for f in facts for v in f.vars)}):
+    for env in _points({*need.vars, *i.vars, *size.vars, *(v for f in facts for v in f.vars)}):
         if need.eval(env) < 0 and all(f.eval(env) >= 0 for f in facts):
-            at = ", ".join(f"{v.name} = {x}" for v, x in sorted(env.items(), key=lambda p: p[0].uid) if v in i.vars) or "every point"
-            raise BoundsError(title, f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})",
-                              remedy, r.loc)
-    raise BoundsError(title.replace("is out of bounds", "cannot be proved in bounds"),
-                      f"index {n} is `{i}`, the size {size} (in {c.name})", remedy, r.loc)
+            _refuse_at(c, r, n, i, size, env)
+    raise BoundsError(f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] cannot be proved in bounds",
+                      f"index {n} is `{i}`, the size {size} (in {c.name})", _REMEDY, r.loc)
 
 
 def _points(variables: set[Var]) -> Iterator[dict[Var, int]]:

@@ -41,7 +41,6 @@ UNTESTED: dict[str, str] = {
     "dlc/runtime/interpreted_language.py": _THROUGH,
     "dlc/runtime/interpreted_memory.py": _THROUGH,
     "dsl/algebra.py": _THROUGH,
-    "dsl/check.py": _THROUGH,
     "dsl/cost.py": _THROUGH,
     "dsl/dtype.py": _THROUGH,
     "dsl/errors.py": _THROUGH,

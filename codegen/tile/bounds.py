@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from codegen.tile.decide import counterexample
 from codegen.tile.ir import Broadcast, Const, Iota, Load, Map, Predicate, Rename, Store, Value
+from dsl.decide import counterexample
 from dsl.dim import Div, MinMax, Mod, Term, Var, nonneg
 from dsl.errors import BoundsError, InternalError
 

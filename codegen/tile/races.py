@@ -3,7 +3,7 @@
 Two points that touch one element would have equal indices in every dimension. An index ``c*v + rest`` in which ``c`` exceeds all
 that the rest can vary by gives ``v`` away (the argument of mixed-radix numbers); a quotient and a remainder of one number give the number.
 What is found equal counts as constant in the next round. Where some variable is never found, every point is looked at if the sizes are
-numbers (:mod:`codegen.tile.decide`): either no two meet after all, or two that do are named. What is left is :class:`UndecidedRace`.
+numbers (:mod:`dsl.decide`): either no two meet after all, or two that do are named. What is left is :class:`UndecidedRace`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import islice
 import numpy as np
 
 from codegen.tile.bounds import holds
-from codegen.tile.decide import Env, box, inside
 from codegen.tile.ir import Load, Store, Value
+from dsl.decide import Env, box, inside
 from dsl.dim import INF, Atom, Div, Mod, Term, Var, as_term, floordiv
 from dsl.errors import RaceError
 

@@ -1,7 +1,7 @@
 """Decisions by looking at every point: what the provers leave open, where all sizes are numbers and the points few enough.
 
-The provers of :mod:`codegen.tile.bounds` and :mod:`codegen.tile.races` are sound and incomplete. What they cannot show is settled here,
-by evaluating the index terms at every point of the box of their variables; :data:`BUDGET` is the number of points that may cost.
+The provers of bounds and races are sound and incomplete. What they cannot show is settled here, by evaluating the index terms at every
+point of the box of their variables; :data:`BUDGET` is the number of points that may cost.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codegen.tile.decide import BUDGET, box, counterexample
+from dsl.decide import BUDGET, box, counterexample
 from dsl.dim import Var, as_term
 
 
