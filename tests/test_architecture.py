@@ -42,7 +42,6 @@ UNTESTED: dict[str, str] = {
     "dlc/runtime/interpreted_memory.py": _THROUGH,
     "dsl/algebra.py": _THROUGH,
     "dsl/cost.py": _THROUGH,
-    "dsl/dtype.py": _THROUGH,
     "dsl/errors.py": _THROUGH,
     "dsl/evaluator.py": _THROUGH,
     "dsl/expr.py": _THROUGH,

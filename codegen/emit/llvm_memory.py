@@ -7,6 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
+from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
@@ -99,10 +100,13 @@ def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
 
 
 class Memory:
-    """Loads and stores of one function; ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie."""
+    """Loads and stores of one function.
 
-    def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value) -> None:
-        self.b, self.terms, self.pointers, self.zero = b, terms, pointers, zero
+    ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie, ``register`` the bytes of a vector register.
+    """
+
+    def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int) -> None:
+        self.b, self.terms, self.pointers, self.zero, self.register = b, terms, pointers, zero, register
         self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------
@@ -242,8 +246,24 @@ class Memory:
             v = self.b.load(p, name=word(buffer.name), typ=t)
             v.align = buffer.dtype.itemsize
             return v
-        name = f"llvm.masked.load.{mangle(t)}.p0"
-        return self._masked(name, t, [p, splat(self.b, mask, w), ir.Constant(t, None)], buffer)
+        full, each = splat(self.b, mask, w), self._register_lanes(buffer, w)
+        piece = vector(memory_type(buffer.dtype), each)
+        name = f"llvm.masked.load.{mangle(piece)}.p0"
+        parts = [self._masked(name, piece, [self._beyond(p, buffer, n), lanes_between(self.b, full, n, each), ir.Constant(piece, None)], buffer)
+                 for n in range(0, w, each)]
+        return concatenate(self.b, parts)
+
+    def _register_lanes(self, buffer: Buffer, w: int) -> int:
+        """How many of ``w`` lanes one register takes: masked accesses are written register by register.
+
+        LLVM (22) splits wider ones itself, and then loads a part whose mask is known to be false in full, without its mask.
+        """
+        fit = max(self.register // buffer.dtype.itemsize, 1)
+        parts = w // fit
+        return fit if w % fit == 0 and parts & (parts - 1) == 0 else w
+
+    def _beyond(self, p: ir.Value, buffer: Buffer, elements: int) -> ir.Value:
+        return p if not elements else self.b.gep(p, [I64(elements)], inbounds=True, source_etype=memory_type(buffer.dtype))
 
     def _masked(self, name: str, result: ir.Type, args: list[ir.Value], buffer: Buffer, at: int = 0) -> ir.Value:
         """A masked memory intrinsic; its alignment is an attribute of the pointer operand."""
@@ -362,7 +382,11 @@ class Memory:
                 self._store_vector(op, p, v, None, w)
             return
         if mask is not None:
-            self._masked(f"llvm.masked.store.{mangle(v.type)}.p0", ir.VoidType(), [v, p, splat(self.b, mask, w)], op.buffer, at=1)
+            full, each = splat(self.b, mask, w), self._register_lanes(op.buffer, w)
+            for n in range(0, w, each):
+                part = lanes_between(self.b, v, n, each)
+                self._masked(f"llvm.masked.store.{mangle(part.type)}.p0", ir.VoidType(),
+                             [part, self._beyond(p, op.buffer, n), lanes_between(self.b, full, n, each)], op.buffer, at=1)
             return
         s = self.b.store(v, p)
         s.align = op.buffer.dtype.itemsize

@@ -69,7 +69,7 @@ class PhaseEmitter:
         zero = alloca(b, ir.ArrayType(I8, ZEROS), 64)
         b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
         self._scratch()
-        self.memory = Memory(b, self.terms, self.pointers, zero)
+        self.memory = Memory(b, self.terms, self.pointers, zero, 4 * self.width)
 
     def _scratch(self) -> None:
         b = self.b

@@ -128,7 +128,7 @@ def hardswish(x: Any) -> Any:
 @pointwise
 def threshold(x: Any, threshold: float, value: float) -> Any:
     """``x`` where it is above the threshold, else ``value``."""
-    return where(op("gt", x, threshold), x, value)
+    return where(op("le", x, threshold), value, x)
 
 
 @pointwise

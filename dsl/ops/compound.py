@@ -64,10 +64,9 @@ def copysign(x: Any, y: Any) -> Any:
 
 @pointwise
 def heaviside(x: Any, values: Any) -> Any:
-    """0 below 0, 1 above, and ``values`` at 0."""
+    """0 below 0 and for NaN, 1 above, and ``values`` at 0."""
     a, b = both(x, values)
-    return where(op("isnan", a), a, where(op("eq", a, 0), b, cast(op("gt", a, 0), a.dtype))) if a.dtype.is_float else \
-        where(op("eq", a, 0), b, cast(op("gt", a, 0), a.dtype))
+    return where(op("eq", a, 0), b, cast(op("gt", a, 0), a.dtype))
 
 
 @pointwise

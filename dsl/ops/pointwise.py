@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dsl.dtype import Dtype, bool_, f32, promote
+from dsl.dtype import Dtype, bool_, f32, i64, promote
 from dsl.errors import DtypeError, UserError
 from dsl.expr import Const, Expr, Index, Tensor, as_expr, op
 from dsl.expr import cast as cast_element
@@ -67,8 +67,7 @@ remainder = _define("remainder", "mod", "``x % y`` with the sign of ``y``, as in
 minimum = _define("minimum", "min", "The lesser of ``x`` and ``y``; NaN if either is.", 2)
 maximum = _define("maximum", "max", "The greater of ``x`` and ``y``; NaN if either is.", 2)
 neg = _define("neg", "neg", "``-x``.")
-abs = _define("abs", "abs", "Absolute value; a bool stays as it is.")
-sign = _define("sign", "sign", "-1, 0 or 1.")
+abs = _define("abs", "abs", "Absolute value.")
 isnan = _define("isnan", "isnan", "Whether ``x`` is NaN.")
 isinf = _define("isinf", "isinf", "Whether ``x`` is infinite.")
 isfinite = _define("isfinite", "isfinite", "Whether ``x`` is neither infinite nor NaN.")
@@ -126,9 +125,17 @@ def precision(x: Any, how: str) -> Any:
 
 
 @pointwise
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; a bool stays as it is."""
+    e = as_expr(x)
+    return e if e.dtype is bool_ else op("sign", e)
+
+
+@pointwise
 def square(x: Any) -> Any:
-    """``x * x``."""
-    return op("mul", x, x)
+    """``x * x``; of a bool, in i64."""
+    e = cast_element(x, i64) if as_expr(x).dtype is bool_ else as_expr(x)
+    return op("mul", e, e)
 
 
 @pointwise

@@ -105,7 +105,7 @@ def _linear(t: Tensor, d: int, out: Term, ratio: Fraction | None, corners: bool)
             return t.read(*at[:d], i, *at[d + 1:])
 
         inner = read(p) * (const(1, weight.dtype) - weight) + read(p + 1) * weight
-        value = where(p + 1 < index(size), inner, read(index(size - 1)))
+        value = where(p + 1 < index(size), cast(inner, t.dtype), read(index(size - 1)))
         return value if corners else where(p >= 0, value, read(index(0)))
 
     return build("linear", [*t.shape[:d], out, *t.shape[d + 1:]], body, names_of(t))

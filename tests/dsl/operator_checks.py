@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,16 @@ def flat(result: Any) -> list[Any]:
     return [r for r in result] if isinstance(result, (tuple, list)) else [result]
 
 
-def compare(got: torch.Tensor, want: torch.Tensor, tol: float, what: str) -> None:
+def compare(got: torch.Tensor, want: torch.Tensor, tol: float, what: str, scale: float | None = None) -> None:
+    """Equal to within ``tol`` of the value or of ``scale`` (the greatest value when None)."""
     assert got.shape == want.shape, f"{what}: shape {tuple(got.shape)}, torch has {tuple(want.shape)}"
     assert got.dtype == want.dtype, f"{what}: {got.dtype}, torch has {want.dtype}"
     if not want.dtype.is_floating_point:
         assert torch.equal(got, want), f"{what}\n{got}\n{want}"
         return
-    finite = want[want.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
+    if scale is None:
+        finite = want[want.isfinite()].abs()
+        scale = float(finite.max()) if finite.numel() else 0.0
     torch.testing.assert_close(got, want, rtol=tol, atol=tol * max(scale, 1e-3), equal_nan=True, msg=lambda m: f"{what}: {m}\n{got}\n{want}")
 
 
@@ -88,6 +91,51 @@ def check_values(case: Case, dtype: str, compiled: bool = True, seed: int = 0) -
             assert len(results) == len(want)
             for n, (g, w) in enumerate(zip(results, want)):
                 compare(g, w, tol, f"{case.name} {dtype} {label} {n}")
+
+
+def resized(case: Case, sizes: dict[int, int]) -> Case:
+    """The case on other sizes."""
+    def other(spec: Any) -> Any:
+        shape, *kind = spec if len(spec) == 2 and isinstance(spec[0], tuple) else (spec,)
+        new = tuple(sizes.get(n, n) for n in shape)
+        return (new, *kind) if kind else new
+
+    return replace(case, args=tuple(other(s) for s in case.args))
+
+
+def check_sizes(case: Case, sizes: dict[int, int], compiled: bool = True) -> bool:
+    """The program declared for the case's own sizes, called with others; False where torch refuses them."""
+    tensors = arguments(resized(case, sizes))
+    try:
+        want = flat(case.theirs(*tensors))
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    program = program_for(case.ours, arguments(case), case.fixed, case.name)
+    _compare_all(case.name, program, tensors, want, case.tol, compiled)
+    return True
+
+
+def check_specials(case: Case, compiled: bool = True) -> None:
+    """NaN, infinities and zeros of both signs among the values."""
+    tensors = arguments(case)
+    specials = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e38, -1e-38, 88.8])
+    for n, t in enumerate(tensors):
+        if t.dtype.is_floating_point and t.numel():
+            flat_ = t.view(-1)
+            places = torch.arange(n, t.numel(), 2 + n)
+            flat_[places] = specials[(places + n) % len(specials)]
+    program = program_for(case.ours, tensors, case.fixed, case.name)
+    _compare_all(case.name, program, tensors, flat(case.theirs(*tensors)), case.tol, compiled, 1.0)
+
+
+def _compare_all(name: str, program: Program, tensors: list[torch.Tensor], want: list[torch.Tensor], tol: float, compiled: bool,
+                 scale: float | None = None) -> None:
+    runs = {"numpy": [as_torch(r) for r in evaluate(program, *map(as_numpy, tensors))]}
+    if compiled:
+        runs["compiled"] = flat(Kernel.of(program)(*tensors))
+    for label, got in runs.items():
+        for n, (g, w) in enumerate(zip(got, want)):
+            compare(g, w, tol, f"{name} {label} {n}", scale)
 
 
 def check_gradients(case: Case, compiled: bool = False, seed: int = 1, tol: float = 1e-9) -> None:
