@@ -6,6 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_masks import Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import Interleave, Turn
@@ -16,7 +17,7 @@ from dsl.dtype import bool_, i64
 from dsl.errors import InternalError
 
 _NEAR = 4  # up to this distance between elements, loading all that lies between them is quicker than gathering them
-ZEROS = 64  # readable bytes of zeros, which a load takes where its mask is off
+ZEROS = 128  # readable bytes of zeros, which a load takes where its mask is off
 
 
 class Terms:
@@ -93,20 +94,15 @@ class Terms:
         return b.sub(b.sdiv(num, den), b.zext(negative, r.type))
 
 
-def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
-    """A term with the unrolled tile axes at one coordinate."""
-    env = {v: as_term(c) for v, c in zip(shape.unrolled, coord) if v in t.vars}
-    return t.subs(env) if env else t
-
-
-class Memory:
+class Memory(Masks):
     """Loads and stores of one function.
 
     ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie, ``register`` the bytes of a vector register.
     """
 
     def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int) -> None:
-        self.b, self.terms, self.pointers, self.zero, self.register = b, terms, pointers, zero, register
+        super().__init__(b, terms)
+        self.pointers, self.zero, self.register = pointers, zero, register
         self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------
@@ -130,41 +126,6 @@ class Memory:
             hit = self.bases[key] = (p, self.b.block)
         const = offset.const + lane_first
         return hit[0] if not const else self.b.gep(hit[0], [I64(const)], inbounds=True, source_etype=memory_type(buffer.dtype))
-
-    # -- masks -------------------------------------------------------------------------------------------------
-    def mask(self, terms: tuple[Term, ...], conds: list[Tile], shape: Shape, coord: Coord) -> ir.Value | None:
-        """The condition of one register: i1, or a vector of i1 when it varies by lane; None when always true."""
-        out: ir.Value | None = None
-        for t in terms:
-            c = at_coord(t, shape, coord)
-            if c.bounds[0] >= 0:
-                continue
-            out = self._and(out, self._nonneg(c, shape, coord))
-        for tile in conds:
-            out = self._and(out, tile.at(self.b, shape if tile.shape.lane is not None else Shape(shape.unrolled, None, 0, 1), coord))
-        return out
-
-    def _nonneg(self, t: Term, shape: Shape, coord: Coord) -> ir.Value:
-        b = self.b
-        if shape.lane is None or shape.lane not in t.vars:
-            return b.icmp_signed(">=", self.terms.scalar(t), I64(0))
-        coef, w = t.coef(shape.lane), shape.width
-        first = coord[-1] * w
-        if coef in (1, -1):
-            rest = self.terms.scalar(t.subs({shape.lane: as_term(first)}))
-            iota = ir.Constant(ir.VectorType(I32, w), [I32(n) for n in range(w)])
-            low = intrinsic(b, "llvm.smax.i64", I64, [rest, I64(-w - 1)])
-            edge = b.trunc(intrinsic(b, "llvm.smin.i64", I64, [low, I64(w + 1)]), I32)
-            sign = splat(b, edge if coef == -1 else b.neg(edge), w)
-            return b.icmp_signed("<=" if coef == -1 else ">=", iota, sign)
-        v = self.terms.lanes(t, shape.lane, first, w)
-        return b.icmp_signed(">=", v, int_const(v.type, 0))
-
-    def _and(self, a: ir.Value | None, c: ir.Value) -> ir.Value:
-        if a is None:
-            return c
-        n = max(x.type.count if isinstance(x.type, ir.VectorType) else 0 for x in (a, c))
-        return self.b.and_(splat(self.b, a, n), splat(self.b, c, n))
 
     # -- loads -------------------------------------------------------------------------------------------------
     def load(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> Tile:
@@ -203,8 +164,8 @@ class Memory:
         if coef == 1:
             return self._load_vector(buffer, self.pointer(buffer, first), mask, w)
         if coef == -1:
-            back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self._reverse(splat(self.b, mask, w)), w)
-            return self._reverse(back)
+            back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self.reversed(mask, w), w)
+            return self.reverse(back)
         if mask is None and coef is not None and 1 < coef <= _NEAR and w >= _NEAR:
             return self._load_spread(buffer, first, coef, w)
         return self._gather(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), mask, shape)
@@ -240,8 +201,9 @@ class Memory:
 
     def _load_vector(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None, w: int) -> ir.Value:
         t = vector(memory_type(buffer.dtype), w)
-        if mask is not None and not isinstance(mask.type, ir.VectorType) and w * buffer.dtype.itemsize <= ZEROS:
-            p, mask = self.b.select(mask, p, self.zero), None
+        if mask is not None and w * buffer.dtype.itemsize <= ZEROS:
+            whole, mask = self.parts(mask)
+            p = p if whole is None else self.b.select(whole, p, self.zero)
         if mask is None:
             v = self.b.load(p, name=word(buffer.name), typ=t)
             v.align = buffer.dtype.itemsize
@@ -254,10 +216,7 @@ class Memory:
         return concatenate(self.b, parts)
 
     def _register_lanes(self, buffer: Buffer, w: int) -> int:
-        """How many of ``w`` lanes one register takes: masked accesses are written register by register.
-
-        LLVM (22) splits wider ones itself, and then loads a part whose mask is known to be false in full, without its mask.
-        """
+        """How many of ``w`` lanes one register takes: masked accesses are written register by register, so that LLVM need not split masks."""
         fit = max(self.register // buffer.dtype.itemsize, 1)
         parts = w // fit
         return fit if w % fit == 0 and parts & (parts - 1) == 0 else w
@@ -298,10 +257,6 @@ class Memory:
             out = part if out is None else b.add(out, part)
         assert out is not None
         return out
-
-    def _reverse(self, v: ir.Value) -> ir.Value:
-        w = v.type.count
-        return self.b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, w), [I32(w - 1 - n) for n in range(w)]))
 
     def _from_memory(self, raw: ir.Value, dtype: Any) -> ir.Value:
         return self.b.icmp_unsigned("!=", raw, int_const(raw.type, 0)) if dtype == bool_ else raw
@@ -372,21 +327,22 @@ class Memory:
             self._store_vector(op, self.pointer(buffer, t.subs({lane: as_term(coord[-1] * w)})), v, mask, w)
         elif t.coef(lane) == -1:
             p = self.pointer(buffer, t.subs({lane: as_term(coord[-1] * w)}) - (w - 1))
-            self._store_vector(op, p, self._reverse(v), None if mask is None else self._reverse(splat(self.b, mask, w)), w)
+            self._store_vector(op, p, self.reverse(v), None if mask is None else self.reversed(mask, w), w)
         else:
             self._scatter(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), v, mask, w)
 
     def _store_vector(self, op: Store, p: ir.Value, v: ir.Value, mask: ir.Value | None, w: int) -> None:
-        if mask is not None and not isinstance(mask.type, ir.VectorType):
-            with self.b.if_then(mask):
-                self._store_vector(op, p, v, None, w)
+        whole, lanes = (None, None) if mask is None else self.parts(mask)
+        if whole is not None:
+            with self.b.if_then(whole):
+                self._store_vector(op, p, v, lanes, w)
             return
-        if mask is not None:
-            full, each = splat(self.b, mask, w), self._register_lanes(op.buffer, w)
+        if lanes is not None:
+            each = self._register_lanes(op.buffer, w)
             for n in range(0, w, each):
                 part = lanes_between(self.b, v, n, each)
                 self._masked(f"llvm.masked.store.{mangle(part.type)}.p0", ir.VoidType(),
-                             [part, self._beyond(p, op.buffer, n), lanes_between(self.b, full, n, each)], op.buffer, at=1)
+                             [part, self._beyond(p, op.buffer, n), lanes_between(self.b, lanes, n, each)], op.buffer, at=1)
             return
         s = self.b.store(v, p)
         s.align = op.buffer.dtype.itemsize
