@@ -43,12 +43,12 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "atan2": np.arctan2, "pow": np.power,
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "softplus": _softplus,
     "sigmoid": lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1.0) / (1.0 + np.exp(-np.abs(x))),
-    "rsqrt": lambda x: 1.0 / np.sqrt(x), "erf": _from_torch(torch.erf), "erfc": _from_torch(torch.erfc),
+    "rsqrt": lambda x: 1.0 / np.sqrt(x), "erf": _from_torch(torch.erf), "erfc": _from_torch(torch.erfc), "lgamma": _from_torch(torch.lgamma),
 }  # fmt: skip
 
 EXACT: dict[str, Callable[..., Any]] = {
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-    "rsqrt": lambda x: 1 / mpmath.sqrt(x), "exp2": lambda x: mpmath.mpf(2) ** x, "log2": lambda x: mpmath.log(x, 2),
+    "lgamma": mpmath.loggamma, "rsqrt": lambda x: 1 / mpmath.sqrt(x), "exp2": lambda x: mpmath.mpf(2) ** x, "log2": lambda x: mpmath.log(x, 2),
     "pow": lambda x, y: mpmath.mpf(1) if x == 1 else mpmath.power(x, y),
 }  # fmt: skip
 
@@ -56,7 +56,7 @@ INTERVALS: dict[str, tuple[float, float]] = {
     "exp": (-745, 709.7), "exp2": (-1074, 1023.9), "expm1": (-40, 709.7), "sinh": (-710, 710), "cosh": (-710, 710),
     "tanh": (-22, 22), "sigmoid": (-745, 40), "softplus": (-745, 745), "erf": (-6.2, 6.2), "erfc": (-7, 27.2),
     "asin": (-1, 1), "acos": (-1, 1), "atanh": (-1, 1), "acosh": (1, 1e300), "asinh": (-1e300, 1e300), "log1p": (-1, 4), "log": (0, 4),
-    "log2": (0, 4), "log10": (0, 4), "rsqrt": (0, 4),
+    "log2": (0, 4), "log10": (0, 4), "rsqrt": (0, 4), "lgamma": (0, 12),
 }  # fmt: skip
 
 

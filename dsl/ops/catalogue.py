@@ -35,7 +35,7 @@ _SUBJECTS: dict[str, tuple[Any, str]] = {
     "Rounding and limits": (pointwise, "floor ceil round trunc clip clamp clamp_min clamp_max"),
     "Comparisons, logic and bits": (pointwise, "equal not_equal less less_equal greater greater_equal isnan isinf isfinite logical_and logical_or "
                                                "logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift"),
-    "Selection and conversion": (pointwise, "where cast detach"),
+    "Selection and conversion": (pointwise, "where cast detach precision"),
     "Compound functions": (compound, "lerp logaddexp logaddexp2 hypot xlogy copysign heaviside nan_to_num frac logit sinc deg2rad rad2deg signbit "
                                      "isclose addcmul addcdiv digamma"),
     "Activations": (activation, "relu relu6 leaky_relu prelu elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh hardsigmoid hardswish "

@@ -54,7 +54,7 @@ def _windows(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, c
         require(2 * p <= (k - 1) * g + 1, f"{what}: padding {p} is more than half of the window {k}", "a window could lie outside the input",
                 "pad with dlc.pad first")
     out = [_Window(s, k, t, p, g, ceil, a) for s, k, t, p, g, a in zip(x.shape[-rank:], sizes, steps, pads, gaps, spatial_names(rank))]
-    check_count([w.count - 1 for w in out], what, str(x))
+    check_count([w.count for w in out], what, str(x))
     return out
 
 

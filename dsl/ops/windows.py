@@ -70,5 +70,5 @@ def check_count(sizes: list[Term], what: str, shown: str) -> None:
         ShapeError: a size below 1 is known.
     """
     for s in sizes:
-        if s.is_const and s.const < 0 or s.bounds[1] < 0:
+        if s.bounds[1] < 1:
             raise ShapeError(f"{what}: the window is larger than the padded input", shown, "pad more, or use a smaller window")

@@ -62,7 +62,8 @@ def test_double_precision_is_within_the_stated_error(name):
 @pytest.mark.parametrize("name, at, value", [
     ("exp", -INF, 0.0), ("exp", INF, INF), ("log", 0.0, -INF), ("log", -1.0, NAN), ("log", INF, INF), ("tanh", INF, 1.0), ("tanh", -INF, -1.0),
     ("erf", -INF, -1.0), ("sin", INF, NAN), ("acosh", 0.5, NAN), ("atanh", 1.0, INF), ("atanh", 1.5, NAN), ("asin", 1.5, NAN), ("sigmoid", -INF, 0.0),
-    ("log1p", -1.0, -INF), ("softplus", -INF, 0.0), ("rsqrt", 0.0, INF),
+    ("log1p", -1.0, -INF), ("lgamma", 0.0, INF), ("lgamma", -3.0, INF), ("lgamma", -INF, INF), ("lgamma", 1.0, 0.0), ("lgamma", 2.0, 0.0),
+    ("lgamma", NAN, NAN), ("softplus", -INF, 0.0), ("rsqrt", 0.0, INF),
 ])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_special_values(name, at, value, dtype):
@@ -83,3 +84,10 @@ def test_angles_of_doubles_are_right_up_to_the_stated_limit():
             exact = np.array([float(getattr(mpmath, name)(mpmath.mpf(float(v)))) for v in x])
             np.testing.assert_allclose(evaluate(name, x), exact, rtol=1e-12)
     assert np.isnan(evaluate("sin", np.array([4 * LARGEST_ANGLE]))).all()
+
+
+def test_lgamma_of_negative_doubles():
+    x = -np.random.default_rng(3).uniform(0, 40, 500)
+    with mpmath.workdps(40):
+        exact = np.array([float(mpmath.log(abs(mpmath.gamma(mpmath.mpf(float(v)))))) for v in x])
+    np.testing.assert_allclose(evaluate("lgamma", x), exact, rtol=4e-15, atol=4e-15)
