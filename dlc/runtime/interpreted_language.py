@@ -100,6 +100,9 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
 
     def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable[..., Array]) -> TensorHandle:
         """An elementwise operation of two operands."""
+        if lhs.data.dtype == np.bool_ and op in (np.bitwise_and, np.bitwise_or, np.bitwise_xor):
+            # The truth of a comparison carries the dtype of what was compared, and "all ones" comes as an integer.
+            return TensorHandle(op(lhs.data, rhs.data.astype(bool)), tl.int1)
         if lhs.dtype.scalar not in LOW:
             result: TensorHandle = super().binary_op(lhs, rhs, op)
             return result
