@@ -272,7 +272,8 @@ def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term
     checks: list[tuple[str, Term]] = []
     for r in reversed(stage.relations):
         if isinstance(r, Fuse):
-            value[r.outer], value[r.inner] = value[r.fused] // extent[r.inner], value[r.fused] % extent[r.inner]
+            inner = extent[r.inner] if extent[r.inner] != 0 else as_term(1)  # no point of an empty loop is visited
+            value[r.outer], value[r.inner] = value[r.fused] // inner, value[r.fused] % inner
             continue
         value[r.axis] = value[r.padded] if isinstance(r, Pad) else value[r.outer] * r.factor + value[r.inner]
         if not nonneg(extent[r.axis] - 1 - value[r.axis]):

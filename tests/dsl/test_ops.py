@@ -6,8 +6,8 @@ import torch
 import dlc
 from dlc.tensor import create
 from dsl.ops import catalogue
-from tests.dsl.operator_checks import check_gradients, check_values
-from tests.dsl.operators import CASES
+from tests.dsl.operator_checks import check_gradients, check_sizes, check_specials, check_values
+from tests.dsl.operators import CASES, NORMS, POINTWISE, REDUCTIONS, SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding", "ignore:reduction:UserWarning")
 
@@ -22,6 +22,20 @@ def test_values(case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.grad], ids=lambda c: c.name)
 def test_gradients(case):
     check_gradients(case)
+
+
+# torch: means of infinities by Welford's recurrence are NaN; a running variance may not be negative
+SPECIAL = [c for c in [*POINTWISE, *REDUCTIONS, *NORMS] if c.name not in ("var_mean", "std_mean", "batch_norm_eval")]
+
+
+@pytest.mark.parametrize("case", SPECIAL, ids=lambda c: c.name)
+def test_nan_and_infinities(case):
+    check_specials(case, compiled=False)
+
+
+@pytest.mark.parametrize("case", [c for c in [*REDUCTIONS, *SHAPES] if not c.fixed and "int" not in str(c.args) and not c.name.startswith(("var", "std"))], ids=lambda c: c.name)
+def test_empty_dimensions(case):
+    check_sizes(case, {4: 0, 5: 0})
 
 
 def test_dlc_exports_the_catalogue():
