@@ -33,7 +33,10 @@ def test_nan_and_infinities(case):
     check_specials(case, compiled=False)
 
 
-@pytest.mark.parametrize("case", [c for c in [*REDUCTIONS, *SHAPES] if not c.fixed and "int" not in str(c.args) and not c.name.startswith(("var", "std"))], ids=lambda c: c.name)
+EMPTY = [c for c in [*REDUCTIONS, *SHAPES] if not c.fixed and "int" not in str(c.args) and not c.name.startswith(("var", "std"))]
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=lambda c: c.name)
 def test_empty_dimensions(case):
     check_sizes(case, {4: 0, 5: 0})
 
