@@ -1,4 +1,4 @@
-"""A small network on handwritten digits, its layers and losses dlc kernels with derived backwards."""
+"""A small network on handwritten digits: lazy tensors, generated kernels, and a test set that is looked at once."""
 
 from __future__ import annotations
 
@@ -6,101 +6,101 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-import dlc
-from dlc import f32, i64
-from dlc.data.digits import Digits
+from dlc import nn
+from dlc.data import Digits, Loader
+from dlc.optim import AdamW, CosineLR
+from dlc.tape import no_grad
+from dlc.tensor import from_numpy
+from dlc.train import History, fit
 
-M, N, K = dlc.dims("M N K")
-
-
-@dlc.kernel
-def linear_relu(x: f32[M, K], w: f32[N, K], b: f32[N]) -> Any:
-    """A hidden layer."""
-    return dlc.relu(dlc.linear(x, w, b))
+VALIDATION, SPLIT_SEED = 288, 0
+EPOCHS, BATCH, RATE = 40, 64, 3e-3  # chosen, like the network, by the validation images
 
 
-@dlc.kernel
-def linear(x: f32[M, K], w: f32[N, K], b: f32[N]) -> Any:
-    """The output layer."""
-    return dlc.linear(x, w, b)
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        model: with the state that did best on the validation images, or the last one where none were held out.
+        history: epoch by epoch; its accuracy is that on the validation images, if any.
+        test_accuracy: of that state, on images that played no part in training or in any choice.
+        guesses: the digit guessed for each test image.
+        seed: of the weights, the order of the data and the dropout.
+    """
+
+    model: nn.Module
+    history: History
+    test_accuracy: float
+    guesses: np.ndarray
+    seed: int
 
 
-@dlc.kernel
-def cross_entropy(logits: f32[M, N], labels: i64[M]) -> Any:
-    """The mean negative log-likelihood of the labels."""
-    logp = dlc.log_softmax(logits, 1)
-    i, j = dlc.reduce_axis(M), dlc.reduce_axis(N)
-    picked = dlc.compute((M,), lambda m: dlc.sum(dlc.where(labels[m] == j, logp[m, j], 0.0), j))
-    return dlc.compute((), lambda: -dlc.sum(picked[i], i) / dlc.cast(M, f32))
+def network(seed: int = 0) -> nn.Module:
+    """Two convolutions, dropout and a linear layer: 9 930 weights from 8 by 8 points to 10 scores."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+                         nn.Dropout(0.3, seed=seed), nn.Linear(512, 10))
 
 
-@dlc.kernel
-def adamw(p: f32[N], g: f32[N], m: f32[N], v: f32[N], lr: f32, c1: f32, c2: f32) -> Any:
-    """One step of AdamW (Loshchilov and Hutter) with betas 0.9 and 0.999 and weight decay 0.01; ``c1``, ``c2`` correct the bias."""
-    m2 = m * 0.9 + g * 0.1
-    v2 = v * 0.999 + g * g * 0.001
-    step = (m2 / c1) / (dlc.sqrt(v2 / c2) + 1e-8)
-    return p - lr * (step + 0.01 * p), m2, v2
+def perceptron(seed: int = 0) -> nn.Module:
+    """Three linear layers, 64-128-64-10."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-@dataclass
-class History:
-    """Loss and test accuracy per epoch."""
+def loaders(digits: Digits, seed: int = 0, batch: int = BATCH) -> tuple[Loader, Loader]:
+    """Training and validation images; those are taken from the training images of the data set, always the same."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(digits.train_labels))
+    held, rest = order[:VALIDATION], order[VALIDATION:]
+    return (_training(digits, rest, seed, batch),
+            Loader(digits.train_images[held, None], digits.train_labels[held], batch_size=VALIDATION))
 
-    loss: list[float]
-    accuracy: list[float]
+
+def _training(digits: Digits, chosen: np.ndarray, seed: int, batch: int) -> Loader:
+    return Loader(digits.train_images[chosen, None], digits.train_labels[chosen], batch_size=batch, shuffle=True, seed=seed, drop_last=True)
 
 
-def train(digits: Digits, epochs: int = 40, batch: int = 128, seed: int = 0, report: Callable[[int], None] | None = None) -> History:
-    """Train 64-128-64-10 on the digits; forward, backward and update run in generated kernels.
+def choose(digits: Digits, epochs: int = EPOCHS, seed: int = 0, make: Callable[[int], nn.Module] = network, progress: bool | None = False,
+           report: Callable[[int, History], None] | None = None) -> tuple[nn.Module, History]:
+    """Train with the validation images held out: how a network, a rate or a number of epochs is chosen. The test images are not touched."""
+    training, validation = loaders(digits, seed)
+    return _fitted(make(seed), training, validation, epochs, progress, report)
+
+
+def train(digits: Digits, epochs: int = EPOCHS, seed: int = 0, make: Callable[[int], nn.Module] = network, progress: bool | None = False,
+          report: Callable[[int, History], None] | None = None, hold_out: bool = False) -> Run:
+    """Train a network whose settings are chosen, and test it.
 
     Args:
         digits: images (n, 8, 8) in 0..1 and labels.
-        epochs: passes over the data.
-        batch: images per step.
-        seed: of the initial weights and the order of the data.
-        report: called with the number of finished epochs.
+        epochs: passes over the training images.
+        seed: of the weights, the order of the data and the dropout.
+        make: the network for a seed.
+        progress: whether to show a bar; None where standard error is a terminal.
+        report: called after each epoch.
+        hold_out: keep the validation images apart, and the epoch that does best on them; otherwise they are trained on too.
     """
-    generator = torch.Generator().manual_seed(seed)
-    sizes = (64, 128, 64, 10)
-    weights: list[torch.Tensor] = []
-    for n, k in zip(sizes[1:], sizes):
-        weights += [torch.randn(n, k, generator=generator) * (2 / k) ** 0.5, torch.zeros(n)]
-    moments = [(torch.zeros(w.numel()), torch.zeros(w.numel())) for w in weights]
-    x, y = torch.from_numpy(digits.train_images).reshape(-1, 64), torch.from_numpy(digits.train_labels)
-    history, step = History([], []), 0
-    for epoch in range(epochs):
-        losses = []
-        for part in torch.randperm(len(x), generator=generator).split(batch):
-            step += 1
-            losses.append(_step(weights, moments, x[part], y[part], step, 3e-3 * (1 - epoch / epochs)))
-        history.loss.append(sum(losses) / len(losses))
-        history.accuracy.append(accuracy(weights, digits))
-        if report is not None:
-            report(epoch + 1)
-    return history
+    if hold_out:
+        model, history = choose(digits, epochs, seed, make, progress, report)
+    else:
+        everything = _training(digits, np.arange(len(digits.train_labels)), seed, BATCH)
+        model, history = _fitted(make(seed), everything, None, epochs, progress, report)
+    guesses = predict(model, digits.test_images)
+    return Run(model, history, float(np.mean(guesses == digits.test_labels)), guesses, seed)
 
 
-def _step(weights: list[torch.Tensor], moments: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor, y: torch.Tensor, step: int, rate: float) -> float:
-    leaves = [w.detach().requires_grad_() for w in weights]
-    loss = cross_entropy(forward(leaves, x), y)
-    grads = torch.autograd.grad(loss, leaves)
-    for n, (w, g) in enumerate(zip(weights, grads)):
-        new, m, v = adamw(w.reshape(-1), g.reshape(-1), *moments[n], rate, 1 - 0.9**step, 1 - 0.999**step)
-        weights[n], moments[n] = new.reshape(w.shape), (m, v)
-    return float(loss.detach())
+def _fitted(model: nn.Module, training: Loader, validation: Loader | None, epochs: int, progress: bool | None,
+            report: Callable[[int, History], None] | None) -> tuple[nn.Module, History]:
+    optimizer = AdamW(model.parameters(), lr=RATE)
+    schedule = CosineLR(optimizer, max(epochs * len(training), 1))
+    return model, fit(model, optimizer, training, validation, epochs, schedule=schedule, progress=progress, report=report)
 
 
-def forward(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits of a batch of flat images."""
-    h = linear_relu(linear_relu(x, *weights[0:2]), *weights[2:4])
-    return linear(h, *weights[4:6])  # type: ignore[no-any-return]
-
-
-def accuracy(weights: list[torch.Tensor], digits: Digits) -> float:
-    """Share of the test images that are recognised."""
-    with torch.no_grad():
-        guess = forward(weights, torch.from_numpy(digits.test_images).reshape(-1, 64)).argmax(1)
-    return float((guess == torch.from_numpy(digits.test_labels)).float().mean())
+def predict(model: nn.Module, images: np.ndarray) -> Any:
+    """The digit guessed for each image."""
+    with no_grad():
+        return model.eval()(from_numpy(np.ascontiguousarray(images[:, None]))).argmax(1).numpy()

@@ -113,11 +113,11 @@ def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
 @app.command()
 def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data")] = 40, seed: Seed = 0, as_json: Json = False, plot: Plot = None) -> None:
     """Train a small network on handwritten digits; forward, backward and update run in generated kernels."""
-    history = training.run(epochs, seed, shown=not as_json)
+    found = training.run(epochs, seed, shown=not as_json)
     if plot is not None:
-        save_figure(training.figure(history), plot)
-    final = {"epochs": epochs, "loss": history.loss, "accuracy": history.accuracy}
-    _show(final if as_json else f"loss {history.loss[-1]:.4f}, test accuracy {history.accuracy[-1]:.1%} after {epochs} epochs", as_json)
+        save_figure(training.figure(found), plot)
+    text = f"loss {found.history.loss[-1]:.4f}, validation accuracy {max(found.history.accuracy):.1%}, test accuracy {found.test_accuracy:.1%}"
+    _show(training.facts(found) if as_json else f"{text} after {epochs} epochs", as_json)
 
 
 @app.command()

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import Progress
 
-from dlc.data.digits import load_digits
-from dlc.digits import History, train
+from dlc.data import load_digits
+from dlc.digits import Run, train
 from dlc.report import training_chart
 
 
-def run(epochs: int, seed: int, shown: bool) -> History:
+def run(epochs: int, seed: int, shown: bool) -> Run:
     """Train the digits network, with a progress bar where the terminal has one."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
-        task = bar.add_task("training", total=epochs)
-        return train(load_digits(), epochs, seed=seed, report=lambda n: bar.update(task, completed=n))
+    return train(load_digits(), epochs, seed=seed, progress=None if shown else False, hold_out=True)
 
 
-def figure(history: History) -> Figure:
+def figure(found: Run) -> Figure:
     """Loss and accuracy by epoch."""
-    return training_chart({"dlc": {"loss": history.loss, "accuracy": history.accuracy}})
+    return training_chart({"dlc": curves(found)})
+
+
+def curves(found: Run) -> dict[str, list[float]]:
+    """The curves of a run, by what they show."""
+    h = found.history
+    return {"loss": h.loss, "validation loss": h.validation_loss, "accuracy (validation)": h.accuracy}
+
+
+def facts(found: Run) -> dict[str, object]:
+    """Plain data for JSON."""
+    return {"epochs": len(found.history.loss), "seed": found.seed, "test_accuracy": found.test_accuracy, **found.history.as_dict()}

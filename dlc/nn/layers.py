@@ -59,7 +59,8 @@ class _Conv(Module):
 
     def extra_repr(self) -> str:
         """The sizes and settings."""
-        more = "".join(f", {k}={v}" for k, v in self._settings().items() if v not in (0, 1))
+        usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+        more = "".join(f", {k}={v}" for k, v in self._settings().items() if v != usual[k])
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}{more}"
 
 

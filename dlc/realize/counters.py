@@ -8,7 +8,8 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_STORAGE = ("empty", "new_empty", "empty_like", "detach", "view", "alias", "as_strided", "_unsafe_view", "lift_fresh", "set_", "select", "slice", "t", "transpose")
+_STORAGE = ("empty", "new_empty", "empty_like", "detach", "view", "alias", "as_strided", "_unsafe_view", "lift_fresh", "set_", "select", "slice", "t", "transpose",
+            "unsqueeze", "clone", "_local_scalar_dense")
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Watch(TorchDispatchMode):
 
     Attributes:
         counts: launches, by phase and by kernel.
-        torch_ops: operation of torch -> times it ran; allocation and views are not among them.
+        torch_ops: operation of torch -> times it ran; allocation, views, plain copies and the reading of one number are not among them.
     """
 
     def __init__(self) -> None:

@@ -64,7 +64,7 @@ def copied(value: Any, dtype: Dtype | None) -> torch.Tensor:
     if isinstance(value, (list, tuple)):
         return _of_list(value, dtype)
     t = wrap(value)
-    return t.to(TORCH[dtype.name], copy=True) if dtype is not None else t.clone()
+    return t.clone() if dtype is None or t.dtype is TORCH[dtype.name] else t.to(TORCH[dtype.name])
 
 
 def _of_list(value: Any, dtype: Dtype | None) -> torch.Tensor:

@@ -127,7 +127,7 @@ def test_compile_for_a_gpu_that_is_not_here(file: Path, tmp_path: Path) -> None:
 
 def test_train_learns() -> None:
     found = figures("train", "--epochs", "3")
-    assert len(found["loss"]) == 3 and found["loss"][-1] < found["loss"][0] and found["accuracy"][-1] > 0.7
+    assert len(found["loss"]) == 3 and found["loss"][-1] < found["loss"][0] and found["accuracy"][-1] > 0.3 and 0 < found["test_accuracy"] <= 1
     assert "test accuracy" in output("train", "--epochs", "1")
 
 

@@ -1,35 +1,35 @@
-"""The digits network learns, and its loss and update agree with torch's."""
+"""The digits network: three parts of the data that do not overlap, and a run that learns."""
 
+from __future__ import annotations
+
+import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
-from dlc.digits import adamw, cross_entropy, train
+pytest.importorskip("sklearn")
 
-
-def test_loss_and_its_gradient():
-    logits, labels = torch.randn(9, 10, requires_grad=True), torch.randint(0, 10, (9,))
-    cross_entropy(logits, labels).backward()
-    other = logits.detach().clone().requires_grad_()
-    loss = F.cross_entropy(other, labels)
-    loss.backward()
-    torch.testing.assert_close(cross_entropy(logits.detach(), labels), loss.detach())
-    torch.testing.assert_close(logits.grad, other.grad)
+from dlc.data import load_digits
+from dlc.digits import choose, loaders, network, perceptron, train
 
 
-def test_update():
-    p, g = torch.randn(77), torch.randn(77)
-    w = p.clone().requires_grad_()
-    optimiser = torch.optim.AdamW([w], 2e-3)
-    w.grad = g
-    optimiser.step()
-    new, _, _ = adamw(p, g, torch.zeros(77), torch.zeros(77), 2e-3, 1 - 0.9, 1 - 0.999)
-    torch.testing.assert_close(new, w.detach(), rtol=1e-5, atol=1e-6)
+def test_the_parts_do_not_overlap_and_are_always_the_same() -> None:
+    digits = load_digits()
+    first, again = loaders(digits, seed=1), loaders(digits, seed=2)
+    assert [p.examples for p in first] == [1149, 288]
+    parts = [{image.tobytes() for image in p.arrays[0]} for p in first]
+    test = {image.tobytes() for image in digits.test_images}
+    assert not parts[0] & parts[1] and not parts[0] & test and not parts[1] & test
+    assert all(np.array_equal(a.arrays[0], b.arrays[0]) for a, b in zip(first, again))
 
 
-def test_learns():
-    pytest.importorskip("sklearn")
-    from dlc.data.digits import load_digits
+def test_networks_have_the_sizes_they_say() -> None:
+    assert sum(p.size for p in network().parameters()) == 9930
+    assert sum(p.size for p in perceptron().parameters()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
 
-    history = train(load_digits(), epochs=25)
-    assert history.accuracy[-1] >= 0.96 and history.loss[-1] < 0.1 * history.loss[0]
+
+def test_learns_and_repeats() -> None:
+    digits = load_digits()
+    run = train(digits, epochs=6, seed=3, make=perceptron)
+    assert run.test_accuracy >= 0.9 and run.history.loss[-1] < 0.3 * run.history.loss[0]
+    assert run.test_accuracy == np.mean(run.guesses == digits.test_labels) and not run.history.accuracy
+    assert choose(digits, epochs=2, seed=3, make=perceptron)[1].loss == choose(digits, epochs=2, seed=3, make=perceptron)[1].loss
+    assert len(train(digits, epochs=1, make=perceptron, hold_out=True).history.accuracy) == 1
