@@ -1,6 +1,7 @@
 """``python -m benchmarks``: measure families of cases, compare two runs, make a page.
 
 python -m benchmarks [family ...] [--peers torch,compile] [--threads 1,2] [--filter regex] [--quick]
+python -m benchmarks launch
 python -m benchmarks compare before.json after.json
 python -m benchmarks page results.json -o page.html
 """
@@ -12,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from json import dumps
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.harness import Case, Protocol, Result, run_case
+from benchmarks.launch import run as run_launch
 from benchmarks.page import build_page
 from benchmarks.results import default_path, load, new_run, save
 from benchmarks.show import changes, changes_table, failures, geometric_mean, results_table
@@ -28,7 +31,7 @@ from dlc.host import cpus
 from dlc.tune.limits import Limits, machine_limits
 
 FAMILIES = Path(__file__).parent / "families"
-_COMMANDS = ("run", "compare", "page")
+_COMMANDS = ("run", "launch", "compare", "page")
 _BUDGET, _QUICK_BUDGET = 1.5, 0.15
 
 app = typer.Typer(add_completion=False, help=__doc__.split("\n\n")[0] if __doc__ else None)
@@ -82,6 +85,21 @@ def compare(
 def page(results: Path, output: Annotated[Path, typer.Option("-o", "--output")] = Path("benchmarks.html")) -> None:
     """The results as one HTML page."""
     console.print(f"written to {build_page(load(results)).write(output)}", style="dim", highlight=False)
+
+
+@app.command()
+def launch(
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    quick: Annotated[bool, typer.Option(help="A tenth of the time.")] = False,
+) -> None:
+    """What one call costs, beside torch's."""
+    found = run_launch(quick)
+    for unit, factor, costs in (("us", 1e6, found["calls"]), ("ms", 1e3, found["results"])):
+        for c in costs:
+            line = f"{c['name']:28} {c['median'] * factor:8.2f} {unit}   {c['p25'] * factor:.2f} - {c['p75'] * factor:.2f}"
+            console.print(line, highlight=False)
+    if json is not None:
+        json.write_text(dumps(found, indent=1))
 
 
 def discover(folder: Path) -> dict[str, Callable[[], Iterable[Case]]]:

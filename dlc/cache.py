@@ -135,7 +135,11 @@ def _path(name: str) -> Path:
 
 def _artifacts() -> Iterator[tuple[Path, float, int]]:
     """(path, time of last use, bytes) of each, and of what a process that died while writing left behind."""
-    for path in _directory().glob("*/*"):
+    try:
+        paths = list(_directory().glob("*/*"))
+    except OSError:
+        return
+    for path in paths:
         try:
             facts = path.stat()
         except OSError:

@@ -7,6 +7,7 @@ function, which does all checks itself.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -25,8 +26,8 @@ from dlc.runtime.fastcall import MISS, contiguous, takes_number
 from dlc.runtime.launch import Launcher
 from dsl.bind import bind_sizes
 from dsl.dim import Var
-from dsl.errors import ArgumentError, DtypeError, TargetError
-from dsl.expr import Input
+from dsl.errors import ArgumentError, DlcError, DtypeError, TargetError, UserError
+from dsl.expr import Expr, Input, Tensor
 from dsl.program import Program
 
 FEW = 3  # values of a size after which it becomes a run-time argument
@@ -53,10 +54,15 @@ class Callee(Protocol):
 
 
 class Sizes:
-    """Which sizes keep changing: those of which a kernel was compiled for :data:`FEW` values already."""
+    """Which sizes keep changing: those of which a kernel was compiled for :data:`FEW` values already.
+
+    Attributes:
+        fixed: names of sizes that no kernel for all their values can be compiled for.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, set[int]] = {}
+        self.fixed: frozenset[str] = frozenset()
 
     def met(self, sizes: Mapping[Var, int]) -> None:
         """A kernel was compiled for these sizes."""
@@ -65,7 +71,7 @@ class Sizes:
 
     def changing(self, sizes: Mapping[Var, int]) -> frozenset[str]:
         """The names of sizes that should be run-time arguments of the next kernel; none where one of them is zero."""
-        names = frozenset(name for name, seen in self._seen.items() if len(seen) >= FEW)
+        names = frozenset(name for name, seen in self._seen.items() if len(seen) >= FEW) - self.fixed
         return names if all(n for v, n in sizes.items() if v.name in names) else frozenset()
 
 
@@ -107,10 +113,13 @@ class Caller:
     def _checked(self, args: tuple[Any, ...], kinds: Any, out: Any) -> Any:
         program = self.kernel.program
         if len(args) != len(program.inputs):
-            bind_sizes(program, [getattr(a, "shape", ()) for a in args])
+            bind_sizes(program, [() for _ in args])
         lazy = next((a for a in args if hasattr(type(a), "__dlc_kernel__")), None)
         if lazy is not None and out is None:
             return lazy.__dlc_kernel__(self.kernel, program, args)
+        if any(isinstance(a, (Tensor, Expr)) for a in args):
+            raise UserError(f"{program.name} is called inside another definition", "a kernel runs on arrays",
+                            f"write {program.name}.fn(...) to use what it computes as a part of the other")
         if any(operator.is_foreign(a) for a in args):
             return self._dispatched(program, args)
         tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
@@ -170,12 +179,17 @@ class Caller:
         request = self.kernel.request(shapes, [strides for _, strides in key])
         sizes = bind_sizes(request.program, shapes)
         changing = self._sizes.changing(sizes) if settings().dynamic and request.scheduler is None else frozenset()
-        launcher = Plan(replace(request, dynamic=changing)).launcher()
         self._sizes.met(sizes)
         if changing:
-            self._many.insert(0, launcher)
-        else:
-            self._launchers[key] = launcher
+            try:
+                launcher = Plan(replace(request, dynamic=changing)).launcher()
+            except DlcError as e:
+                self._sizes.fixed |= changing
+                warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})", stacklevel=6)
+            else:
+                self._many.insert(0, launcher)
+                return launcher
+        launcher = self._launchers[key] = Plan(request).launcher()
         return launcher
 
     def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> bool:
@@ -241,7 +255,7 @@ def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:
 
 def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """By what the functions written are found: shapes, and types of what has none."""
-    return tuple([a.shape if isinstance(a, torch.Tensor) else type(a) for a in args])
+    return tuple([a.shape if isinstance(a, torch.Tensor) and not a.is_nested else type(a) for a in args])
 
 
 def _nothing(args: tuple[Any, ...]) -> Any:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import sys
+import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,11 +23,14 @@ from dlc.scheduling import kind_of
 from dsl.check import verify
 from dsl.derivative import vjp
 from dsl.errors import ArgumentError, DlcError, UserError
+from dsl.loc import Loc
 from dsl.parse import parse as parse_program
 from dsl.portable import dumps, loads
 from dsl.program import Program, trace
 from dsl.schedule import Schedule
 from dsl.text import show as show_program
+
+is_compiling = torch.compiler.is_dynamo_compiling
 
 is_compiling = torch.compiler.is_dynamo_compiling
 
@@ -53,7 +57,7 @@ class Kernel(Asked):
     def program(self) -> Program:
         """The traced definition, checked: types, and every access proved in bounds for all sizes."""
         if self._program is None:
-            program = trace(self.fn, self.statics)
+            program = _traced_program(self.fn, self.statics)
             verify(program)
             self._program = program
         return self._program
@@ -241,14 +245,35 @@ def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, 
     """
     if fn is None:
         return lambda f: kernel(f, reproducible=reproducible, **statics)
-    if not callable(fn):
-        raise UserError("@dlc.kernel decorates a function")
+    if not hasattr(fn, "__code__"):
+        raise UserError(f"@dlc.kernel decorates a function; this is of type {type(fn).__name__}", "a definition is traced by its parameters and their types",
+                        "write def name(x: f32[M, N]): ... under it")
     made = Kernel(fn, statics)
     made.reproducible = reproducible
     return made
 
 
 _SETTINGS = ("decisions", "scheduler", "schedules", "reproducible")
+
+
+def _traced_program(fn: Callable[..., Any], statics: Mapping[str, Any]) -> Program:
+    """The program of a definition.
+
+    Raises:
+        UserError: among others, a definition that needs itself.
+    """
+    try:
+        return trace(fn, statics)
+    except NameError as e:
+        if "free variable" not in str(e):
+            raise
+        frame = traceback.extract_tb(e.__traceback__)[-1]
+        name = str(e).split("'")[1]
+        raise UserError(f"a definition in {fn.__name__} refers to itself", f"`{name}` has no value while it is being defined",
+                        "elements that depend on earlier ones are scans: dlc.cumsum, dlc.scan", Loc(frame.filename, frame.lineno or 0)) from e
+    except RecursionError as e:
+        raise UserError(f"{fn.__name__} calls itself without end", "a definition is traced once, on symbols", "elements that depend on earlier ones are scans",
+                        Loc(fn.__code__.co_filename, fn.__code__.co_firstlineno)) from e
 
 
 def keyword_only(fn: Callable[..., Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,7 +226,7 @@ def trace(fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> P
     Raises:
         UserError: a missing annotation, or a result that is not a tensor or tuple of tensors.
     """
-    loc = Loc(fn.__code__.co_filename, fn.__code__.co_firstlineno, fn.__name__)
+    loc = Loc(fn.__code__.co_filename, _line(fn), fn.__name__)
     inputs = tuple(_input(p, hint, loc) for p, hint in _annotations(fn, loc))
     with defining():
         result = fn(*inputs, **(statics or {}))
@@ -233,6 +234,13 @@ def trace(fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> P
     taken: set[Tensor] = set()
     named = tuple(_output(o, f"out{n}" if len(outs) > 1 else "out", taken, fn, loc) for n, o in enumerate(outs))
     return Program(fn.__name__, inputs, named, not isinstance(result, (tuple, list)), loc)
+
+
+def _line(fn: Callable[..., Any]) -> int:
+    """The line of a function's ``def``, below its decorators."""
+    first: int = fn.__code__.co_firstlineno
+    texts = ((n, linecache.getline(fn.__code__.co_filename, n).strip()) for n in range(first, first + 20))
+    return next((n for n, text in texts if text.startswith("def ")), first)
 
 
 def _annotations(fn: Callable[..., Any], loc: Loc) -> list[tuple[str, Any]]:

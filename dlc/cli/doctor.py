@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from codegen.target import TARGETS
-from dlc import records
+from dlc import cache, records
 from dlc.config import cache_dir, given, settings
 from dlc.host import cache_bytes, description, fingerprint
 from dlc.kernel import Kernel
@@ -22,7 +22,7 @@ from dlc.runtime.cpu import openmp
 from dlc.runtime.device import host_features, host_target
 from dlc.tune.accuracy import error
 from dsl.dtype import f32
-from dsl.errors import DlcError
+from dsl.errors import DlcError, UserError
 from dsl.ops.norm import softmax
 
 _PACKAGES = ("dlc", "torch", "triton", "llvmlite", "numpy", "ml-dtypes", "scikit-learn")
@@ -59,7 +59,8 @@ def render(facts: dict[str, Any]) -> str:
         ("compiles for", ", ".join(facts["targets"]) + ("" if facts["gpu_compiler"] else " (no triton: GPU targets as source only)")),
         ("GPU", ", ".join(facts["gpu"]) or "none here"),
         ("threads", f"{facts['threads']['torch']} on {facts['threads']['openmp'] or 'no shared pool: kernels run on one thread'}"),
-        ("cache", f"{facts['cache']['directory']}: {facts['cache']['kernels']} kernels, {facts['cache']['records']} tuning records"),
+        ("cache", f"{facts['cache']['directory']}: {facts['cache']['kernels']} kernels in {facts['cache']['bytes'] / 1e6:.1f} MB"
+                  f" of {facts['cache']['limit'] / 1e6:.0f}, {facts['cache']['records']} tuning records"),
         ("settings", ", ".join(f"{n}={v}" for n, v in facts["settings"].items()) or "none set"),
         ("self-check", facts["check"]),
     ]
@@ -107,7 +108,12 @@ def _cache(problems: list[str]) -> dict[str, Any]:
     except OSError as e:
         problems.append(f"{directory} cannot be written ({e.strerror}): kernels are compiled anew in every process, and tuning is forgotten")
         writable = False
-    return {"directory": str(directory), "writable": writable, "kernels": _files(directory / "objects"), "records": _files(records.directory())}
+    try:
+        kept = cache.stats()
+    except UserError:  # a setting that makes no sense, told among the problems
+        kept = cache.Stats(directory, _files(directory / "objects"), 0, 0)
+    return {"directory": str(directory), "writable": writable, "kernels": kept.artifacts, "bytes": kept.bytes, "limit": kept.limit,
+            "records": _files(records.directory())}
 
 
 def _files(directory: Path) -> int:

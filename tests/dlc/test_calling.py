@@ -132,6 +132,26 @@ def test_sizes_may_stay_fixed(monkeypatch):
     assert compiled(kernel) == (5, 0)
 
 
+def test_what_cannot_be_compiled_for_all_sizes_is_compiled_for_each(monkeypatch):
+    from dlc import compiler
+
+    kernel, real = dlc.kernel(normalized.fn), compiler.specialize
+
+    def refusing(program, shapes, dynamic=()):
+        if dynamic:
+            raise errors.BoundsError("not for all sizes")
+        return real(program, shapes, dynamic)
+
+    monkeypatch.setattr(compiler, "specialize", refusing)
+    monkeypatch.setattr(compiler.cache, "get", lambda name: None)
+    for m in (2, 3, 4):
+        kernel(torch.randn(m, 11))
+    with pytest.warns(UserWarning, match="normalized is compiled for each value of M"):
+        kernel(torch.randn(5, 11))
+    kernel(torch.randn(6, 11))
+    assert compiled(kernel) == (5, 0)
+
+
 def test_results_and_gradients_of_changing_sizes():
     kernel = dlc.kernel(normalized.fn)
     for m in (2, 3, 4, 5, 6):
