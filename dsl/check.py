@@ -69,8 +69,8 @@ def conditions(e: Expr, holds: bool) -> tuple[Term, ...]:
         return conditions(e.args[0], holds) + conditions(e.args[1], holds)
     if e.name == "not":
         return conditions(e.args[0], not holds)
-    sides = [_term(a) for a in e.args]
-    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+    sides = [t for t in map(_term, e.args) if t is not None]
+    if len(e.args) != 2 or len(sides) != 2:
         return ()
     a, b = sides
     if e.name == "eq" and holds or e.name == "ne" and not holds:

@@ -137,7 +137,7 @@ def reduce_axis(*bounds: Any, name: str | None = None) -> Index:
     """An axis to reduce over: ``reduce_axis(K)`` runs over ``[0, K)``, ``reduce_axis(lo, hi)`` over ``[lo, hi)``."""
     lo, hi = (0, bounds[0]) if len(bounds) == 1 else bounds
     start, stop = as_size(lo, "a lower bound") if not isinstance(lo, int) else as_term(lo), as_size(hi, "an extent")
-    return index(start + Var(name or _assigned_name() or "k", stop - start))
+    return index(start + Var(name or _assigned_name() or "k", stop - start))  # type: ignore[operator]
 
 
 def _assigned_name() -> str | None:
@@ -244,8 +244,8 @@ def _line(fn: Callable[..., Any]) -> int:
 
 
 def _annotations(fn: Callable[..., Any], loc: Loc) -> list[tuple[str, Any]]:
-    scope = {**fn.__globals__, **caller_locals()}  # type: ignore[attr-defined]
-    scope.update(zip(fn.__code__.co_freevars, (_cell(c) for c in fn.__closure__ or ())))  # type: ignore[attr-defined]
+    scope = {**fn.__globals__, **caller_locals()}
+    scope.update(zip(fn.__code__.co_freevars, (_cell(c) for c in fn.__closure__ or ())))
     out = []
     for p in inspect.signature(fn).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
