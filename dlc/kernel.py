@@ -32,8 +32,6 @@ from dsl.text import show as show_program
 
 is_compiling = torch.compiler.is_dynamo_compiling
 
-is_compiling = torch.compiler.is_dynamo_compiling
-
 
 class Kernel(Asked):
     """A kernel: call it with arrays; ask it for its source, its schedule, its machine code.
