@@ -139,7 +139,9 @@ class Memory(Masks):
 
         def one(coord: Coord) -> ir.Value:
             mask = self.mask(op.mask, conds, shape, coord)
-            if offset is None:
+            if offset is None and self._runs(op, shape, tiles):
+                raw = self._load_run(op, shape, coord, tiles, mask)
+            elif offset is None:
                 raw = self._gather(op.buffer, self._dynamic(op.buffer, op.indices, shape, coord, tiles), mask, shape)
             else:
                 raw = self._load_at(op.buffer, at_coord(offset, shape, coord), mask, shape, coord)
@@ -261,6 +263,21 @@ class Memory(Masks):
     def _from_memory(self, raw: ir.Value, dtype: Any) -> ir.Value:
         return self.b.icmp_unsigned("!=", raw, int_const(raw.type, 0)) if dtype == bool_ else raw
 
+    def _runs(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> bool:
+        """Whether the lanes of a load at places that are data are neighbours in memory: rows of a table, say."""
+        data = [tiles[s] for s in op.indices if isinstance(s, Value)]
+        return shape.lane is not None and all(t.shape.lane is None for t in data) and _known(op).coef(shape.lane) == 1
+
+    def _load_run(self, op: Load, shape: Shape, coord: Coord, tiles: dict[Value, Tile], mask: ir.Value | None) -> ir.Value:
+        """One vector from a place that is data, the same for all its lanes."""
+        assert shape.lane is not None
+        place = self.terms.scalar(at_coord(_known(op), shape, coord).subs({shape.lane: as_term(coord[-1] * shape.width)}))
+        for s, stride in ((s, n) for s, n in zip(op.indices, op.buffer.strides) if isinstance(s, Value)):
+            at = tiles[s].at(self.b, Shape(shape.unrolled, None, 0, 1), coord)
+            place = self.b.add(place, self.b.mul(at, self.terms.scalar(stride)))
+        p = self.b.gep(self.pointers[op.buffer], [place], inbounds=True, source_etype=memory_type(op.buffer.dtype))
+        return self._load_vector(op.buffer, p, mask, shape.width)
+
     # -- stores ------------------------------------------------------------------------------------------------
     def store(self, op: Store, shape: Shape, tiles: dict[Value, Tile]) -> None:
         """Write a tile."""
@@ -364,6 +381,11 @@ class Memory(Masks):
         p.type = ir.VectorType(PTR, w)
         full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
         self._masked(f"llvm.masked.scatter.{mangle(v.type)}.v{w}p0", ir.VoidType(), [v, p, full], buffer, at=1)
+
+
+def _known(op: Load) -> Term:
+    """The part of an element offset that is no data."""
+    return sum((s * stride for s, stride in zip(op.indices, op.buffer.strides) if not isinstance(s, Value)), as_term(0))
 
 
 def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:

@@ -9,7 +9,7 @@ import torch
 
 import dlc
 from codegen.target import by_name
-from dlc import f32
+from dlc import f32, i64
 from dlc.runtime.device import host_features, host_target
 from tests.codegen.products import PRODUCTS, operands, planned, run
 
@@ -75,3 +75,14 @@ def test_a_tile_tests_its_mask_once():
     stores = text.count("vmovups\t%ymm") + text.count("vmovaps\t%ymm")
     assert stores and host_target().kind == "cpu"
     assert re.search(r"vmovups\t%ymm\d+, \d*\(%r\w+", text), "full tiles are stored without masks"
+
+
+@dlc.kernel
+def rows_of(i: i64[M], table: f32[N, 40]):
+    return dlc.embedding(i, table)
+
+
+def test_rows_at_places_that_are_data_are_loaded_whole():
+    places, table = torch.randint(0, 30, (17,)), torch.randn(30, 40)
+    plan, got = run(rows_of, places, table)
+    assert torch.equal(got, table[places]) and "masked.gather" not in plan.module.text
