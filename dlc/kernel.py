@@ -21,7 +21,7 @@ from dlc.runtime.arguments import TORCH
 from dlc.runtime.fastcall import MISS
 from dlc.scheduling import kind_of
 from dsl.check import verify
-from dsl.derivative import vjp
+from dsl.derivative import jvp, vjp
 from dsl.errors import ArgumentError, DlcError, UserError
 from dsl.loc import Loc
 from dsl.parse import parse as parse_program
@@ -50,6 +50,7 @@ class Kernel(Asked):
         self._key: str | None = None
         self._partials: dict[Any, Kernel] = {}
         self._backwards: dict[tuple[str, ...], Kernel] = {}
+        self._pushforward: Kernel | None = None
 
     @property
     def program(self) -> Program:
@@ -159,6 +160,18 @@ class Kernel(Asked):
             DerivativeError: the definition has no derivative.
         """
         return self._backward(tuple(t.name for t in self.program.inputs if t.dtype.is_float))
+
+    @property
+    def jvp(self) -> Kernel:
+        """The forward derivative, itself a kernel: from the inputs it needs and a tangent ``t_<input>`` of every float input to ``t_<output>``.
+
+        Raises:
+            DerivativeError: the definition has no derivative.
+        """
+        if self._pushforward is None:
+            self._pushforward = Kernel.of(jvp(self.program))
+            self._pushforward.reproducible = self.reproducible
+        return self._pushforward
 
     @staticmethod
     def of(program: Program) -> Kernel:

@@ -278,3 +278,18 @@ def test_a_small_product_with_its_activation_at_every_small_size() -> None:
     for m, n, k in [(2, 8, 2), (2, 8, 5), (4, 3, 5), (3, 9, 8), (8, 17, 3), (5, 4, 33)]:
         x, w, b = torch.randn(m, k), torch.randn(n, k), torch.randn(n)
         torch.testing.assert_close(small(x, w, b), torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_forward_derivative_is_a_kernel_and_the_transpose_of_the_backward() -> None:
+    @dlc.kernel
+    def layer(x: f64[M, K], w: f64[N, K]):
+        return dlc.softmax(dlc.linear(x, w), 1)
+
+    x, w, tx, tw = (torch.randn(s, dtype=torch.float64) for s in ((5, 7), (4, 7), (5, 7), (4, 7)))
+    u = torch.randn(5, 4, dtype=torch.float64)
+    pushed = layer.jvp(x, w, tx, tw)
+    ahead, behind = (layer(x + h * tx, w + h * tw) for h in (1e-5, -1e-5))
+    torch.testing.assert_close(pushed, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-8)
+    gx, gw = layer.vjp(x, w, u)
+    torch.testing.assert_close((u * pushed).sum(), (gx * tx).sum() + (gw * tw).sum())
+    assert layer.jvp is layer.jvp
