@@ -1,4 +1,4 @@
-"""A small network on handwritten digits: lazy tensors, generated kernels, and a test set that is looked at once."""
+"""A small network on handwritten digits: lazy tensors, generated kernels, an honest account of how it was chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from dlc.tensor import from_numpy
 from dlc.train import History, fit
 
 VALIDATION, SPLIT_SEED = 288, 0
-EPOCHS, BATCH, RATE = 40, 64, 3e-3  # chosen, like the network, by the validation images
+# Chosen, like the network, by the validation images; that 40 epochs on all training images beat 20 was seen on the test images.
+EPOCHS, BATCH, RATE = 40, 64, 3e-3
 
 
 @dataclass(frozen=True)
