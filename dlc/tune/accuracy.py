@@ -97,7 +97,7 @@ def as_values(a: Any) -> torch.Tensor:
     """An array, whatever its dtype, as a tensor."""
     if isinstance(a, torch.Tensor):
         return a
-    a = np.ascontiguousarray(a)
+    a = np.asarray(a, order="C")
     for name, raw in (("bfloat16", np.int16), ("float8_e4m3fn", np.uint8), ("float8_e5m2", np.uint8)):
         if a.dtype.name == name:
             return torch.from_numpy(a.view(raw)).view(getattr(torch, name))

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import triton
 
 from codegen.tile.text import show
 from dlc import records
@@ -23,6 +22,7 @@ from dlc.compiler import Plan, Request, record_key
 from dlc.config import settings
 from dlc.gpu import device_kernel, present
 from dlc.gpu_model import supposed
+from dlc.lazy import lazy
 from dlc.runtime.arguments import torch_dtype
 from dlc.tune.outcome import OfflineReport
 from dlc.tune.progress import Progress
@@ -34,6 +34,8 @@ from dsl.dim import Var
 from dsl.errors import DlcError, InternalError
 from dsl.portable import dumps
 from dsl.program import Program
+
+triton = lazy("triton")
 
 BATCH, FINALISTS = 6, 3
 WIDER = 4  # schedules planned for each one compiled

@@ -35,5 +35,5 @@ def test_a_failed_check_names_the_index():
         return dlc.compute((M,), lambda m: w[i[m]])
 
     args = [torch.tensor([0, 5]), torch.ones(3)]
-    with pytest.raises(dlc.errors.BoundsError, match=r"`i\[m\]` is outside \[0, 3\)"):
+    with pytest.raises(dlc.errors.BoundsError, match=r"i\[1\] is 5, outside \[0, 3\)"):
         taken.plan(*args).launcher()(args)
