@@ -189,5 +189,5 @@ def index_term(e: Expr) -> Term | None:
     return None
 
 
-__all__ = ["EXPRS", "Const", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term", "inputs_and_computes",
-           "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk"]
+__all__ = ["EXPRS", "Const", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term",
+           "inputs_and_computes", "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk"]

@@ -196,7 +196,8 @@ def partial(c: Carrier) -> Carrier:
 
 def merging(c: Carrier) -> Carrier:
     """The carrier that combines states left by :func:`partial`: its inputs are states."""
-    return Carrier(f"{c.name}.merge", 0, lambda d: d, c.identity, _cast_lift, c.combine, c.finalize, lambda d: c.result(d[:c.arity]), c.exact, c.commutative)
+    return Carrier(f"{c.name}.merge", 0, lambda d: d, c.identity, _cast_lift, c.combine, c.finalize, lambda d: c.result(d[:c.arity]),
+                   c.exact, c.commutative)
 
 
 def resuming(c: Carrier, inputs: Dtypes) -> Carrier:
@@ -209,8 +210,9 @@ def resuming(c: Carrier, inputs: Dtypes) -> Carrier:
         inputs: dtypes of its inputs.
     """
     states = c.state(inputs)
-    return Carrier(f"{c.name}.resume", c.arity + len(states), lambda d: c.state(d[:c.arity]), c.identity, lambda a, x, s: c.lift(a, x[:c.arity], s),
-                   c.combine, lambda a, s: s, lambda d: c.state(d[:c.arity]), c.exact, c.commutative)
+    return Carrier(f"{c.name}.resume", c.arity + len(states), lambda d: c.state(d[:c.arity]), c.identity,
+                   lambda a, x, s: c.lift(a, x[:c.arity], s), c.combine, lambda a, s: s, lambda d: c.state(d[:c.arity]), c.exact,
+                   c.commutative)
 
 
 def resumes(c: Carrier) -> bool:

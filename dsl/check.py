@@ -115,7 +115,8 @@ def _settle(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts:
 def _refuse_at(c: Compute, r: Read, n: int, i: Term, size: Term, env: Mapping[Var, int]) -> NoReturn:
     at = ", ".join(f"{v.name} = {x}" for v, x in sorted(env.items(), key=lambda p: p[0].uid) if v in i.vars) or "every point"
     raise BoundsError(f"{r.tensor.name}[{', '.join(str(x) for x in r.indices)}] is out of bounds",
-                      f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})", _REMEDY, r.loc)
+                      f"at {at} index {n} is {i.eval(env)}, but {r.tensor.name} has {size.eval(env)} elements there (in {c.name})",
+                      _REMEDY, r.loc)
 
 
 _REMEDY = "guard it: dlc.where(condition on the index, element, 0), or shrink the shape"

@@ -116,7 +116,8 @@ class _Bounds:
         """A conversion rounds where the float it goes to is the narrower one."""
         source = e.args[0].dtype
         if not source.is_float:
-            return _relative(e, unit(e.dtype)) if source.is_int and source.bits > _BITS[e.dtype.name] and not isinstance(e.args[0], Index) else zero(e.dtype)
+            return (_relative(e, unit(e.dtype)) if source.is_int and source.bits > _BITS[e.dtype.name] and not isinstance(e.args[0], Index)
+                    else zero(e.dtype))
         return error if _BITS[source.name] <= _BITS[e.dtype.name] else add(error, _rounding(e))
 
     def _own(self, e: Op) -> Expr:
@@ -134,7 +135,8 @@ class _Bounds:
     def _reduce(self, e: Reduce, errors: tuple[Expr, ...]) -> Expr:
         rule = _CARRIERS.get(e.carrier.name)
         if rule is None:
-            raise Unbounded(f"the reduction `{e.carrier}` has no error bound", "only sums, products, extrema, moments and logsumexp have one", loc=e.loc)
+            raise Unbounded(f"the reduction `{e.carrier}` has no error bound",
+                            "only sums, products, extrema, moments and logsumexp have one", loc=e.loc)
         return rule(_Reduction(e, errors, self.memo, self._depth(), unit(e.dtype)))
 
     def _scan(self, e: Scan, errors: tuple[Expr, ...]) -> Expr:
@@ -280,6 +282,6 @@ def _moments_bound(r: _Reduction) -> Expr:
 
 
 _CARRIERS: dict[str, Callable[[_Reduction], Expr]] = {
-    "sum": _sum_bound, "prod": _prod_bound, "max": _extremum_bound, "min": _extremum_bound, "argmax": _extremum_bound, "argmin": _extremum_bound,
-    "any": _none, "all": _none, "logsumexp": _logsumexp_bound, "moments": _moments_bound,
+    "sum": _sum_bound, "prod": _prod_bound, "max": _extremum_bound, "min": _extremum_bound, "argmax": _extremum_bound,
+    "argmin": _extremum_bound, "any": _none, "all": _none, "logsumexp": _logsumexp_bound, "moments": _moments_bound,
 }

@@ -18,7 +18,8 @@ from dsl.numerics import Array, NumpyAlgebra, apply_op
 
 Ranges = dict[Var, tuple[int, int]]
 FAST: dict[str, Any] = {
-    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "max.first": np.maximum, "any": np.logical_or, "all": np.logical_and,
+    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "max.first": np.maximum, "any": np.logical_or,
+    "all": np.logical_and,
 }
 
 

@@ -293,7 +293,8 @@ def as_expr(value: Any, like: Expr | None = None) -> Expr:
         if like is not None and isinstance(like, Index) and isinstance(value, int):
             return index(int(value))
         return const(value, promote_scalar(like.dtype, value) if like is not None else None)
-    raise DtypeError(f"cannot use a {type(value).__name__} in an expression", remedy="expressions, index variables and Python numbers can be mixed")
+    raise DtypeError(f"cannot use a {type(value).__name__} in an expression",
+                     remedy="expressions, index variables and Python numbers can be mixed")
 
 
 _INDEX_OPS: dict[str, Callable[[Term, Term], Term]] = {
@@ -374,7 +375,8 @@ def reduce(carrier: Carrier, args: tuple[Any, ...], axes: tuple[Var, ...], out: 
     return Reduce(exprs, (carrier, axes, out), carrier.result(tuple(e.dtype for e in exprs))[out], here())
 
 
-def scan(carrier: Carrier, args: tuple[Any, ...], axis: Var, at: Term, *, out: int = 0, exclusive: bool = False, reverse: bool = False) -> Expr:
+def scan(carrier: Carrier, args: tuple[Any, ...], axis: Var, at: Term, *, out: int = 0, exclusive: bool = False,
+         reverse: bool = False) -> Expr:
     """Prefix reduction of ``args`` over ``axis`` up to position ``at``."""
     exprs = tuple(as_expr(a) for a in args)
     dtype = carrier.result(tuple(e.dtype for e in exprs))[out]

@@ -89,7 +89,8 @@ def _chunks(c: Compute, shape: tuple[int, ...], sizes: Mapping[Var, int], float6
     arrays = _arrays(c, sizes, float64)
     steps = []
     for n, (a, size) in enumerate(zip(c.axes, shape)):
-        rest = [points * math.prod(s for v, s in zip(c.axes[n + 1:], shape[n + 1:]) if v in own) for own, points in arrays.items() if a in own]
+        rest = [points * math.prod(s for v, s in zip(c.axes[n + 1:], shape[n + 1:]) if v in own)
+                for own, points in arrays.items() if a in own]
         steps.append(min(max(CHUNK_POINTS // max(rest, default=1), 1), size))
     cuts = [[(lo, min(lo + step, size)) for lo in range(0, size, step)] for size, step in zip(shape, steps)]
     for box in itertools.product(*cuts):

@@ -39,17 +39,20 @@ class Machine:
             count = 1
             for name, extent in sides:
                 if not extent.is_const:
-                    raise ScheduleError(f"the tile of {s.name} has {extent} iterations along {name}", "a tile needs a size that is known", f"split {name} first")
+                    raise ScheduleError(f"the tile of {s.name} has {extent} iterations along {name}", "a tile needs a size that is known",
+                                        f"split {name} first")
                 if self.gpu and extent.const & (extent.const - 1):
                     raise ScheduleError(f"{name} of {s.name} has {extent} iterations, and a tile of a GPU needs a power of two",
-                                        remedy=f"split({name!r}, {_power(extent.const)}) and take the inner part, or pad({name!r}, {_power(extent.const)})")
+                                        remedy=f"split({name!r}, {_power(extent.const)}) and take the inner part, or "
+                                               f"pad({name!r}, {_power(extent.const)})")
                 count *= extent.const
             self._check_size(s, sides, count)
 
     def _check_size(self, s: Stage, sides: Sequence[tuple[str, Term]], count: int) -> None:
         if count > self.widest:
             tile = " x ".join(f"{n} along {name}" for name, n in sides)
-            raise ScheduleError(f"the tile of {s.name} has {count} elements", f"{tile}; {self.name} takes {self.widest}", "split, and take the inner parts")
+            raise ScheduleError(f"the tile of {s.name} has {count} elements", f"{tile}; {self.name} takes {self.widest}",
+                                "split, and take the inner parts")
 
     def need_gpu(self, step: str, why: str, instead: str) -> None:
         """Refuse a step that means nothing on a CPU."""

@@ -50,7 +50,8 @@ class Names:
             return self.named(stage, what)
         roots = [s.name for s in self.nest.stages if s.attach is None]
         if len(roots) != 1:
-            raise ScheduleError(f"{what} of which stage?", f"{', '.join(roots)} each have a nest of their own", f'{what}(..., stage="{roots[-1]}")')
+            raise ScheduleError(f"{what} of which stage?", f"{', '.join(roots)} each have a nest of their own",
+                                f'{what}(..., stage="{roots[-1]}")')
         return roots[0]
 
     def loop(self, name: str) -> tuple[str, str]:
@@ -116,5 +117,6 @@ class Names:
                 return wanted
         inside = [r for r in readers if place is None or runs_in(self.nest, self.nest[r], place[0])]
         if len(inside) != 1:
-            raise ScheduleError(f"`{tensor}` is read by {' and '.join(inside or readers)}", remedy=f's.stage("{(inside or readers)[-1]}") says by which')
+            raise ScheduleError(f"`{tensor}` is read by {' and '.join(inside or readers)}",
+                                remedy=f's.stage("{(inside or readers)[-1]}") says by which')
         return inside[0]

@@ -387,5 +387,5 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "State", "Step", "place",
-           "total_extent", "whole"]
+__all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "State",
+           "Step", "place", "total_extent", "whole"]

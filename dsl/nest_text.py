@@ -55,7 +55,8 @@ def _head(nest: Nest, s: Stage, p: Placed) -> str:
     if s.layout is not None:
         names = s.axis_names()
         facts.append(f"stored as [{', '.join(show(d, lambda v: names.get(v, v.name)) for d in s.layout)}]")
-    facts += [f"{key} {value}" if value is not True else key for key, value in s.notes.items() if not isinstance(value, dict) and value and key != "copy"]
+    facts += [f"{key} {value}" if value is not True else key
+              for key, value in s.notes.items() if not isinstance(value, dict) and value and key != "copy"]
     return f"{s.name}: {', '.join(facts)}"
 
 

@@ -72,7 +72,8 @@ class Order:
     def name(self) -> str:
         """The order in words, for example ``sum[k<4096]: serial(k//8) lanes(k%8)``."""
         walked = " ".join(map(str, self.digits)) or "at once"
-        return f"{self.carrier}[{', '.join(f'{n}<{size}' for n, size in self.sizes)}]: {walked}" + (", each step combined" if self.each else "")
+        return (f"{self.carrier}[{', '.join(f'{n}<{size}' for n, size in self.sizes)}]: {walked}"
+                + (", each step combined" if self.each else ""))
 
     @property
     def depth(self) -> int:
@@ -134,7 +135,8 @@ def _digits(stage: Stage, p: Placed) -> dict[str, Digit]:
             whole = out.pop(r.axis)
             times = -(-whole.times // r.factor) if whole.times else 0
             out[r.inner] = replace(whole, count=r.factor, times=min(r.factor, whole.times or r.factor))
-            out[r.outer] = replace(whole, step=whole.step * r.factor, count=None if whole.count is None else -(-whole.count // r.factor), times=times)
+            out[r.outer] = replace(whole, step=whole.step * r.factor, count=None if whole.count is None else -(-whole.count // r.factor),
+                                   times=times)
         elif isinstance(r, Pad) and r.axis in out:  # what lies beyond the end changes no sum
             out[r.padded] = out.pop(r.axis)
         elif isinstance(r, Fuse) and r.outer in out:
@@ -153,7 +155,8 @@ def _merged(digits: Iterable[Digit]) -> tuple[Digit, ...]:
     out: list[Digit] = []
     for d in digits:
         last = out[-1] if out else None
-        if last is not None and last.kind == d.kind == "serial" and last.index == d.index and d.count is not None and last.step == d.step * d.count:
+        if (last is not None and last.kind == d.kind == "serial" and last.index == d.index and d.count is not None
+                and last.step == d.step * d.count):
             out[-1] = replace(d, count=None if last.count is None else last.count * d.count, times=last.times * d.times)
         else:
             out.append(d)

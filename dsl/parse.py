@@ -27,7 +27,8 @@ _BINARY: dict[type[ast.operator], str] = {
 _COMPARE: dict[type[ast.cmpop], str] = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 _UNARY: dict[type[ast.unaryop], str] = {ast.USub: "neg", ast.Invert: "not"}
 _TERM: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
-    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b}
+    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b,
+    ast.Mod: lambda a, b: a % b}
 _SCANS = {word: flags for flags, word in SCAN_WORDS.items()}
 _NUMBERS = {"inf": float("inf"), "nan": float("nan")}
 

@@ -78,8 +78,8 @@ class _Pickler(pickle.Pickler):
             return "dtype", obj.name
         if isinstance(obj, Carrier):
             if CARRIERS.get(obj.name) is not obj:
-                raise UserError(f"the carrier {obj} is not one of the language's", "it is made of functions, which another process cannot be sent",
-                                f"one of {', '.join(CARRIERS)}")
+                raise UserError(f"the carrier {obj} is not one of the language's",
+                                "it is made of functions, which another process cannot be sent", f"one of {', '.join(CARRIERS)}")
             return "carrier", obj.name
         return None
 

@@ -252,7 +252,8 @@ def _annotations(fn: Callable[..., Any], loc: Loc) -> list[tuple[str, Any]]:
             continue
         hint = p.annotation
         if hint is p.empty:
-            raise UserError(f"parameter `{p.name}` of {fn.__name__} has no type", remedy=f"annotate it: {p.name}: f32[M, N], or f32 for a scalar", loc=loc)
+            raise UserError(f"parameter `{p.name}` of {fn.__name__} has no type",
+                            remedy=f"annotate it: {p.name}: f32[M, N], or f32 for a scalar", loc=loc)
         out.append((p.name, _evaluated(hint, scope, p.name, loc) if isinstance(hint, str) else hint))
     return out
 
@@ -286,7 +287,8 @@ def _output(value: Any, name: str, taken: set[Tensor], fn: Callable[..., Any], l
     if isinstance(value, Expr):
         return compute((), lambda: value, name)  # type: ignore[no-any-return]
     if not isinstance(value, Tensor):
-        raise UserError(f"{fn.__name__} returned a {type(value).__name__}, not a tensor", remedy="return what dlc.compute or an operator gave", loc=loc)
+        raise UserError(f"{fn.__name__} returned a {type(value).__name__}, not a tensor",
+                        remedy="return what dlc.compute or an operator gave", loc=loc)
     if isinstance(value, Compute) and value not in taken:
         taken.add(value)
         return value

@@ -25,7 +25,8 @@ def read_trace(trace: str | Mapping[str, Any] | Sequence[Any]) -> tuple[Step, ..
         data: Any = json.loads(trace) if isinstance(trace, str) else trace
         if isinstance(data, Mapping):
             if data.get("dlc schedule") != FORMAT:
-                raise ScheduleError(f"a schedule of version {data.get('dlc schedule')!r}", f"this version of dlc reads version {FORMAT}", "make it again")
+                raise ScheduleError(f"a schedule of version {data.get('dlc schedule')!r}", f"this version of dlc reads version {FORMAT}",
+                                    "make it again")
             data = data["steps"]
         return tuple(s if isinstance(s, Step) else Step.of_data(s) for s in data)
     except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -40,14 +41,15 @@ def replay(nest: Nest, steps: Iterable[Step], machine: Machine | None = None) ->
     """
     for n, step in enumerate(steps):
         if step.name not in PRIMITIVES:
-            raise ScheduleError(f"step {n} of a schedule is `{step.name}`, which no primitive is called", remedy="one of " + ", ".join(sorted(PRIMITIVES)))
+            raise ScheduleError(f"step {n} of a schedule is `{step.name}`, which no primitive is called",
+                                remedy="one of " + ", ".join(sorted(PRIMITIVES)))
         try:
             nest = apply(nest, step)
         except ScheduleError as e:
             raise ScheduleError(e.title, e.reason, e.remedy, step.loc or e.loc) from None
         except (KeyError, TypeError) as e:
-            raise ScheduleError(f"step {n} of a schedule, {step.name}, does not fit {nest.program.name} at these sizes", f"{type(e).__name__}: {e}",
-                                "make a schedule for these sizes", step.loc) from None
+            raise ScheduleError(f"step {n} of a schedule, {step.name}, does not fit {nest.program.name} at these sizes",
+                                f"{type(e).__name__}: {e}", "make a schedule for these sizes", step.loc) from None
     if machine is not None:
         machine.check(nest)
     return nest

@@ -47,7 +47,8 @@ class Schedule:
         origin: the program at the sizes it is made for; at others its axes of one point are kept where these were longer.
     """
 
-    def __init__(self, nest: Nest, machine: Machine = CPU, shown: Callable[[str, Nest], str] | None = None, origin: Program | None = None) -> None:
+    def __init__(self, nest: Nest, machine: Machine = CPU, shown: Callable[[str, Nest], str] | None = None,
+                 origin: Program | None = None) -> None:
         self._box = _Box(nest, machine, shown, origin)
         self._focus: str | None = None
 
@@ -84,7 +85,8 @@ class Schedule:
 
     def to_json(self) -> str:
         """The trace as text, with the version of its format."""
-        return json.dumps({"dlc schedule": FORMAT, "program": self.nest.program.name, "machine": self.machine.name, "steps": self.trace}, indent=1)
+        return json.dumps({"dlc schedule": FORMAT, "program": self.nest.program.name, "machine": self.machine.name, "steps": self.trace},
+                          indent=1)
 
     def __str__(self) -> str:
         return show_nest(self.nest)
@@ -284,7 +286,8 @@ class Schedule:
         """
         place = self.names.place(at, None, tensor)
         reader = self.names.reader(tensor, place)
-        return self._do(_cache, reader, tensor, place, name or f"{_word(tensor)}.packed", dtype, list(layout) if layout else [], self.machine.gpu)
+        return self._do(_cache, reader, tensor, place, name or f"{_word(tensor)}.packed", dtype, list(layout) if layout else [],
+                        self.machine.gpu)
 
     def cache_write(self, stage: str | None = None, name: str = "") -> Schedule:
         """Compute a stage into memory of its own, then copy; see :func:`dsl.primitives.storage.cache_write`."""
@@ -342,7 +345,8 @@ def split_k(nest: Nest, stage: str, loop: str, parts: int) -> tuple[Nest, str]:
     if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
         raise ScheduleError(f"split_k({loop!r}, {parts}): {parts!r} is not a whole number of at least 1")
     if axis is None or axis.extent is None or not axis.extent.is_const:
-        raise ScheduleError(f"split_k({loop!r}, {parts}): {loop} is not an axis that {stage} sums over", remedy="its axes: " + ", ".join(v.name for v in s.bound))
+        raise ScheduleError(f"split_k({loop!r}, {parts}): {loop} is not an axis that {stage} sums over",
+                            remedy="its axes: " + ", ".join(v.name for v in s.bound))
     return reduction.rfactor(loops.split(nest, stage, loop, max(1, -(-axis.extent.const // parts))), stage, f"{loop}.o")
 
 

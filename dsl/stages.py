@@ -66,7 +66,8 @@ def _is_canonical(c: Compute, e: Scan) -> bool:
     """Whether the definition holds just the prefixes of every length: inclusive, its own axis runs along the scanned one."""
     at: Term = e.at
     own = next((a for a in c.axes if at == as_term(a)), None)
-    return own is not None and own.extent == e.axis.extent and not e.exclusive and not any(own in x.free for x in e.args) and c.dtype == e.dtype
+    return (own is not None and own.extent == e.axis.extent and not e.exclusive and not any(own in x.free for x in e.args)
+            and c.dtype == e.dtype)
 
 
 def _hoisted_scan(c: Compute, e: Scan, stages: list[Stage]) -> Expr:
@@ -124,7 +125,8 @@ def _same_reduction(stages: list[Stage], node: Reduce, axes: tuple[Var, ...]) ->
                 for t in s.tensors:
                     if t.body.data[2] == node.out:
                         return t.read(*(index(v) for v in axes))
-                extra = Compute(f"{s.name}{node.out}", s.axes, Reduce(b.args, (b.carrier, b.axes, node.out), node.dtype, node.loc), node.loc)
+                extra = Compute(f"{s.name}{node.out}", s.axes,
+                                Reduce(b.args, (b.carrier, b.axes, node.out), node.dtype, node.loc), node.loc)
                 stages[n] = Stage(s.name, (*s.tensors, extra), s.axes, s.bound, order=s.order)
                 return extra.read(*(index(v) for v in axes))
     return None

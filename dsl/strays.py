@@ -73,7 +73,8 @@ def _check(program: Program, given: Sequence[Any], c: Compute, r: Read, conditio
                 continue
             index = next(slots)
             v, limit = at.value(index), int(size.eval(sizes))
-            bad = at.map(lambda *m: np.logical_and.reduce(np.broadcast_arrays(*m)), [Named(v.axes, (v.data < 0) | (v.data >= limit)), *taken])
+            bad = at.map(lambda *m: np.logical_and.reduce(np.broadcast_arrays(*m)),
+                         [Named(v.axes, (v.data < 0) | (v.data >= limit)), *taken])
             if bad.data.any():
                 place = np.argwhere(np.atleast_1d(bad.data))[0].tolist()
                 point = {a: at.range(a)[0] + p for a, p in zip(bad.axes, place)}

@@ -38,8 +38,8 @@ SCAN_WORDS = {(False, False): "upto", (True, False): "before", (False, True): "s
 _LONGEST = 120
 _SHORTENED = 4000
 _LOWEST, _COMPARE, _ADD, _MUL, _UNARY, _POWER, _ATOM = 0, 1, 6, 7, 8, 9, 10
-_LEVELS = {"or": 2, "xor": 3, "and": 4, "shl": 5, "shr": 5, "add": _ADD, "sub": _ADD, "mul": _MUL, "div": _MUL, "floordiv": _MUL, "mod": _MUL,
-           "pow": _POWER, **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _COMPARE)}
+_LEVELS = {"or": 2, "xor": 3, "and": 4, "shl": 5, "shr": 5, "add": _ADD, "sub": _ADD, "mul": _MUL, "div": _MUL, "floordiv": _MUL,
+           "mod": _MUL, "pow": _POWER, **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _COMPARE)}
 _TERM_OPS = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg", "min", "max"})
 
 Text = tuple[str, int]  # and how tightly it binds
@@ -262,4 +262,5 @@ def _term_level(t: Term) -> int:
 
 def looks_like_a_term(e: Expr) -> bool:
     """Whether the text of a data-dependent index would be read as an index term."""
-    return all(isinstance(n, Index) or isinstance(n, Const) and n.dtype.is_int or isinstance(n, Op) and n.name in _TERM_OPS for n in walk(e))
+    return all(isinstance(n, Index) or isinstance(n, Const) and n.dtype.is_int or isinstance(n, Op) and n.name in _TERM_OPS
+               for n in walk(e))

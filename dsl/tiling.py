@@ -99,7 +99,8 @@ def _along(nest: Nest, host: str, loop: str) -> list[tuple[str, str]]:
     var, out = placed[host].loop(loop).var, list[tuple[str, str]]()
     for s in _inside(nest, host):
         for v, name in s.axis_names().items():
-            if name in s.order and v in s.axes and s.role(name) == "serial" and "copy" not in s.notes and _runs_along(nest, placed, s, v, var):
+            if (name in s.order and v in s.axes and s.role(name) == "serial" and "copy" not in s.notes
+                    and _runs_along(nest, placed, s, v, var)):
                 out.append((s.name, name))
     return out
 

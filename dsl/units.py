@@ -26,7 +26,8 @@ def squeeze(program: Program, like: Program | None = None) -> Program:
     by_data = {(r.tensor, n) for c in program.computes for r in reads(c.body) for n, i in enumerate(r.indices) if not isinstance(i, Term)}
     kept: dict[Tensor, tuple[int, ...]] = {}
     for c in program.computes:
-        dims = tuple(n for n, a in enumerate(c.axes) if c in program.outputs or not (_is_unit(a) and _is_unit(there[c].axes[n])) or (c, n) in by_data)
+        dims = tuple(n for n, a in enumerate(c.axes)
+                     if c in program.outputs or not (_is_unit(a) and _is_unit(there[c].axes[n])) or (c, n) in by_data)
         if len(dims) < len(c.axes):
             kept[c] = dims
     if not kept:

@@ -66,7 +66,8 @@ def _rolling(x: Component, states: list[Accumulator], c: Cascade) -> list[str]:
             continue
         w = a.weight
         out.append(f"rolling: {_element(a, c)}")
-        out.append(f"A = {w.base}(c_new - c_old) with c = {show_expr(w.earlier)}: {a.name} <- A * {_before(a)} + {a.name} of the next elements at c_new")
+        out.append(f"A = {w.base}(c_new - c_old) with c = {show_expr(w.earlier)}: {a.name} <- A * {_before(a)} + {a.name} of "
+                   "the next elements at c_new")
     return [*out, f"after the loop: {show_expr(x.value)}"]
 
 

@@ -94,7 +94,8 @@ def products(e: Expr, sides: Sides) -> tuple[Product, ...]:
         return _guarded(e, sides)
     if isinstance(e, Op) and e.name in _PRODUCT_RULES:
         return _PRODUCT_RULES[e.name](e, sides)
-    raise Mixed(f"`{_name(e)}` of a mixture of data and earlier results, `{e}`, is not a product of a part free of the data and a part free of them")
+    raise Mixed(f"`{_name(e)}` of a mixture of data and earlier results, `{e}`, is not a product of a part free of the "
+                "data and a part free of them")
 
 
 def _name(e: Expr) -> str:
@@ -132,8 +133,8 @@ def _times(a: Product, b: Product) -> Product:
         raise Mixed(f"powers of different bases, {a.base} and {b.base}, are multiplied")
     if any(x.rounding and (y.rounding or y.power or y.sums) for x, y in ((a, b), (b, a))):
         raise Mixed("a rounded mixture of data and earlier results is multiplied by another mixture")
-    return Product(a.scale + b.scale, a.data + b.data, a.power + b.power, a.base if a.power else b.base, a.sums + b.sums, a.guards + b.guards,
-                   a.rounding or b.rounding, a.inside + b.inside)
+    return Product(a.scale + b.scale, a.data + b.data, a.power + b.power, a.base if a.power else b.base, a.sums + b.sums,
+                   a.guards + b.guards, a.rounding or b.rounding, a.inside + b.inside)
 
 
 def _mul(e: Op, sides: Sides) -> tuple[Product, ...]:
@@ -148,7 +149,8 @@ def _div(e: Op, sides: Sides) -> tuple[Product, ...]:
     if len(below) != 1 or below[0].sums or below[0].guards or below[0].rounding:
         raise Mixed(f"the divisor `{e.args[1]}` is a sum of data and earlier results")
     b = below[0]
-    inverse = Product(tuple(_reciprocal(x) for x in b.scale), tuple(_reciprocal(x) for x in b.data), tuple(negated(x) for x in b.power), b.base)
+    inverse = Product(tuple(_reciprocal(x) for x in b.scale), tuple(_reciprocal(x) for x in b.data),
+                      tuple(negated(x) for x in b.power), b.base)
     return tuple(_times(a, inverse) for a in products(e.args[0], sides))
 
 

@@ -135,7 +135,8 @@ class Builder:
                 names.append(a.name)
         return total(found, arg.dtype), tuple(names), weight is not None
 
-    def _sum_of(self, p: Product, arg: Expr, weight: Weight | None, factor: Expr | None = None, centred: Weight | None = None) -> Accumulator:
+    def _sum_of(self, p: Product, arg: Expr, weight: Weight | None, factor: Expr | None = None,
+                centred: Weight | None = None) -> Accumulator:
         made = product([x for x in (*p.data, factor) if x is not None])
         element = made if made is not None else const(1.0, arg.dtype)
         guards, inside, rounding = p.guards, product(p.inside), p.rounding
@@ -145,7 +146,8 @@ class Builder:
             for g in guards:
                 element = where(g, element, const(0.0, element.dtype))
             guards, inside, rounding = (), None, None
-        return self._accumulator(SUM, (element,), self.first, weight=weight, inside=inside, rounding=rounding, guards=guards, centred=centred)
+        return self._accumulator(SUM, (element,), self.first, weight=weight, inside=inside, rounding=rounding, guards=guards,
+                                 centred=centred)
 
     def _weight(self, p: Product) -> Weight | None:
         if not p.power:

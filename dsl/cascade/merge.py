@@ -91,8 +91,8 @@ def derived_carrier(c: Cascade) -> tuple[Carrier, tuple[Expr, ...]]:
     formulas.check()
     slots = tuple(t.dtype for acc in c.accumulators for t in acc.state)
     text = "; ".join(f"{x.value} of {x.element}" for x in c.components)
-    carrier = Carrier(f"derived.{zlib.crc32(text.encode()):08x}", len(inputs), lambda d: slots, formulas.identity, formulas.lift, formulas.combine,
-                      formulas.finalize, lambda d: tuple(x.tensor.body.dtype for x in c.components))
+    carrier = Carrier(f"derived.{zlib.crc32(text.encode()):08x}", len(inputs), lambda d: slots, formulas.identity, formulas.lift,
+                      formulas.combine, formulas.finalize, lambda d: tuple(x.tensor.body.dtype for x in c.components))
     return carrier, tuple(inputs)
 
 

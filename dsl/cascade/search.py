@@ -159,7 +159,8 @@ class _Search:
         for r in (r for a in element for r in reads(a)):
             for other in theirs:
                 trial = dict(env)
-                if r.tensor is other.tensor and r.free & set(s.bound) and all(_unify(i, j, trial) for i, j in zip(r.indices, other.indices)):
+                if (r.tensor is other.tensor and r.free & set(s.bound)
+                        and all(_unify(i, j, trial) for i, j in zip(r.indices, other.indices))):
                     if all(v in s.axes or v in s.bound for v in trial) and {v for t in trial.values() for v in t.vars} >= set(c.rows):
                         env.update(trial)
                         return True

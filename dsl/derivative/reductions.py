@@ -138,8 +138,8 @@ def _moments(site: Site, e: Reduce) -> Partials:
 
 
 _REDUCTIONS: dict[str, Callable[[Site, Reduce], Partials]] = {
-    SUM.name: _sum, MAX.name: _extremum, MIN.name: _extremum, MAX_FIRST.name: _first_extremum, ARGMAX.name: _arg_extremum, ARGMIN.name: _arg_extremum,
-    PROD.name: _product, LOGSUMEXP.name: _logsumexp, MOMENTS.name: _moments,
+    SUM.name: _sum, MAX.name: _extremum, MIN.name: _extremum, MAX_FIRST.name: _first_extremum, ARGMAX.name: _arg_extremum,
+    ARGMIN.name: _arg_extremum, PROD.name: _product, LOGSUMEXP.name: _logsumexp, MOMENTS.name: _moments,
 }
 
 

@@ -60,7 +60,8 @@ class System:
         taken: names that loops may not have.
     """
 
-    def __init__(self, rows: Sequence[Term], boxes: dict[Var, Box | None], preferred: Iterable[Var] = (), taken: Iterable[str] = ()) -> None:
+    def __init__(self, rows: Sequence[Term], boxes: dict[Var, Box | None], preferred: Iterable[Var] = (),
+                 taken: Iterable[str] = ()) -> None:
         self.rows, self.boxes, self.preferred, self.taken = list(rows), boxes, set(preferred), set(taken)
         self.out = Solution()
         self.inside: set[Var] = set()

@@ -36,7 +36,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     """
     q, k, v = tensor(query, "attention"), tensor(key, "attention"), tensor(value, "attention")
     _check(q, k, v)
-    require(attn_mask is None or not is_causal, "attention with a mask and is_causal", "a mask says all", "put the triangle into the mask: dlc.tri(L, S)")
+    require(attn_mask is None or not is_causal, "attention with a mask and is_causal", "a mask says all",
+            "put the triangle into the mask: dlc.tri(L, S)")
     require(not dropout_p or seed is not None, "attention: dropout needs a seed", remedy="pass seed=, a number or a scalar of the kernel")
     share = _shared_heads(q, k, v, enable_gqa)
     lead = broadcast_shapes([(q.name, q.shape[:-2]), *((t.name, _heads(t, share)) for t in (k, v))], "multiply the stacks")
@@ -56,7 +57,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     return build("attention", (*lead, q.shape[-2], v.shape[-1]), body, (*names, "l", "e"))
 
 
-def _scores(q: Tensor, k: Tensor, mask: Tensor | None, lead: tuple[Term, ...], share: Any, causal: bool, scale: Any, names: list[str]) -> Tensor:
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, lead: tuple[Term, ...], share: Any, causal: bool, scale: Any,
+            names: list[str]) -> Tensor:
     rank = len(lead)
     factor = 1 / math.sqrt(q.shape[-1].const) if scale is None and q.shape[-1].is_const else scale
 
@@ -64,7 +66,8 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, lead: tuple[Term, ...], s
         row, s = at[-2:]
         d = reduce_axis(q.shape[-1], name="d")
         total = reduce_over(SUM, (q.read(*_lead(q, at[:rank], None), row, d) * k.read(*_lead(k, at[:rank], share), s, d),), (d,))
-        score = total * (op("rsqrt", cast(index(q.shape[-1]), q.dtype)) if factor is None else factor.read() if isinstance(factor, Tensor) else factor)
+        score = total * (op("rsqrt", cast(index(q.shape[-1]), q.dtype)) if factor is None
+                         else factor.read() if isinstance(factor, Tensor) else factor)
         if causal:
             return where(s <= row, score, -math.inf)
         if mask is None:
@@ -75,7 +78,8 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, lead: tuple[Term, ...], s
     shape = (*lead, q.shape[-2], k.shape[-2])
     if mask is not None:
         whole = broadcast_shapes([("the scores", shape), (mask.name, mask.shape)], "mask")
-        require(len(whole) == len(shape), f"attention: the mask `{mask.name}` {show_shape(mask.shape)} has more dimensions than the scores {show_shape(shape)}")
+        require(len(whole) == len(shape),
+                f"attention: the mask `{mask.name}` {show_shape(mask.shape)} has more dimensions than the scores {show_shape(shape)}")
     return build("scores", shape, body, (*names, "l", "s"))
 
 
@@ -105,13 +109,14 @@ def _softmax(scores: Tensor, may_be_empty: bool) -> Tensor:
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     shown = f"`{q.name}` {show_shape(q.shape)}, `{k.name}` {show_shape(k.shape)}, `{v.name}` {show_shape(v.shape)}"
     if min(q.ndim, k.ndim, v.ndim) < 2:
-        raise ShapeError(f"attention of {shown}", "each has at least (positions, features)", "query [.., L, E], key [.., S, E], value [.., S, V]")
+        raise ShapeError(f"attention of {shown}", "each has at least (positions, features)",
+                         "query [.., L, E], key [.., S, E], value [.., S, V]")
     if q.shape[-1] != k.shape[-1]:
         raise ShapeError(f"attention: query and key differ in their features: {shown}", f"they have {q.shape[-1]} and {k.shape[-1]}",
                          "query [.., L, E], key [.., S, E], value [.., S, V]")
     if k.shape[-2] != v.shape[-2]:
-        raise ShapeError(f"attention: there is not one value for each key: {shown}", f"there are {k.shape[-2]} keys and {v.shape[-2]} values",
-                         "query [.., L, E], key [.., S, E], value [.., S, V]")
+        raise ShapeError(f"attention: there is not one value for each key: {shown}",
+                         f"there are {k.shape[-2]} keys and {v.shape[-2]} values", "query [.., L, E], key [.., S, E], value [.., S, V]")
 
 
 def _shared_heads(q: Tensor, k: Tensor, v: Tensor, enable: bool) -> Term | None:

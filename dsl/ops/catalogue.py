@@ -30,30 +30,34 @@ from dsl.ops import (
 
 _SUBJECTS: dict[str, tuple[Any, str]] = {
     "Arithmetic": (pointwise, "add sub mul div true_divide floordiv remainder fmod pow neg abs sign square reciprocal maximum minimum"),
-    "Elementary functions": (pointwise, "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh "
-                                        "atanh erf erfc lgamma sigmoid"),
+    "Elementary functions": (pointwise, "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan atan2 sinh cosh tanh "
+                                        "asinh acosh atanh erf erfc lgamma sigmoid"),
     "Rounding and limits": (pointwise, "floor ceil round trunc clip clamp clamp_min clamp_max"),
-    "Comparisons, logic and bits": (pointwise, "equal not_equal less less_equal greater greater_equal isnan isinf isfinite logical_and logical_or "
-                                               "logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift"),
+    "Comparisons, logic and bits": (pointwise, "equal not_equal less less_equal greater greater_equal isnan isinf isfinite logical_and "
+                                               "logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+                                               "left_shift right_shift"),
     "Selection and conversion": (pointwise, "where cast detach precision"),
-    "Compound functions": (compound, "lerp logaddexp logaddexp2 hypot xlogy copysign heaviside nan_to_num frac logit sinc deg2rad rad2deg signbit "
-                                     "isclose addcmul addcdiv digamma"),
-    "Activations": (activation, "relu relu6 leaky_relu prelu elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh hardsigmoid hardswish "
-                                "hardshrink softshrink tanhshrink threshold glu swiglu geglu"),
-    "Reductions": (reduction, "sum prod mean max min amax amin aminmax any all argmax argmin count_nonzero logsumexp var std var_mean std_mean norm"),
+    "Compound functions": (compound, "lerp logaddexp logaddexp2 hypot xlogy copysign heaviside nan_to_num frac logit sinc deg2rad rad2deg "
+                                     "signbit isclose addcmul addcdiv digamma"),
+    "Activations": (activation, "relu relu6 leaky_relu prelu elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh "
+                                "hardsigmoid hardswish hardshrink softshrink tanhshrink threshold glu swiglu geglu"),
+    "Reductions": (reduction, "sum prod mean max min amax amin aminmax any all argmax argmin count_nonzero logsumexp var std var_mean "
+                              "std_mean norm"),
     "Prefixes": (cumulative, "scan cumsum cumprod cummax cummin logcumsumexp"),
     "Products": (matmul, "matmul mm bmm mv dot outer kron linear addmm addmv baddbmm"),
     "Einstein summation": (einsum, "einsum"),
     "Convolutions": (conv, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
     "Pools": (pooling, " ".join(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for n in (1, 2, 3))),
     "Norms": (norm, "softmax softmin log_softmax layer_norm rms_norm batch_norm group_norm instance_norm normalize"),
-    "Losses": (loss, "cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits kl_div "
-                     "soft_margin_loss hinge_embedding_loss poisson_nll_loss cosine_similarity pairwise_distance"),
+    "Losses": (loss, "cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy "
+                     "binary_cross_entropy_with_logits kl_div soft_margin_loss hinge_embedding_loss poisson_nll_loss cosine_similarity "
+                     "pairwise_distance"),
     "Attention": (attention, "scaled_dot_product_attention"),
-    "Other shapes": (shape, "reshape flatten ravel unflatten squeeze unsqueeze permute transpose swapaxes matrix_transpose moveaxis broadcast_to expand "
-                            "expand_as broadcast_tensors tile repeat repeat_interleave flip roll rot90"),
+    "Other shapes": (shape, "reshape flatten ravel unflatten squeeze unsqueeze permute transpose swapaxes matrix_transpose moveaxis "
+                            "broadcast_to expand expand_as broadcast_tensors tile repeat repeat_interleave flip roll rot90"),
     "Parts and joins": (joining, "concat cat stack hstack vstack split chunk tensor_split unbind select narrow meshgrid"),
-    "Positions as data": (indexing, "gather take_along_dim index_select take embedding one_hot masked_fill triu tril diagonal diag diag_embed diff"),
+    "Positions as data": (indexing, "gather take_along_dim index_select take embedding one_hot masked_fill triu tril diagonal diag "
+                                    "diag_embed diff"),
     "Padding": (padding, "pad"),
     "Images": (resize, "interpolate pixel_shuffle pixel_unshuffle unfold fold"),
     "Made of indices": (creation, "arange linspace full zeros ones eye iota tri full_like zeros_like ones_like"),
@@ -61,12 +65,13 @@ _SUBJECTS: dict[str, tuple[Any, str]] = {
 }
 
 SYNONYMS: dict[str, str] = {
-    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "subtract": "sub", "multiply": "mul",
-    "divide": "div", "floor_divide": "floordiv", "mod": "remainder", "negative": "neg", "absolute": "abs", "arcsin": "asin", "arccos": "acos",
-    "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "bitwise_left_shift": "left_shift",
-    "bitwise_right_shift": "right_shift", "fix": "trunc", "expand_dims": "unsqueeze", "permute_dims": "permute", "movedim": "moveaxis", "swapdims": "swapaxes",
-    "concatenate": "concat", "stop_gradient": "detach", "bce_loss": "binary_cross_entropy", "bce_with_logits_loss": "binary_cross_entropy_with_logits",
-    "vector_norm": "norm", "special_expit": "sigmoid",
+    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "subtract": "sub",
+    "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "mod": "remainder", "negative": "neg", "absolute": "abs",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
+    "bitwise_left_shift": "left_shift", "bitwise_right_shift": "right_shift", "fix": "trunc", "expand_dims": "unsqueeze",
+    "permute_dims": "permute", "movedim": "moveaxis", "swapdims": "swapaxes",
+    "concatenate": "concat", "stop_gradient": "detach", "bce_loss": "binary_cross_entropy",
+    "bce_with_logits_loss": "binary_cross_entropy_with_logits", "vector_norm": "norm", "special_expit": "sigmoid",
 }
 
 

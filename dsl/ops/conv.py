@@ -44,7 +44,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: 
     steps, gaps = each(stride, rank, f"{what}: stride"), each(dilation, rank, f"{what}: dilation")
     pads = paddings(padding, rank, what, list(weight.shape[2:]), gaps, steps)
     per_group = _group_size(weight.shape[0], groups, f"{what}: the filters of", weight)
-    same_size(x.shape[1], weight.shape[1] * groups, f"the channels of {x}", f"{groups} x those of {weight}" if groups > 1 else f"those of {weight}", what)
+    same_size(x.shape[1], weight.shape[1] * groups, f"the channels of {x}",
+              f"{groups} x those of {weight}" if groups > 1 else f"those of {weight}", what)
     if bias is not None:
         same_size(bias.shape[0], weight.shape[0], f"the bias {bias}", f"the filters of {weight}", what)
     c = reduce_axis(weight.shape[1], name="c")
@@ -96,7 +97,8 @@ def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any,
     per_group = _group_size(weight.shape[0], groups, f"{what}: the channels of", weight)
     if bias is not None:
         same_size(bias.shape[0], filters, f"the bias {bias}", f"{filters} filters of {weight}", what)
-    axes = [_Strided(s, k, t, g, p, name) for s, k, t, g, p, name in zip(x.shape[2:], weight.shape[2:], steps, gaps, pads, spatial_names(rank))]
+    axes = [_Strided(s, k, t, g, p, name)
+            for s, k, t, g, p, name in zip(x.shape[2:], weight.shape[2:], steps, gaps, pads, spatial_names(rank))]
     sizes = [(s - 1) * t - 2 * p + g * (as_term(k) - 1) + e + 1
              for s, t, p, g, k, e in zip(x.shape[2:], steps, pads, gaps, weight.shape[2:], extra)]
     check_count(sizes, what, f"{x} and {weight}")
@@ -140,8 +142,10 @@ class _Strided:
 
 # -- by rank -------------------------------------------------------------------------------------------------------
 def _define(rank: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
-        run = functools.partial(_conv, weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups, rank=rank)
+    def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+             groups: int = 1) -> Any:
+        run = functools.partial(_conv, weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation,
+                                groups=groups, rank=rank)
         return _batched(_ranks(x, weight, bias, rank, f"conv{rank}d"), rank, run)
 
     def conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
@@ -154,7 +158,8 @@ def _define(rank: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     kernel = ", ".join(("Q", "R", "S")[3 - rank:])
     conv.__name__ = conv.__qualname__ = f"conv{rank}d"
     conv.__doc__ = (f"``(N, C, {space}), (F, C / groups, {kernel}) -> (N, F, {result})``: cross-correlation.\n\n"
-                    "    ``padding`` is an int, one per dimension, (before, after) pairs, ``'same'`` or ``'valid'``; zeros are padded.\n    ")
+                    "    ``padding`` is an int, one per dimension, (before, after) pairs, ``'same'`` or ``'valid'``; zeros are padded.\n"
+                    "    ")
     conv_transpose.__name__ = conv_transpose.__qualname__ = f"conv_transpose{rank}d"
     conv_transpose.__doc__ = (f"``(N, C, {space}), (C, F / groups, {kernel}) -> (N, F, {result})``: the adjoint of conv{rank}d, which "
                               "spreads each element over a window.")

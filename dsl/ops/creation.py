@@ -30,12 +30,14 @@ def arange(*bounds: Any, dtype: Dtype | None = None) -> Any:
     if all(_size(v) for v in (start, end, step)):
         return _integers(as_term(start), as_term(end), static(step, "the step of arange"), dtype or i64)
     if not all(isinstance(v, (int, float)) for v in (start, end, step)):
-        raise ShapeError("arange of sizes and floats", "the number of elements is not known", "make it of integers and scale it: dlc.arange(N) * 0.5")
+        raise ShapeError("arange of sizes and floats", "the number of elements is not known",
+                         "make it of integers and scale it: dlc.arange(N) * 0.5")
     require(step != 0, "arange with a step of 0", remedy="any other number")
     count = max(-int(-(end - start) / step // 1) if (end - start) / step > 0 else 0, 0)
     count += count * step + start < end if step > 0 else count * step + start > end
     kind = dtype or f32
-    return build("arange", (count,), lambda i: cast(op("add", op("mul", cast(i, f32 if not kind.is_float else kind), float(step)), float(start)), kind))
+    return build("arange", (count,),
+                 lambda i: cast(op("add", op("mul", cast(i, f32 if not kind.is_float else kind), float(step)), float(start)), kind))
 
 
 def _integers(start: Term, end: Term, step: int, dtype: Dtype) -> Any:
@@ -93,7 +95,8 @@ def full_like(x: Tensor, value: Number, dtype: Dtype | None = None) -> Any:
     """Every element ``value``, in the shape and dtype of ``x``."""
     t = tensor(x, "full_like")
     kind = dtype or t.dtype
-    return build("full", t.shape, lambda *at: cast(as_expr(value), kind) if isinstance(as_expr(value), Const) else as_expr(value), names_of(t))
+    return build("full", t.shape, lambda *at: cast(as_expr(value), kind) if isinstance(as_expr(value), Const) else as_expr(value),
+                 names_of(t))
 
 
 @operation

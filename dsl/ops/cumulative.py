@@ -33,7 +33,8 @@ def scan(element: Any, axis: Any, at: Any, carrier: str = "sum", *, exclusive: b
         raise IndexError_(f"there is no scan `{carrier}`", remedy="one of " + ", ".join(_CARRIERS))
     place = as_expr(at)
     if not isinstance(place, Index):
-        raise IndexError_(f"a scan ends at an index, not at `{place}`", "the position may not depend on data", "scan the whole axis, then read it there")
+        raise IndexError_(f"a scan ends at an index, not at `{place}`", "the position may not depend on data",
+                          "scan the whole axis, then read it there")
     return prefix(_CARRIERS[carrier], (element,), axis_of(axis), place.term, exclusive=exclusive, reverse=reverse)
 
 

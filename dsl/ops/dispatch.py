@@ -22,7 +22,8 @@ Function = Callable[..., Any]
 Shape = tuple[Term, ...]
 
 _SYNONYMS = {"dim": "axis", "keepdim": "keepdims"}
-_NAMES: dict[int, tuple[str, ...]] = {0: (), 1: ("i",), 2: ("i", "j"), 3: ("b", "i", "j"), 4: ("n", "c", "y", "x"), 5: ("n", "c", "z", "y", "x")}
+_NAMES: dict[int, tuple[str, ...]] = {0: (), 1: ("i",), 2: ("i", "j"), 3: ("b", "i", "j"), 4: ("n", "c", "y", "x"),
+                                      5: ("n", "c", "z", "y", "x")}
 
 
 def operation(fn: Function) -> Function:
@@ -112,7 +113,8 @@ def _weak_dtype(tensors: list[Tensor]) -> Dtype | None:
 
 
 def _weaken(value: Any, origin: Any, weak: Dtype | None) -> Any:
-    rank0 = isinstance(value, Expr) and not isinstance(value, Index) and (isinstance(origin, Expr) or isinstance(origin, Tensor) and not origin.ndim)
+    rank0 = (isinstance(value, Expr) and not isinstance(value, Index)
+             and (isinstance(origin, Expr) or isinstance(origin, Tensor) and not origin.ndim))
     return cast(value, weak) if rank0 and weak is not None and value.dtype.kind == weak.kind else value
 
 
@@ -131,7 +133,8 @@ def tensor(value: Any, what: str = "this operation") -> Tensor:
     if isinstance(value, Tensor):
         return value
     if is_element(value):
-        raise ShapeError(f"{what} works on whole tensors, but `{value}` is one element", remedy="apply it to the tensor, outside of dlc.compute")
+        raise ShapeError(f"{what} works on whole tensors, but `{value}` is one element",
+                         remedy="apply it to the tensor, outside of dlc.compute")
     if isinstance(value, (bool, int, float)):
         value = const(value)
     if not isinstance(value, (Expr, Term, Var)):

@@ -86,7 +86,8 @@ def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[Labels], Labe
 def _letters(part: str, equation: str) -> None:
     rest = part.replace("...", "", 1)
     if not all(c.isalpha() for c in rest):
-        raise UserError(f"einsum: {equation!r} is no equation", f"`{part}` has something else than letters and one `...`", "as in 'bik,bkj->bij'")
+        raise UserError(f"einsum: {equation!r} is no equation", f"`{part}` has something else than letters and one `...`",
+                        "as in 'bik,bkj->bij'")
 
 
 def _expand(part: str, dots: Labels) -> Labels:
@@ -113,5 +114,6 @@ def _sizes(inputs: Sequence[Labels], tensors: Sequence[Tensor], equation: str) -
             elif s not in (ONE, out[x]):
                 a = owner[x]
                 raise ShapeError(f"einsum: the index {x!r} of {equation!r} has two sizes, {out[x]} and {s}",
-                                 f"in `{a.name}` {show_shape(a.shape)} and in `{t.name}` {show_shape(t.shape)}", "declare both with the same symbol")
+                                 f"in `{a.name}` {show_shape(a.shape)} and in `{t.name}` {show_shape(t.shape)}",
+                                 "declare both with the same symbol")
     return out

@@ -46,8 +46,9 @@ def take_along_dim(x: Tensor, positions: Tensor, axis: int | None = None) -> Any
     if axis is None:
         return gather(flatten(t), 0, flatten(at_))
     if t.ndim != at_.ndim:
-        raise ShapeError(f"take_along_dim: {t.name} {show_shape(t.shape)} and the positions {at_.name} {show_shape(at_.shape)} differ in rank",
-                         f"they have {t.ndim} and {at_.ndim} dimensions")
+        raise ShapeError(
+            f"take_along_dim: {t.name} {show_shape(t.shape)} and the positions {at_.name} {show_shape(at_.shape)} differ in rank",
+            f"they have {t.ndim} and {at_.ndim} dimensions")
     d = axis_number(axis, t.ndim, "take_along_dim")
     rest = [(u.name, tuple(s for n, s in enumerate(u.shape) if n != d)) for u in (t, at_)]
     shape = list(broadcast_shapes(rest, "take_along_dim"))
@@ -65,7 +66,8 @@ def index_select(x: Tensor, axis: int, positions: Tensor) -> Any:
     """The slices at ``positions`` (a vector) along ``axis``."""
     t, at_ = tensor(x, "index_select"), _integer(tensor(positions, "index_select"), "index_select")
     if at_.ndim > 1:
-        raise ShapeError(f"index_select: the positions {at_} are not a vector", f"they have {at_.ndim} dimensions", "use x[positions] or dlc.gather")
+        raise ShapeError(f"index_select: the positions {at_} are not a vector", f"they have {at_.ndim} dimensions",
+                         "use x[positions] or dlc.gather")
     d = axis_number(axis, t.ndim, "index_select")
     count: Any = at_.shape[0] if at_.ndim else 1
     return build("gather", [*t.shape[:d], count, *t.shape[d + 1:]],
@@ -224,5 +226,5 @@ def diff(x: Tensor, n: int = 1, axis: int = -1) -> Any:
     return diff(build("diff", shape, body, names_of(t)), n - 1, d)
 
 
-__all__ = ["Dtype", "Index", "as_term", "diag", "diag_embed", "diagonal", "diff", "embedding", "gather", "index_select", "masked_fill", "one_hot", "take",
-           "take_along_dim", "trace_of", "tril", "triu"]
+__all__ = ["Dtype", "Index", "as_term", "diag", "diag_embed", "diagonal", "diff", "embedding", "gather", "index_select", "masked_fill",
+           "one_hot", "take", "take_along_dim", "trace_of", "tril", "triu"]

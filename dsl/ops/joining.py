@@ -116,8 +116,8 @@ def split(x: Tensor, sizes: Any, axis: int = 0) -> Any:
         for s in lengths:
             total = total + s
         if total != t.shape[d]:
-            raise ShapeError(f"split: the sizes {show_shape(lengths)} do not make up dimension {d} of {t}", f"they add up to {total}, it has {t.shape[d]}",
-                             "list sizes that add up to it")
+            raise ShapeError(f"split: the sizes {show_shape(lengths)} do not make up dimension {d} of {t}",
+                             f"they add up to {total}, it has {t.shape[d]}", "list sizes that add up to it")
         return _parts(t, d, lengths)
     each, whole = static(sizes, "the size of a part"), _known(t, d, "split")
     require(each > 0, f"split into parts of {each} elements", remedy="a positive number")

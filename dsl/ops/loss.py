@@ -162,10 +162,12 @@ def _classes(what: str, x: Tensor, target: Tensor, weight: Tensor | None) -> int
                          f"dimension {d} of `{x.name}` has the classes; one target is needed for each of {show_shape(expected)}",
                          "class numbers have the shape of x without its classes")
     if not target.dtype.is_int:
-        raise DtypeError(f"{what}: the target `{target.name}` is {target.dtype}", "class numbers are integers", "cast it: dlc.cast(target, dlc.i64)")
+        raise DtypeError(f"{what}: the target `{target.name}` is {target.dtype}", "class numbers are integers",
+                         "cast it: dlc.cast(target, dlc.i64)")
     if weight is not None and list(weight.shape) != [x.shape[d]]:
-        raise ShapeError(f"{what}: the weights `{weight.name}` {show_shape(weight.shape)} do not fit the classes of `{x.name}` {show_shape(x.shape)}",
-                         f"there are {x.shape[d]} classes", "a weight for each class")
+        raise ShapeError(
+            f"{what}: the weights `{weight.name}` {show_shape(weight.shape)} do not fit the classes of `{x.name}` {show_shape(x.shape)}",
+            f"there are {x.shape[d]} classes", "a weight for each class")
     return d
 
 

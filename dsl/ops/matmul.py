@@ -32,8 +32,8 @@ def matmul(a: Tensor, b: Tensor, *, precision: str = "") -> Any:
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
     if a.shape[-1] != inner:
         raise ShapeError(f"cannot multiply `{a.name}` {show_shape(a.shape)} with `{b.name}` {show_shape(b.shape)}",
-                         f"the last dimension of `{a.name}` is {a.shape[-1]}, the {'second to last' if b.ndim > 1 else 'only'} one of `{b.name}` is {inner}",
-                         _transposed(a, b))
+                         f"the last dimension of `{a.name}` is {a.shape[-1]}, the {'second to last' if b.ndim > 1 else 'only'} one "
+                         f"of `{b.name}` is {inner}", _transposed(a, b))
     a, b = (permit(t, precision) if precision else t for t in (a, b))
     k = reduce_axis(a.shape[-1], name="k")
     rows, cols = (a.shape[-2:-1] if a.ndim > 1 else ()), (b.shape[-1:] if b.ndim > 1 else ())
@@ -83,11 +83,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         raise ShapeError(f"linear of {x} with weights {weight}", "weights are [features out, features in]", "x is [.., features in]")
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(f"linear: `{x.name}` {show_shape(x.shape)} and the weights `{weight.name}` {show_shape(weight.shape)} do not fit",
-                         f"`{x.name}` has {x.shape[-1]} features, the weights take {weight.shape[-1]}", "weights are [features out, features in]")
+                         f"`{x.name}` has {x.shape[-1]} features, the weights take {weight.shape[-1]}",
+                         "weights are [features out, features in]")
     out = weight.shape[:-1]
     if bias is not None and tuple(tensor(bias, "linear").shape) not in ((), tuple(out)):
-        raise ShapeError(f"linear: the bias `{bias.name}` {show_shape(bias.shape)} does not fit the weights `{weight.name}` {show_shape(weight.shape)}",
-                         f"there are {out[0] if out else 1} features out", f"a bias of shape {show_shape(out)}")
+        raise ShapeError(
+            f"linear: the bias `{bias.name}` {show_shape(bias.shape)} does not fit the weights `{weight.name}` {show_shape(weight.shape)}",
+            f"there are {out[0] if out else 1} features out", f"a bias of shape {show_shape(out)}")
     k = reduce_axis(x.shape[-1], name="k")
     rank = x.ndim - 1
 
@@ -141,7 +143,8 @@ def outer(a: Tensor, b: Tensor) -> Any:
     """All products of the elements of two vectors: ``(M,), (N,) -> (M, N)``."""
     a, b = tensor(a, "outer"), tensor(b, "outer")
     if (a.ndim, b.ndim) != (1, 1):
-        raise ShapeError(f"outer of `{a.name}` {show_shape(a.shape)} and `{b.name}` {show_shape(b.shape)}", "it takes two vectors", "flatten them")
+        raise ShapeError(f"outer of `{a.name}` {show_shape(a.shape)} and `{b.name}` {show_shape(b.shape)}", "it takes two vectors",
+                         "flatten them")
     return build("outer", (a.shape[0], b.shape[0]), lambda i, j: a.read(i) * b.read(j))
 
 

@@ -13,28 +13,31 @@ from dsl.expr import Expr, Tensor
 from dsl.ops import activation, compound, cumulative, indexing, joining, matmul, norm, pointwise, reduction, shape
 from dsl.ops.slicing import getitem, length
 
-_BINARY = {"add": pointwise.add, "sub": pointwise.sub, "mul": pointwise.mul, "truediv": pointwise.true_divide, "floordiv": pointwise.floordiv,
-           "mod": pointwise.remainder, "pow": pointwise.pow, "and": pointwise.bitwise_and, "or": pointwise.bitwise_or, "xor": pointwise.bitwise_xor,
-           "lshift": pointwise.left_shift, "rshift": pointwise.right_shift, "matmul": matmul.matmul}
+_BINARY = {"add": pointwise.add, "sub": pointwise.sub, "mul": pointwise.mul, "truediv": pointwise.true_divide,
+           "floordiv": pointwise.floordiv, "mod": pointwise.remainder, "pow": pointwise.pow, "and": pointwise.bitwise_and,
+           "or": pointwise.bitwise_or, "xor": pointwise.bitwise_xor, "lshift": pointwise.left_shift, "rshift": pointwise.right_shift,
+           "matmul": matmul.matmul}
 # `==` and `!=` keep their meaning of identity: tensors are keys of dictionaries. Use dlc.equal.
 _COMPARED = {"lt": pointwise.less, "le": pointwise.less_equal, "gt": pointwise.greater, "ge": pointwise.greater_equal}
 _UNARY = {"neg": pointwise.neg, "abs": pointwise.abs, "invert": pointwise.bitwise_not, "pos": lambda x: x, "round": pointwise.round,
           "floor": pointwise.floor, "ceil": pointwise.ceil, "trunc": pointwise.trunc}
 
 _METHODS: dict[Any, str] = {
-    pointwise: "abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift "
-               "bitwise_not bitwise_or bitwise_right_shift bitwise_xor cast ceil clamp clamp_max clamp_min clip cos cosh detach div divide eq erf erfc exp "
-               "exp2 expm1 fix floor floor_divide fmod ge greater greater_equal gt isfinite isinf isnan le less less_equal lgamma log log10 log1p "
-               "log2 logical_and logical_not logical_or logical_xor lt maximum minimum mul multiply ne neg negative not_equal pow reciprocal remainder round "
-               "rsqrt sigmoid sign sin sinh sqrt square sub subtract tan tanh true_divide trunc",
-    compound: "addcdiv addcmul copysign deg2rad digamma frac heaviside hypot isclose lerp logaddexp logaddexp2 logit nan_to_num rad2deg signbit sinc xlogy",
+    pointwise: "abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and "
+               "bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor cast ceil clamp clamp_max clamp_min clip cos "
+               "cosh detach div divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmod ge greater greater_equal gt isfinite isinf "
+               "isnan le less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor lt maximum minimum mul "
+               "multiply ne neg negative not_equal pow reciprocal remainder round rsqrt sigmoid sign sin sinh sqrt square sub subtract tan "
+               "tanh true_divide trunc",
+    compound: "addcdiv addcmul copysign deg2rad digamma frac heaviside hypot isclose lerp logaddexp logaddexp2 logit nan_to_num rad2deg "
+              "signbit sinc xlogy",
     activation: "relu",
     reduction: "all amax amin aminmax any argmax argmin count_nonzero logsumexp max mean min norm prod std sum var",
     cumulative: "cummax cummin cumprod cumsum logcumsumexp",
     matmul: "addmm addmv baddbmm bmm dot kron matmul mm mv outer",
     norm: "log_softmax softmax",
-    shape: "broadcast_to expand expand_as flatten flip moveaxis permute ravel repeat repeat_interleave reshape roll rot90 squeeze swapaxes tile transpose "
-           "unflatten unsqueeze",
+    shape: "broadcast_to expand expand_as flatten flip moveaxis permute ravel repeat repeat_interleave reshape roll rot90 squeeze swapaxes "
+           "tile transpose unflatten unsqueeze",
     joining: "chunk narrow select split tensor_split unbind",
     indexing: "diag diag_embed diagonal diff gather index_select masked_fill take take_along_dim tril triu",
 }
@@ -42,8 +45,8 @@ _RENAMED: dict[str, Callable[..., Any]] = {
     "view": shape.reshape, "unfold": shape.unfold_axis, "trace": indexing.trace_of, "movedim": shape.moveaxis, "swapdims": shape.swapaxes,
     "astype": pointwise.cast, "type": pointwise.cast, "t": shape.transpose, "contiguous": lambda x: x,
 }
-_CONVERSIONS = {"float": dt.f32, "double": dt.f64, "half": dt.f16, "bfloat16": dt.bf16, "int": dt.i32, "long": dt.i64, "short": dt.i16, "char": dt.i8,
-                "byte": dt.u8, "bool": dt.bool_}
+_CONVERSIONS = {"float": dt.f32, "double": dt.f64, "half": dt.f16, "bfloat16": dt.bf16, "int": dt.i32, "long": dt.i64, "short": dt.i16,
+                "char": dt.i8, "byte": dt.u8, "bool": dt.bool_}
 
 
 def install() -> None:
@@ -63,8 +66,9 @@ def install() -> None:
         _set(name, fn)
     for name, dtype in _CONVERSIONS.items():
         _set(name, _converter(dtype))
-    for name, value in {"__getitem__": getitem, "__iter__": _iterate, "__len__": length, "__array_ufunc__": None, "T": property(shape.transpose),
-                        "mT": property(shape.matrix_transpose), "to": _to, "size": _size, "dim": _rank, "numel": _count, "type_as": _as_type}.items():
+    for name, value in {"__getitem__": getitem, "__iter__": _iterate, "__len__": length, "__array_ufunc__": None,
+                        "T": property(shape.transpose), "mT": property(shape.matrix_transpose), "to": _to, "size": _size, "dim": _rank,
+                        "numel": _count, "type_as": _as_type}.items():
         _set(name, value)
 
 

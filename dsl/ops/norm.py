@@ -89,7 +89,8 @@ def _arguments(shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any
     """The short form ``(x, weight, bias, eps)`` as the long one."""
     if not isinstance(shape, Tensor):
         return shape, weight, bias, eps
-    return None, shape, weight if weight is not None else bias if isinstance(bias, Tensor) else None, bias if isinstance(bias, float) else eps
+    return (None, shape, weight if weight is not None else bias if isinstance(bias, Tensor) else None,
+            bias if isinstance(bias, float) else eps)
 
 
 def _last(x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, what: str) -> tuple[int, ...]:
@@ -131,7 +132,8 @@ def batch_norm(x: Tensor, running_mean: Any = None, running_var: Any = None, wei
         raise ShapeError(f"batch_norm of `{x.name}` {show_shape(x.shape)}", "dimension 1 has the channels", "x is [batch, channels, ...]")
     for t in (running_mean, running_var, weight, bias):
         if t is not None:
-            same_size(t.shape[0], x.shape[1], f"`{t.name}` {show_shape(t.shape)}", f"the channels of `{x.name}` {show_shape(x.shape)}", "batch_norm")
+            same_size(t.shape[0], x.shape[1], f"`{t.name}` {show_shape(t.shape)}", f"the channels of `{x.name}` {show_shape(x.shape)}",
+                      "batch_norm")
     if (running_mean is None) != (running_var is None):
         raise ShapeError("batch_norm with a running mean or variance alone", remedy="give both, or none")
     axes = tuple(n for n in range(x.ndim) if n != 1)

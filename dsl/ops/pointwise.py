@@ -150,7 +150,8 @@ def power(base: Expr, exponent: Any) -> Expr:
     Raises:
         DtypeError: an integer raised to a negative number.
     """
-    n = exponent.value if isinstance(exponent, Const) and not exponent.dtype.is_float or isinstance(exponent, Const) and base.dtype.is_float else exponent
+    n = (exponent.value if isinstance(exponent, Const) and not exponent.dtype.is_float
+         or isinstance(exponent, Const) and base.dtype.is_float else exponent)
     if isinstance(n, bool) or not isinstance(n, (int, float)):
         return op("pow", base, exponent)
     if not base.dtype.is_float:

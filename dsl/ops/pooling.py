@@ -51,14 +51,15 @@ def _windows(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, c
     steps = each(kernel if stride is None else stride, rank, f"{what}: stride")
     pads, gaps = each(padding, rank, f"{what}: padding", 0), each(dilation, rank, f"{what}: dilation")
     for p, k, g in zip(pads, sizes, gaps):
-        require(2 * p <= (k - 1) * g + 1, f"{what}: padding {p} is more than half of the window {k}", "a window could lie outside the input",
-                "pad with dlc.pad first")
+        require(2 * p <= (k - 1) * g + 1, f"{what}: padding {p} is more than half of the window {k}",
+                "a window could lie outside the input", "pad with dlc.pad first")
     out = [_Window(s, k, t, p, g, ceil, a) for s, k, t, p, g, a in zip(x.shape[-rank:], sizes, steps, pads, gaps, spatial_names(rank))]
     check_count([w.count for w in out], what, str(x))
     return out
 
 
-def _max_pool(x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool, rank: int) -> Any:
+def _max_pool(x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool,
+              rank: int) -> Any:
     windows = _windows(x, kernel_size, stride, padding, dilation, ceil_mode, rank, f"max_pool{rank}d")
     lead = x.ndim - rank
     shape = [*x.shape[:lead], *(w.count for w in windows)]
@@ -85,7 +86,8 @@ def _bottom(x: Tensor) -> float:
     return -math.inf if x.dtype.is_float else least(x.dtype)
 
 
-def _avg_pool(x: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor: int | None, rank: int) -> Any:
+def _avg_pool(x: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor: int | None,
+              rank: int) -> Any:
     if not x.dtype.is_float:
         raise DtypeError(f"avg_pool{rank}d of {x.dtype}", "a mean needs floats", "cast first: dlc.cast(x, dlc.f32)")
     windows = _windows(x, kernel_size, stride, padding, 1, ceil_mode, rank, f"avg_pool{rank}d")
@@ -170,15 +172,21 @@ def _define(rank: int) -> tuple[Callable[..., Any], ...]:
                          lambda v, axes, n: reduce_over(SUM, (v,), axes) / cast(index(n), x.dtype), 0.0)
 
     def adaptive_max(x: Tensor, output_size: Any) -> Any:
-        return _adaptive(x, output_size, rank, f"adaptive_max_pool{rank}d", lambda v, axes, n: reduce_over(MAX_FIRST, (v,), axes), _bottom(x))
+        return _adaptive(x, output_size, rank, f"adaptive_max_pool{rank}d",
+                         lambda v, axes, n: reduce_over(MAX_FIRST, (v,), axes), _bottom(x))
 
     inputs = "(N, C, " + ", ".join(("D", "H", "W")[3 - rank:]) + ")"
     return (
-        _named(f"max_pool{rank}d", f"The greatest element of each window of {inputs}; with ``return_indices`` also its position in the plane.\n\n"
-               "    Windows are ``stride`` (``kernel_size`` when None) apart; the gradient goes to the first of equal elements.\n    ", max_pool),
-        _named(f"avg_pool{rank}d", f"The mean of each window of {inputs}; padding counts as zeros unless ``count_include_pad`` is False.", avg_pool),
-        _named(f"adaptive_avg_pool{rank}d", f"The means of windows that part {inputs} into ``output_size`` results; None keeps a size.", adaptive_avg),
-        _named(f"adaptive_max_pool{rank}d", f"The maxima of windows that part {inputs} into ``output_size`` results; None keeps a size.", adaptive_max),
+        _named(f"max_pool{rank}d",
+               f"The greatest element of each window of {inputs}; with ``return_indices`` also its position in the plane.\n\n"
+               "    Windows are ``stride`` (``kernel_size`` when None) apart; the gradient goes to the first of equal elements.\n    ",
+               max_pool),
+        _named(f"avg_pool{rank}d",
+               f"The mean of each window of {inputs}; padding counts as zeros unless ``count_include_pad`` is False.", avg_pool),
+        _named(f"adaptive_avg_pool{rank}d", f"The means of windows that part {inputs} into ``output_size`` results; None keeps a size.",
+               adaptive_avg),
+        _named(f"adaptive_max_pool{rank}d", f"The maxima of windows that part {inputs} into ``output_size`` results; None keeps a size.",
+               adaptive_max),
     )
 
 

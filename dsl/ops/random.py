@@ -67,7 +67,8 @@ def _key(seed: Any) -> tuple[Any, Any]:
     if isinstance(seed, int):
         return seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     if not isinstance(seed, Expr) or not seed.dtype.is_int:
-        raise DtypeError(f"a seed is an integer, not {seed.dtype if isinstance(seed, Expr) else type(seed).__name__}", remedy="declare it as a scalar: seed: i64")
+        raise DtypeError(f"a seed is an integer, not {seed.dtype if isinstance(seed, Expr) else type(seed).__name__}",
+                         remedy="declare it as a scalar: seed: i64")
     return seed, op("shr", cast(seed, i64), 32) if seed.dtype.bits == 64 else 0
 
 

@@ -184,7 +184,8 @@ def var(x: Tensor, axis: Any = None, unbiased: bool | None = None, keepdims: boo
         raise DtypeError(f"var of {x.dtype}", "a variance needs floats", "cast first: dlc.cast(x, dlc.f32)")
     less = correction if correction is not None else 1 if unbiased in (None, True) else 0
     gone = axis_numbers(axis, x.ndim, "var") if axis is not None and axis != () else tuple(range(x.ndim))
-    centre = reduce_tensor(x, gone, True, "mean", lambda e, a: op("div", reduce_over(c.SUM, (e,), a), cast(index(_count(a)), e.dtype)) if a else e)
+    centre = reduce_tensor(x, gone, True, "mean",
+                           lambda e, a: op("div", reduce_over(c.SUM, (e,), a), cast(index(_count(a)), e.dtype)) if a else e)
     names = axis_names([x], x.shape)
     squares = build("deviation", x.shape, lambda *at: _square(op("sub", element_at(x, at), element_at(centre, at))), names)
     count = product(x.shape[n] for n in gone)

@@ -137,9 +137,11 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Any:
     t, r = _planes(x, "pixel_shuffle"), upscale_factor
     channels = t.shape[-3]
     if channels % (r * r) != 0:
-        raise ShapeError(f"pixel_shuffle: the {channels} channels of {t} do not part into blocks of {r} x {r}", f"{channels} is not a multiple of {r * r}")
+        raise ShapeError(f"pixel_shuffle: the {channels} channels of {t} do not part into blocks of {r} x {r}",
+                         f"{channels} is not a multiple of {r * r}")
     shape = [*t.shape[:-3], channels // (r * r), t.shape[-2] * r, t.shape[-1] * r]
-    return view(t, "pixel_shuffle", shape, lambda *at: [*at[:-3], at[-3] * (r * r) + at[-2] % r * r + at[-1] % r, at[-2] // r, at[-1] // r], names_of(t))
+    return view(t, "pixel_shuffle", shape, lambda *at: [*at[:-3], at[-3] * (r * r) + at[-2] % r * r + at[-1] % r, at[-2] // r, at[-1] // r],
+                names_of(t))
 
 
 @operation
@@ -148,7 +150,8 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Any:
     t, r = _planes(x, "pixel_unshuffle"), downscale_factor
     for d in (-2, -1):
         if t.shape[d] % r != 0:
-            raise ShapeError(f"pixel_unshuffle: {t} does not part into blocks of {r} x {r}", f"its size {t.shape[d]} is not a multiple of {r}")
+            raise ShapeError(f"pixel_unshuffle: {t} does not part into blocks of {r} x {r}",
+                             f"its size {t.shape[d]} is not a multiple of {r}")
     shape = [*t.shape[:-3], t.shape[-3] * (r * r), t.shape[-2] // r, t.shape[-1] // r]
     return view(t, "pixel_unshuffle", shape, lambda *at: [
         *at[:-3], at[-3] // (r * r), at[-2] * r + at[-3] % (r * r) // r, at[-1] * r + at[-3] % r], names_of(t))
@@ -161,8 +164,8 @@ def unfold(x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, str
     t = tensor(x, "unfold")
     if t.ndim not in (3, 4):
         raise ShapeError(f"unfold takes (N, C, H, W) or (C, H, W), not {t}", remedy="windows along one axis: x.unfold(axis, size, step)")
-    kernel, gaps, steps = each(kernel_size, 2, "unfold: kernel_size"), each(dilation, 2, "unfold: dilation"), each(stride, 2, "unfold: stride")
-    pads = each(padding, 2, "unfold: padding", 0)
+    kernel, gaps = each(kernel_size, 2, "unfold: kernel_size"), each(dilation, 2, "unfold: dilation")
+    steps, pads = each(stride, 2, "unfold: stride"), each(padding, 2, "unfold: padding", 0)
     sizes = [count(s, (p, p), k, q, g) for s, p, k, q, g in zip(t.shape[-2:], pads, kernel, steps, gaps)]
     check_count(sizes, "unfold", str(t))
     source = pad_constant(t, {t.ndim - 2 + n: (p, p) for n, p in enumerate(pads)})

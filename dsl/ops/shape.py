@@ -56,8 +56,9 @@ def _complete(t: Tensor, shape: list[Any]) -> Sizes:
         raise ShapeError(f"reshape of {t}: -1 cannot be worked out", "the other sizes multiply to 0", "write the size")
     left = _exact(have, rest)
     if left is None:
-        raise ShapeError(f"cannot reshape {t.name} {show_shape(t.shape)} to [{', '.join('-1' if isinstance(s, int) else str(s) for s in shape)}]",
-                         f"{have} elements are not known to be a multiple of {rest}", _REMEDY)
+        raise ShapeError(
+            f"cannot reshape {t.name} {show_shape(t.shape)} to [{', '.join('-1' if isinstance(s, int) else str(s) for s in shape)}]",
+            f"{have} elements are not known to be a multiple of {rest}", _REMEDY)
     return tuple(left if isinstance(s, int) else s for s in shape)
 
 
@@ -202,7 +203,8 @@ def permute(x: Tensor, *axes: Any) -> Any:
                          remedy="name every dimension once")
     back = {a: n for n, a in enumerate(numbers)}
     names = names_of(t)
-    return view(t, "transpose", [t.shape[a] for a in numbers], lambda *at: [at[back[n]] for n in range(t.ndim)], [names[a] for a in numbers])
+    return view(t, "transpose", [t.shape[a] for a in numbers], lambda *at: [at[back[n]] for n in range(t.ndim)],
+                [names[a] for a in numbers])
 
 
 @operation
@@ -264,7 +266,8 @@ def broadcast_to(x: Tensor, *shape: Any) -> Any:
     lead = len(given) - t.ndim
     if lead < 0 or any(isinstance(s, int) for s in given[:lead]):
         raise ShapeError(f"cannot broadcast {t.name} {show_shape(t.shape)} to {show_shape(given)}",
-                         f"it has {t.ndim} dimensions" if lead < 0 else "-1 keeps a size, and a new dimension has none", "name every new size")
+                         f"it has {t.ndim} dimensions" if lead < 0 else "-1 keeps a size, and a new dimension has none",
+                         "name every new size")
     full = [*given[:lead], *(old if isinstance(s, int) else s for s, old in zip(given[lead:], t.shape))]
     for n, (old, s) in enumerate(zip(t.shape, full[lead:])):
         if old != s and old != 1:
@@ -312,10 +315,12 @@ def repeat(x: Tensor, *times: Any) -> Any:
     counts = sizes_of(times, "repeat")
     lead = len(counts) - t.ndim
     if lead < 0:
-        raise ShapeError(f"repeat of {t} with {len(counts)} counts", f"it has {t.ndim} dimensions", "give a count for each, or use dlc.tile")
+        raise ShapeError(f"repeat of {t} with {len(counts)} counts", f"it has {t.ndim} dimensions",
+                         "give a count for each, or use dlc.tile")
     shape = [*counts[:lead], *(as_term(s) * c for s, c in zip(t.shape, counts[lead:]))]
     names = distinct([*(["u"] * lead), *names_of(t)])
-    return view(t, "repeat", shape, lambda *at: [i if c == 1 else i % index(s) for i, s, c in zip(at[lead:], t.shape, counts[lead:])], names)
+    return view(t, "repeat", shape,
+                lambda *at: [i if c == 1 else i % index(s) for i, s, c in zip(at[lead:], t.shape, counts[lead:])], names)
 
 
 @operation
@@ -340,7 +345,8 @@ def flip(x: Tensor, *axes: Any, axis: Any = None) -> Any:
     t = tensor(x, "flip")
     given = axis if axis is not None else axes[0] if len(axes) == 1 else axes or None
     turned = axis_numbers(given, t.ndim, "flip")
-    return view(t, "flip", t.shape, lambda *at: [index(s) - 1 - i if n in turned else i for n, (i, s) in enumerate(zip(at, t.shape))], names_of(t))
+    return view(t, "flip", t.shape, lambda *at: [index(s) - 1 - i if n in turned else i for n, (i, s) in enumerate(zip(at, t.shape))],
+                names_of(t))
 
 
 @operation

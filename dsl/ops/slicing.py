@@ -108,13 +108,15 @@ def _parse(k: Any, size: Term, t: Tensor, n: int) -> Any:
     if isinstance(k, slice):
         return _slice(k, size, t)
     if isinstance(k, bool) or isinstance(k, Tensor) and k.dtype is bool_:
-        raise IndexError_(f"{t.name} cannot be indexed by a bool or a mask", "the shape of the result would depend on the data", "dlc.where(mask, x, 0)")
+        raise IndexError_(f"{t.name} cannot be indexed by a bool or a mask", "the shape of the result would depend on the data",
+                          "dlc.where(mask, x, 0)")
     if isinstance(k, Tensor) and k.ndim:
         if not k.dtype.is_int:
             raise IndexError_(f"{t.name} is indexed by `{k.name}`, which is {k.dtype}", remedy="cast the index to i64")
         return _Gather(k)
     if not _scalar_index(k):
-        raise IndexError_(f"{t.name} cannot be indexed by a {type(k).__name__}", remedy="ints, slices, None, ..., and integer tensors are possible")
+        raise IndexError_(f"{t.name} cannot be indexed by a {type(k).__name__}",
+                          remedy="ints, slices, None, ..., and integer tensors are possible")
     return _Fixed(_position(k, size, t, n))
 
 

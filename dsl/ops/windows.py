@@ -19,7 +19,8 @@ def each(value: Any, rank: int, what: str, least: int = 1) -> list[int]:
     out = list(value) if isinstance(value, (tuple, list)) else [value]
     out = out * rank if len(out) == 1 else out
     if len(out) != rank or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in out):
-        raise ShapeError(f"{what} is {value!r}", remedy=f"an int of at least {least}, or {rank} of them" if rank > 1 else f"an int of at least {least}")
+        raise ShapeError(f"{what} is {value!r}",
+                         remedy=f"an int of at least {least}, or {rank} of them" if rank > 1 else f"an int of at least {least}")
     return out
 
 
@@ -38,7 +39,8 @@ def paddings(value: Any, rank: int, what: str, kernel: list[Any], dilation: list
         return [(0, 0)] * rank
     if value == "same":
         if any(s != 1 for s in stride):
-            raise ShapeError(f"{what}: padding='same' with stride {tuple(stride)}", "the result has another size than the input", "give the padding as numbers")
+            raise ShapeError(f"{what}: padding='same' with stride {tuple(stride)}", "the result has another size than the input",
+                             "give the padding as numbers")
         totals = [as_term(g * (as_term(k) - 1)) for k, g in zip(kernel, dilation)]
         if any(not t.is_const for t in totals):
             raise ShapeError(f"{what}: padding='same' with a kernel of symbolic size", remedy="give the padding as numbers")

@@ -52,7 +52,8 @@ def reverse_compute_at(nest: Nest, stage: str, producer: str, loop: str) -> Nest
     if why is None and nest.is_output(p):
         why = uncovered(made, made[producer])
     if why is not None:
-        raise ScheduleError(f"{what}: {producer} is needed outside that loop", why, "cache_write a copy for the other reader, or bring it here first")
+        raise ScheduleError(f"{what}: {producer} is needed outside that loop", why,
+                            "cache_write a copy for the other reader, or bring it here first")
     check_reached(made, what)
     return made
 
@@ -61,20 +62,25 @@ def _check(nest: Nest, c: Stage, p: Stage, loop: str, what: str) -> None:
     if loop not in p.order:
         raise ScheduleError(f"{p.name} has no loop `{loop}`", remedy="its loops are " + ", ".join(p.order))
     if p.role(loop) in TILE_ROLES:
-        raise ScheduleError(f"{what}: {loop} is {p.role(loop)}, an axis of the tile", "inside a tile nothing is computed apart", "a loop outside the tile")
+        raise ScheduleError(f"{what}: {loop} is {p.role(loop)}, an axis of the tile", "inside a tile nothing is computed apart",
+                            "a loop outside the tile")
     if c.kind != "map" or c not in nest.consumers(p):
-        raise ScheduleError(f"{what}: {c.name} is not a pointwise reader of {p.name}", remedy=f"readers: {', '.join(x.name for x in nest.consumers(p)) or 'none'}")
+        raise ScheduleError(f"{what}: {c.name} is not a pointwise reader of {p.name}",
+                            remedy=f"readers: {', '.join(x.name for x in nest.consumers(p)) or 'none'}")
     why = elsewhere(c, p)
     if why is not None:
-        raise ScheduleError(f"{what}: the iterations of {c.name} do not match those of {p.name}", why, f"compute_at({p.name!r}, a loop of {c.name})")
+        raise ScheduleError(f"{what}: the iterations of {c.name} do not match those of {p.name}", why,
+                            f"compute_at({p.name!r}, a loop of {c.name})")
     if c.relations or c.roles or c.attach is not None:
-        raise ScheduleError(f"{what}: the loops of {c.name} have been arranged already", "they are replaced by those of " + p.name, f"untile({c.name!r}) first")
+        raise ScheduleError(f"{what}: the loops of {c.name} have been arranged already", "they are replaced by those of " + p.name,
+                            f"untile({c.name!r}) first")
     if any(x.attach is not None and x.attach[0] == c.name for x in nest.stages) or p.attach is not None:
         raise ScheduleError(f"{what}: {p.name if p.attach else c.name} shares loops with another stage", remedy="compute_root first")
     summed = next((x for x in p.order[:p.order.index(loop) + 1] if x in p.reducing()), None)
     if summed is not None:
         raise ScheduleError(f"{what}: {summed} is a loop of the {p.kind} of {p.name}",
-                            f"in the iteration {summed} = 0 its elements are not complete; {c.name} needs them as they are after the last", "a loop outside it")
+                            f"in the iteration {summed} = 0 its elements are not complete; {c.name} needs them as they are after the last",
+                            "a loop outside it")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def split(nest: Nest, stage: str, loop: str, factor: int, outer: str = "", inner
     roles = {k: v for k, v in s.roles.items() if k != loop}
     if s.role(loop) != "serial":
         roles[i if s.role(loop) in TILE_ROLES else o] = s.role(loop)
-    made = replace(s, relations=(*s.relations, Split(loop, o, i, factor, tail)), order=tuple(order), roles=roles, notes=_renamed(s, loop, o))
+    made = replace(s, relations=(*s.relations, Split(loop, o, i, factor, tail)), order=tuple(order), roles=roles,
+                   notes=_renamed(s, loop, o))
     return _reattached(nest.with_stage(made), stage, loop, o if roles.get(i) in TILE_ROLES else i)
 
 
@@ -165,7 +166,8 @@ def reorder(nest: Nest, stage: str, loops: Sequence[str]) -> Nest:
     order = tuple(next(new) if x in loops else x for x in s.order)
     why = disorder(s, [x for x in order if s.role(x) not in TILE_ROLES])
     if why is not None:
-        raise ScheduleError(f"{what}: {stage} combines its elements in the order of the axis", why, "keep the parts of the axis in their order")
+        raise ScheduleError(f"{what}: {stage} combines its elements in the order of the axis", why,
+                            "keep the parts of the axis in their order")
     made = nest.with_stage(replace(s, order=order))
     _check_grid(made, made[stage], what)
     _check_attached(made, stage, what)
@@ -229,10 +231,12 @@ def _check_tail(nest: Nest, s: Stage, loop: str, factor: int, tail: str) -> None
         n = _extent(nest, s, loop)
         if not n.is_const or n.const % factor:
             why = f"{n} = {n.const // factor}*{factor} + {n.const % factor}" if n.is_const else f"its extent is {n}"
-            raise ScheduleError(f"{what}: {factor} does not divide the iterations of {loop}", why, "tail='mask', 'peel' or 'pad', or pad the loop first")
+            raise ScheduleError(f"{what}: {factor} does not divide the iterations of {loop}", why,
+                                "tail='mask', 'peel' or 'pad', or pad the loop first")
         return
     if loop not in s.axis_names().values():
-        raise ScheduleError(f"{what}: {loop} is a part of an axis", "memory is padded along whole axes", "split the axis itself with tail='pad'")
+        raise ScheduleError(f"{what}: {loop} is a part of an axis", "memory is padded along whole axes",
+                            "split the axis itself with tail='pad'")
     if nest.is_output(s) and loop not in s.reducing():
         raise ScheduleError(f"{what}: the memory of {s.name} cannot be padded", "it is a result, whose memory the caller owns",
                             "tail='mask' or 'peel', or write through cache_write")
@@ -243,7 +247,8 @@ def _check_parallel(nest: Nest, s: Stage, loop: str, role: str) -> None:
     why = carried(nest, s, loop)
     if why is not None:
         remedy = f"rfactor({loop!r}) makes partial results that can be computed in parallel"
-        raise ScheduleError(f"{what}: the iterations of {loop} depend on each other", why, remedy if s.kind == "reduce" else "make a loop over its rows parallel")
+        raise ScheduleError(f"{what}: the iterations of {loop} depend on each other", why,
+                            remedy if s.kind == "reduce" else "make a loop over its rows parallel")
     if s.attach is not None:
         raise ScheduleError(f"{what}: {s.name} is computed inside {s.attach[0]}", "threads are started once, around the outermost loops",
                             f"make a loop of {s.attach[0]} parallel, or compute_root({s.name!r}) first")
@@ -261,26 +266,28 @@ def _check_grid(nest: Nest, s: Stage, what: str) -> None:
     above = next((x for x in s.order if x not in inside and not once(nest, s, x)), None)
     below = next((x for x in inside if above is not None and s.order.index(x) > s.order.index(above)), None)
     if below is not None:
-        raise ScheduleError(f"{what}: {below} is {s.role(below)} inside {above}, which is not", "threads are started once, around the outermost loops",
-                            f"reorder the parallel loops outside {above}")
+        raise ScheduleError(f"{what}: {below} is {s.role(below)} inside {above}, which is not",
+                            "threads are started once, around the outermost loops", f"reorder the parallel loops outside {above}")
 
 
 def _check_tile(nest: Nest, s: Stage, loop: str, role: str) -> None:
     what = f"{role}({loop!r})"
     here = next((x.name for x in nest.stages if x.attach == (s.name, loop)), None)
     if here is not None:
-        raise ScheduleError(f"{what}: {here} is computed at {loop}", "inside a tile nothing is computed apart", f"compute {here} at an outer loop first")
+        raise ScheduleError(f"{what}: {here} is computed at {loop}", "inside a tile nothing is computed apart",
+                            f"compute {here} at an outer loop first")
     n = _extent(nest, s, loop)
     if not n.is_const:
         raise ScheduleError(f"{what}: {loop} has {n} iterations", "a tile needs a size that is known", f"split({loop!r}, ...) first")
     second = next((x for x in s.order if x != loop and s.role(x) in TILE_ROLES and x in s.reducing()), None)
     if s.kind == "scan" and loop in s.reducing() and second is not None:
-        raise ScheduleError(f"{what}: {second} is an axis of the tile already", f"the prefixes of {s.name} follow one order, along one axis of a tile",
-                            f"serial({second!r}) first")
+        raise ScheduleError(f"{what}: {second} is an axis of the tile already",
+                            f"the prefixes of {s.name} follow one order, along one axis of a tile", f"serial({second!r}) first")
     if role == "dot":
         _check_dot(s, loop, what)
     elif loop in s.reducing():
-        why = disorder(nest[s.name], [x for x in s.order if nest[s.name].role(x) not in TILE_ROLES] + [x for x in s.order if nest[s.name].role(x) in TILE_ROLES])
+        why = disorder(nest[s.name], [x for x in s.order if nest[s.name].role(x) not in TILE_ROLES]
+                       + [x for x in s.order if nest[s.name].role(x) in TILE_ROLES])
         if s.kind == "reduce" and not s.body.data[0].commutative:
             why = why or f"{loop} = 0 of one round would be combined with {loop} = 0 of the next before {loop} = 1 of its own"
         if why is not None:
@@ -308,7 +315,8 @@ def _check_attached(nest: Nest, stage: str, what: str) -> None:
         if x.attach is not None and x.attach[0] == stage:
             why = needed_elsewhere(nest, x, *x.attach)
             if why is not None:
-                raise ScheduleError(f"{what}: {x.name} is computed at {x.attach[1] or 'the start'} of {stage}", why, f"compute {x.name} at an outer loop first")
+                raise ScheduleError(f"{what}: {x.name} is computed at {x.attach[1] or 'the start'} of {stage}", why,
+                                    f"compute {x.name} at an outer loop first")
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
@@ -321,7 +329,8 @@ def _need(s: Stage, *loops: str) -> None:
 def _fresh(s: Stage, what: str, names: set[str], *replaced: str) -> None:
     taken = sorted(names & (set(s.order) | _inner_names(s)) - set(replaced))
     if taken:
-        raise ScheduleError(f"{what}: a loop called {' or '.join(taken)} exists in {s.name}", remedy="name the parts: split(..., outer=, inner=)")
+        raise ScheduleError(f"{what}: a loop called {' or '.join(taken)} exists in {s.name}",
+                            remedy="name the parts: split(..., outer=, inner=)")
 
 
 def _inner_names(s: Stage) -> set[str]:

@@ -119,7 +119,8 @@ def warps(nest: Nest, stage: str, count: int) -> Nest:
     """
     s = nest[stage]
     if s.attach is not None:
-        raise ScheduleError(f"warps({count}): {stage} is computed inside {s.attach[0]}", "a kernel has one number of warps", f"stage({s.attach[0]!r}).warps")
+        raise ScheduleError(f"warps({count}): {stage} is computed inside {s.attach[0]}", "a kernel has one number of warps",
+                            f"stage({s.attach[0]!r}).warps")
     if isinstance(count, bool) or not isinstance(count, int) or count not in (1, 2, 4, 8, 16, 32):
         raise ScheduleError(f"warps({count}): a program has 1, 2, 4, 8, 16 or 32 warps")
     return annotate(nest, stage, "warps", count)

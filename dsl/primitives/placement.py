@@ -59,14 +59,16 @@ def _check_place(nest: Nest, s: Stage, c: Stage, loop: str, what: str) -> None:
     if loop and loop not in c.order:
         raise ScheduleError(f"{c.name} has no loop `{loop}`", remedy="its loops are " + ", ".join(c.order))
     if loop and c.role(loop) in TILE_ROLES:
-        raise ScheduleError(f"{what}: {loop} is {c.role(loop)}, an axis of the tile", "inside a tile nothing is computed apart", "a loop outside the tile")
+        raise ScheduleError(f"{what}: {loop} is {c.role(loop)}, an axis of the tile", "inside a tile nothing is computed apart",
+                            "a loop outside the tile")
     above: Stage | None = c
     while above is not None:
         if above.name == s.name:
             raise ScheduleError(f"{what}: {c.name} is computed inside {s.name}", "each would be inside the other")
         above = nest[above.attach[0]] if above.attach else None
     if not nest.consumers(s):
-        raise ScheduleError(f"{what}: nothing reads {s.name}", remedy="a stage is computed at a loop of its reader; to bring a reader here, reverse_compute_at")
+        raise ScheduleError(f"{what}: nothing reads {s.name}",
+                            remedy="a stage is computed at a loop of its reader; to bring a reader here, reverse_compute_at")
     grid = [x for x in s.order if s.role(x) in GRID_ROLES]
     if grid:
         raise ScheduleError(f"{what}: {s.name} has parallel loops", "threads are started once, around the outermost loops",
@@ -102,8 +104,8 @@ def check_free(nest: Nest, s: Stage, what: str) -> None:
         ScheduleError: the stage is computed in such a loop.
     """
     if s.attach is not None and nest[s.attach[0]].kind == "roll" and s.kind != "roll":
-        raise ScheduleError(f"{what}: {s.name} brings a state of {s.attach[0]} up to date, block by block", "elsewhere there is no such state",
-                            "a schedule without roll: default=False")
+        raise ScheduleError(f"{what}: {s.name} brings a state of {s.attach[0]} up to date, block by block",
+                            "elsewhere there is no such state", "a schedule without roll: default=False")
 
 
 def check_reached(nest: Nest, what: str) -> None:
@@ -142,15 +144,16 @@ def compute_inline(nest: Nest, stage: str) -> Nest:
         elements = "sums up several elements" if s.kind == "reduce" else "goes on from the element before"
         point = f"{s.tensors[0].name}[{', '.join('0' for _ in s.axes)}]" if s.axes else s.tensors[0].name
         raise ScheduleError(f"{what}: {stage} is a {s.kind} and has no expression of its own",
-                            f"{point} is made by a loop over {', '.join(v.name for v in s.bound)}, which {elements}", "compute_at a loop of its reader")
+                            f"{point} is made by a loop over {', '.join(v.name for v in s.bound)}, which {elements}",
+                            "compute_at a loop of its reader")
     if nest.is_output(s):
         raise ScheduleError(f"{what}: {stage} is a result of the kernel", remedy="leave it: a result is stored whoever else reads it")
     if not nest.consumers(s):
         raise ScheduleError(f"{what}: nothing reads {stage}")
     here = next((x for x in nest.stages if x.attach is not None and x.attach[0] == stage), None)
     if here is not None:
-        raise ScheduleError(f"{what}: {here.name} is computed at {here.attach[1] if here.attach else ''} of {stage}", "the loop would be gone",
-                            f"compute {here.name} somewhere else first")
+        raise ScheduleError(f"{what}: {here.name} is computed at {here.attach[1] if here.attach else ''} of {stage}",
+                            "the loop would be gone", f"compute {here.name} somewhere else first")
     moved: dict[Tensor, Tensor] = {}
     stages = [with_bodies(t, moved, {t: t for t in s.tensors}) for t in nest.stages if t.name != stage]
     return moved_nest(nest, tuple(stages), moved)
@@ -225,8 +228,8 @@ def untile(nest: Nest, stage: str) -> Nest:
     inside = [s.name for s in nest.stages if s.name != stage and _inside(nest, s, stage)]
     rolling = next((name for name in (stage, *inside) if nest[name].kind == "roll"), None)
     if rolling is not None:
-        raise ScheduleError(f"untile({stage!r}): {rolling} is a rolling stage", "its loop over blocks carries states; there is no plain form of it",
-                            "begin with the plain nest: default=False")
+        raise ScheduleError(f"untile({stage!r}): {rolling} is a rolling stage",
+                            "its loop over blocks carries states; there is no plain form of it", "begin with the plain nest: default=False")
     for name in inside:
         if is_copy(nest[name]):
             producers: dict[Tensor, Compute] = {t: t for t in nest[name].tensors}

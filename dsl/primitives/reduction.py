@@ -72,19 +72,22 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
     args = args if exact else tuple(_guard(body, n, a, place[axis], axis, factors) for n, a in enumerate(args))
     part_carrier, merge_carrier = partial(body.carrier), merging(body.carrier)
     states = body.carrier.state(dtypes)
-    parts = tuple(Compute(f"{stage}.part{n or ''}", (outer, *spatial), Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
+    parts = tuple(Compute(f"{stage}.part{n or ''}", (outer, *spatial),
+                          Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
                   for n, d in enumerate(states))
     return _combined(nest, s, parts, merge_carrier, Var(loop, chunks))
 
 
 def _check_plain(nest: Nest, s: Stage, what: str) -> None:
     if len(s.relations) > 1 or s.roles:
-        raise ScheduleError(f"{what}: other loops of {s.name} have been split or given roles", "they would be lost", "rfactor first, then schedule its parts")
+        raise ScheduleError(f"{what}: other loops of {s.name} have been split or given roles", "they would be lost",
+                            "rfactor first, then schedule its parts")
     here = next((x.name for x in nest.stages if x.attach is not None and x.attach[0] == s.name), None)
     if here is not None:
         raise ScheduleError(f"{what}: {here} is computed inside {s.name}", remedy=f"rfactor first, then place {here}")
     if not s.body.data[0].commutative and len(s.bound) > 1:
-        raise ScheduleError(f"{what}: {s.name} combines its elements in order along several axes", "chunks of one axis are not neighbours in that order")
+        raise ScheduleError(f"{what}: {s.name} combines its elements in order along several axes",
+                            "chunks of one axis are not neighbours in that order")
 
 
 def _combined(nest: Nest, s: Stage, parts: tuple[Compute, ...], merge: object, k: Var) -> tuple[Nest, str]:
@@ -92,7 +95,8 @@ def _combined(nest: Nest, s: Stage, parts: tuple[Compute, ...], merge: object, k
     name = unique_stage(nest, f"{s.name}.part")
     bound: tuple[Var, ...] = parts[0].body.data[1]
     inputs = tuple(Read((), (p, (as_term(k), *(as_term(v) for v in s.axes))), p.dtype, s.body.loc) for p in parts)
-    final = tuple(Compute(t.name, t.axes, Reduce(inputs, (merge, (k,), t.body.data[2]), t.body.dtype, t.body.loc), t.loc, t.dtype) for t in s.tensors)
+    final = tuple(Compute(t.name, t.axes, Reduce(inputs, (merge, (k,), t.body.data[2]), t.body.dtype, t.body.loc), t.loc, t.dtype)
+                  for t in s.tensors)
     part = Stage(name, parts, parts[0].axes, bound)
     part = replace(part, order=tuple(part.axis_names().values()))
     done = Stage(s.name, final, s.axes, (k,), attach=s.attach)
@@ -108,7 +112,8 @@ def _guard(body: Reduce, n: int, arg: Expr, at: Term, axis: Var, factors: bool) 
     """A carrier input that is neutral past the end of the axis: the ragged last chunk adds nothing."""
     neutral = neutral_input(body, n)
     if neutral is None or axis.extent is None:
-        raise ScheduleError(f"rfactor: `{body.carrier}` has no neutral input", "the last chunk is ragged", "split by a factor that divides the axis")
+        raise ScheduleError(f"rfactor: `{body.carrier}` has no neutral input", "the last chunk is ragged",
+                            "split by a factor that divides the axis")
     inside = op("lt", index(at), index(axis.extent))
     given = body.args[n]
     if factors and body.carrier.name == "sum" and isinstance(given, Op) and given.name == "mul" and all(axis in f.free for f in given.args):

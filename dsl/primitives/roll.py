@@ -67,7 +67,8 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
     """
     c = next((c for c in derive(nest).cascades if any(x.stage == stage for x in c.components)), None)
     if c is None:
-        raise ScheduleError(f"roll({stage!r}): {stage} shares its axis with no other reduction", "kernel.explain() tells which do, and why others do not")
+        raise ScheduleError(f"roll({stage!r}): {stage} shares its axis with no other reduction",
+                            "kernel.explain() tells which do, and why others do not")
     along = max(c.axes, key=lambda v: v.extent.const if v.extent is not None and v.extent.is_const else 0)
     if axis:
         along = next((v for v in c.axes if v.name == axis), None)  # type: ignore[assignment]
@@ -299,7 +300,8 @@ class _Roll:
         total, = self._define(f"{acc.name}.sum", rows, Reduce((self._inside(cast(x, dtype), zero),), (SUM, self.bound, 0), dtype, acc.loc))
         local, = self._define(f"{acc.name}.mean", rows, op("div", self._read(total, rows), here))
         centre = op("sub", cast(x, dtype), self._read(local, rows))
-        part, = self._define(f"{acc.name}.square", rows, Reduce((self._inside(op("mul", centre, centre), zero),), (SUM, self.bound, 0), dtype, acc.loc))
+        part, = self._define(f"{acc.name}.square", rows,
+                             Reduce((self._inside(op("mul", centre, centre), zero),), (SUM, self.bound, 0), dtype, acc.loc))
         merged = MOMENTS.combine(EXPRS, (seen, mean, square), (here, self._read(local, rows), self._read(part, rows)))
         for n in (2, 1):
             new, = self._define(f"{acc.name}.new", rows, merged[n])
@@ -332,7 +334,8 @@ class _Roll:
         if self.parts > 1:
             merges, known = merge_parts(self.c, self.part, known, self.name)
         results, replaced = self._results(known)
-        return arranged(with_pass(self.nest, [*attached, host, *merges, *results], replaced, {c.stage for c in self.c.components}), host.name), host.name
+        return arranged(with_pass(self.nest, [*attached, host, *merges, *results], replaced, {c.stage for c in self.c.components}),
+                        host.name), host.name
 
     def _keep(self) -> None:
         """A state whose old value others read is copied when the block is done; the rest are brought up to date where they lie."""

@@ -62,7 +62,8 @@ def _attach_producers(nest: Nest, host: str) -> Nest:
     loop = h.order[-1]
     for s in reversed(nest.stages):
         consumers = nest.consumers(s)
-        if s.kind == "reduce" and s.attach is None and consumers and not nest.is_output(s) and all(c.attach == (host, loop) for c in consumers):
+        if (s.kind == "reduce" and s.attach is None and consumers and not nest.is_output(s)
+                and all(c.attach == (host, loop) for c in consumers)):
             if all(_blocked(c, s) for c in consumers):
                 nest = nest.with_stage(replace(s, attach=(host, loop)))
     return nest

@@ -20,7 +20,8 @@ from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input, rfactor
 
 _BINARY: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
-    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b,
+    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b,
+    ast.Mod: lambda a, b: a % b,
 }
 DTYPES: dict[str, Dtype] = {d.name: d for d in vars(dtypes).values() if isinstance(d, Dtype)}
 
@@ -62,12 +63,13 @@ def cache_read(nest: Nest, consumer: str, tensor: Tensor | str, name: str = "", 
     return _cache_read(nest, consumer, called, name, None if layout is None else list(layout), None if dtype is None else dtype.name, which)
 
 
-def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[int] | None, dtype: str | None, only: int | None) -> tuple[Nest, str]:
+def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[int] | None, dtype: str | None,
+                only: int | None) -> tuple[Nest, str]:
     c = nest[consumer]
     source = find_tensor(nest, consumer, tensor)
     if only is None and any(isinstance(i, Expr) for r in _reads_of(c, source) for i in r.indices):
-        raise ScheduleError(f"cache_read({tensor!r}): {consumer} reads it at places that depend on data", "the region that a round needs is not known",
-                            "let it be read where it is")
+        raise ScheduleError(f"cache_read({tensor!r}): {consumer} reads it at places that depend on data",
+                            "the region that a round needs is not known", "let it be read where it is")
     unique = unique_stage(nest, name or f"{source.name}.copy")
     axes = tuple(Var(f"{source.name}{d}", e) for d, e in enumerate(source.shape))
     element = Read((), (source, tuple(as_term(a) for a in axes)), source.dtype, source.loc)
@@ -208,7 +210,8 @@ def store_as(nest: Nest, stage: str, dimensions: Sequence[str]) -> Nest:
     s = nest[stage]
     what = f"store_as({stage!r})"
     if nest.is_output(s) and s.attach is None:
-        raise ScheduleError(f"{what}: {stage} is a result of the kernel, whose memory the caller owns", remedy="cache_write, then store_as of the computing stage")
+        raise ScheduleError(f"{what}: {stage} is a result of the kernel, whose memory the caller owns",
+                            remedy="cache_write, then store_as of the computing stage")
     axes = {name: v for v, name in s.axis_names().items() if v in s.axes}
     terms = tuple(_term(d, axes, what) for d in dimensions)
     if s.attach is None and sorted(map(str, terms)) != sorted(axes):
@@ -216,7 +219,8 @@ def store_as(nest: Nest, stage: str, dimensions: Sequence[str]) -> Nest:
                             remedy="name each of its axes once: " + ", ".join(axes))
     clash = _clash(s, axes, terms)
     if clash is not None:
-        raise ScheduleError(f"{what}: two elements would lie in one place", clash, "every axis must be recoverable from the dimensions: j // 8 goes with j % 8")
+        raise ScheduleError(f"{what}: two elements would lie in one place", clash,
+                            "every axis must be recoverable from the dimensions: j // 8 goes with j % 8")
     return nest.with_stage(replace(s, layout=terms))
 
 
@@ -291,7 +295,8 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
             continue
         old = [named[x] for x in loops]
         own = tuple(Var(v.name, v.extent) for v in old)
-        name = next(n for n in (f"{stage}.factor{k or ''}" for k in range(len(nest.stages) + 3)) if all(n != x.name for x in (*nest.stages, *helpers)))
+        name = next(n for n in (f"{stage}.factor{k or ''}" for k in range(len(nest.stages) + 3))
+                    if all(n != x.name for x in (*nest.stages, *helpers)))
         t = Compute(name, own, substitute(value, {v: as_term(o) for v, o in zip(old, own)}), s.tensors[0].loc)
         helper = Stage(name, (t,), own)
         helpers.append(replace(helper, order=tuple(helper.axis_names().values())))
@@ -320,5 +325,5 @@ def _plain(e: Expr) -> Expr:
     return e
 
 
-__all__ = ["DTYPES", "Scan", "cache_read", "cache_write", "compute_at", "compute_inline", "compute_root", "find_tensor", "lay_out", "merge", "multiplied",
-           "neutral_input", "part_product", "rfactor", "store_as", "tensor_name"]
+__all__ = ["DTYPES", "Scan", "cache_read", "cache_write", "compute_at", "compute_inline", "compute_root", "find_tensor", "lay_out", "merge",
+           "multiplied", "neutral_input", "part_product", "rfactor", "store_as", "tensor_name"]
