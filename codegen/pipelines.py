@@ -31,10 +31,12 @@ class Pass:
 
 
 CPU: tuple[Pass, ...] = (
-    Pass("hoist", hoist, "a row's division or square root would be made again for every vector of the row, and LLVM is not asked to look for it"),
+    Pass("hoist", hoist,
+         "a row's division or square root would be made again for every vector of the row, and LLVM is not asked to look for it"),
 )
 GPU: tuple[Pass, ...] = (
-    Pass("hoist", hoist, "Triton moves arithmetic out of loops, but no loads: a row's scale would be read again in every step of a product"),
+    Pass("hoist", hoist,
+         "Triton moves arithmetic out of loops, but no loads: a row's scale would be read again in every step of a product"),
 )
 
 

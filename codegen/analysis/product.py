@@ -46,7 +46,8 @@ class Product:
 def product_of(s: Stage) -> Product | None:
     """The product that a stage sums, when each factor lacks a spatial axis of some length: its operands are reused."""
     body = s.body
-    if s.kind != "reduce" or not isinstance(body, Reduce) or len(s.tensors) != 1 or body.carrier.name not in ("sum", "sum.partial", "sum.resume"):
+    if (s.kind != "reduce" or not isinstance(body, Reduce) or len(s.tensors) != 1
+            or body.carrier.name not in ("sum", "sum.partial", "sum.resume")):
         return None
     e = body.args[0]
     while isinstance(e, Cast):

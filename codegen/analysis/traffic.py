@@ -56,7 +56,8 @@ def points_of(phase: Phase, sizes: Mapping[Var, int]) -> int:
     return math.prod(int(n.eval(sizes)) for _, n in phase.grid)
 
 
-def _walk(block: Block, times: float, out: Work, depends: dict[Var | Value, frozenset[Var]], grid: set[Var], sizes: Mapping[Var, int]) -> float:
+def _walk(block: Block, times: float, out: Work, depends: dict[Var | Value, frozenset[Var]], grid: set[Var],
+          sizes: Mapping[Var, int]) -> float:
     longest = 1.0
     seen: set[object] = set()
     for op in block.ops:
@@ -81,7 +82,8 @@ def _place(op: TileOp) -> object | None:
     if not isinstance(op, Load) or any(isinstance(i, Value) for i in op.indices):
         return None
     tile = set(op.results[0].axes)
-    terms = [frozenset((tuple(a.size if isinstance(a, Var) and a in tile else a for a in mono), c) for mono, c in i.parts.items()) | {i.const}
+    terms = [frozenset((tuple(a.size if isinstance(a, Var) and a in tile else a for a in mono), c)
+                       for mono, c in i.parts.items()) | {i.const}
              for i in op.indices if isinstance(i, Term)]
     return op.buffer, tuple(terms)
 
@@ -102,7 +104,8 @@ def _count(op: TileOp, times: float, out: Work, used: frozenset[Var], grid: set[
         at = used | {v for i in op.indices for v in _vars(i) if v in grid}
         out.accesses.append(Access(op.buffer, times * _size(value) * op.buffer.dtype.itemsize, frozenset(at), isinstance(op, Store)))
     elif isinstance(op, Dot):
-        name = {"tf32": "tf32", "bf16x3": "bf16"}.get(op.precision, op.a.dtype.name) if op.a.dtype.bits == 32 and op.a.dtype.is_float else op.a.dtype.name
+        name = ({"tf32": "tf32", "bf16x3": "bf16"}.get(op.precision, op.a.dtype.name) if op.a.dtype.bits == 32 and op.a.dtype.is_float
+                else op.a.dtype.name)
         name = "f8" if name.startswith("f8") else name
         flops = 2.0 * _size(op.results[0]) * math.prod(a.size for a in op.axes) * (3 if op.precision == "bf16x3" else 1)
         out.products[name] = out.products.get(name, 0.0) + times * flops

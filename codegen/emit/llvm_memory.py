@@ -10,7 +10,7 @@ from codegen.emit.llvm_masks import Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import Interleave, Turn
-from codegen.emit.llvm_types import I1, I32, I64, PTR, constant, convert, int_const, intrinsic, mangle, memory_type, scalar_type, splat, vector, word
+from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, mangle, memory_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Div, MinMax, Mod, Term, Var, as_term, tile_bound
 from dsl.dtype import bool_, i64
@@ -122,7 +122,8 @@ class Memory(Masks):
         hit = self.bases.get(key)
         if hit is None or hit[1] is not self.b.block:
             start = self.pointers[buffer]
-            p = start if not base.parts else self.b.gep(start, [self.terms.scalar(base)], inbounds=True, source_etype=memory_type(buffer.dtype))
+            kind = memory_type(buffer.dtype)
+            p = start if not base.parts else self.b.gep(start, [self.terms.scalar(base)], inbounds=True, source_etype=kind)
             hit = self.bases[key] = (p, self.b.block)
         const = offset.const + lane_first
         return hit[0] if not const else self.b.gep(hit[0], [I64(const)], inbounds=True, source_etype=memory_type(buffer.dtype))
@@ -153,7 +154,8 @@ class Memory(Masks):
         """Load vectors along the axis that memory is contiguous in, then transpose blocks of them into the lanes asked for."""
         rows = turn.memory
         raw = {c: self._load_at(op.buffer, at_coord(offset, rows, c), self.mask(op.mask, [], rows, c), rows, c) for c in rows.coords()}
-        return Tile(turn.registers, op.buffer.dtype, {c: self._from_memory(v, op.buffer.dtype) for c, v in turn.exchange(self.b, raw).items()})
+        return Tile(turn.registers, op.buffer.dtype,
+                    {c: self._from_memory(v, op.buffer.dtype) for c, v in turn.exchange(self.b, raw).items()})
 
     def _load_at(self, buffer: Buffer, t: Term, mask: ir.Value | None, shape: Shape, coord: Coord) -> ir.Value:
         if shape.lane is None:
@@ -191,12 +193,10 @@ class Memory(Masks):
             return splat(self.b, self._load_scalar(buffer, self.pointer(buffer, t), mask), w)
         some = intrinsic(self.b, f"llvm.vector.reduce.or.v{w}i1", I1, [mask])
         value = splat(self.b, self._load_scalar(buffer, self.pointer(buffer, t), some), w)
-        zero = ir.Constant(value.type, None)
-        return self.b.select(mask, value, zero)
+        return self.b.select(mask, value, ir.Constant(value.type, None))
 
     def _load_scalar(self, buffer: Buffer, p: ir.Value, mask: ir.Value | None) -> ir.Value:
-        if mask is not None:
-            p = self.b.select(mask, p, self.zero)
+        p = p if mask is None else self.b.select(mask, p, self.zero)
         v = self.b.load(p, name=word(buffer.name), typ=memory_type(buffer.dtype))
         v.align = buffer.dtype.itemsize
         return v
@@ -213,12 +213,13 @@ class Memory(Masks):
         full, each = splat(self.b, mask, w), self._register_lanes(buffer, w)
         piece = vector(memory_type(buffer.dtype), each)
         name = f"llvm.masked.load.{mangle(piece)}.p0"
-        parts = [self._masked(name, piece, [self._beyond(p, buffer, n), lanes_between(self.b, full, n, each), ir.Constant(piece, None)], buffer)
+        parts = [self._masked(name, piece,
+                              [self._beyond(p, buffer, n), lanes_between(self.b, full, n, each), ir.Constant(piece, None)], buffer)
                  for n in range(0, w, each)]
         return concatenate(self.b, parts)
 
     def _register_lanes(self, buffer: Buffer, w: int) -> int:
-        """How many of ``w`` lanes one register takes: masked accesses are written register by register, so that LLVM need not split masks."""
+        """How many of ``w`` lanes one register takes: masked accesses are written register by register, lest LLVM split their masks."""
         fit = max(self.register // buffer.dtype.itemsize, 1)
         parts = w // fit
         return fit if w % fit == 0 and parts & (parts - 1) == 0 else w
@@ -241,8 +242,7 @@ class Memory(Masks):
             return self._load_scalar(buffer, p, mask)
         t = vector(memory_type(buffer.dtype), w)
         full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
-        pointers = ir.VectorType(PTR, w)
-        p.type = pointers
+        p.type = ir.VectorType(PTR, w)
         return self._masked(f"llvm.masked.gather.{mangle(t)}.v{w}p0", t, [p, full, ir.Constant(t, None)], buffer)
 
     def _dynamic(self, buffer: Buffer, slots: tuple[Any, ...], shape: Shape, coord: Coord, tiles: dict[Value, Tile]) -> ir.Value:
@@ -397,4 +397,4 @@ def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:
     return make(shape, i64, one)
 
 
-__all__ = ["ZEROS", "Div", "Memory", "Terms", "at_coord", "constant", "convert", "iota_tile", "scalar_type"]
+__all__ = ["ZEROS", "Div", "Memory", "Terms", "at_coord", "iota_tile"]

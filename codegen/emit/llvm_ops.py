@@ -161,9 +161,9 @@ def _is_inf(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
 
 # fmuladd: one rounding where the machine has an instruction for it, two where one would take a library call.
 _FLOAT: dict[str, Emit] = {
-    "add": lambda b, a, d: b.fadd(*a), "sub": lambda b, a, d: b.fsub(*a), "mul": lambda b, a, d: b.fmul(*a), "div": lambda b, a, d: b.fdiv(*a),
-    "fma": _call("fmuladd"), "neg": lambda b, a, d: b.fneg(a[0]), "abs": _call("fabs"), "sqrt": _call("sqrt"),
-    "floor": _call("floor"), "ceil": _call("ceil"), "trunc": _call("trunc"), "round": _call("rint"),
+    "add": lambda b, a, d: b.fadd(*a), "sub": lambda b, a, d: b.fsub(*a), "mul": lambda b, a, d: b.fmul(*a),
+    "div": lambda b, a, d: b.fdiv(*a), "fma": _call("fmuladd"), "neg": lambda b, a, d: b.fneg(a[0]), "abs": _call("fabs"),
+    "sqrt": _call("sqrt"), "floor": _call("floor"), "ceil": _call("ceil"), "trunc": _call("trunc"), "round": _call("rint"),
     "floordiv": _ffloordiv, "mod": _fmod, "min": _fminmax("<"), "max": _fminmax(">"), "sign": _fsign,
     "eq": _fcmp("=="), "ne": _fcmp("!=", ordered=False), "lt": _fcmp("<"), "le": _fcmp("<="), "gt": _fcmp(">"), "ge": _fcmp(">="),
     "isnan": lambda b, a, d: b.fcmp_unordered("uno", a[0], a[0]), "isinf": _is_inf,
@@ -177,8 +177,8 @@ _INT: dict[str, Emit] = {
     "neg": lambda b, a, d: b.neg(a[0]), "abs": _iabs, "sign": _isign, "floordiv": _ifloordiv, "mod": _imod, "pow": _ipow,
     "min": _iminmax("<"), "max": _iminmax(">"), "fma": lambda b, a, d: b.add(b.mul(a[0], a[1]), a[2]),
     "eq": _icmp("=="), "ne": _icmp("!="), "lt": _icmp("<"), "le": _icmp("<="), "gt": _icmp(">"), "ge": _icmp(">="),
-    "and": lambda b, a, d: b.and_(*a), "or": lambda b, a, d: b.or_(*a), "xor": lambda b, a, d: b.xor(*a), "not": lambda b, a, d: b.not_(a[0]),
-    "shl": _shift("shl"), "shr": _shift("shr"), "mulhi": _mulhi,
+    "and": lambda b, a, d: b.and_(*a), "or": lambda b, a, d: b.or_(*a), "xor": lambda b, a, d: b.xor(*a),
+    "not": lambda b, a, d: b.not_(a[0]), "shl": _shift("shl"), "shr": _shift("shr"), "mulhi": _mulhi,
     "floor": lambda b, a, d: a[0], "ceil": lambda b, a, d: a[0], "round": lambda b, a, d: a[0], "trunc": lambda b, a, d: a[0],
     "isnan": lambda b, a, d: constant(False, bool_, lanes_of(a[0])), "isinf": lambda b, a, d: constant(False, bool_, lanes_of(a[0])),
     "isfinite": lambda b, a, d: constant(True, bool_, lanes_of(a[0])),

@@ -47,7 +47,8 @@ class Turn:
         out: dict[Coord, ir.Value] = {}
         width, groups = self.registers.width, self.registers.width // self.block
         for others, chunk, at in self._blocks():
-            columns = [transpose(b, [rows[(*others, chunk * width + g * self.block + n, at)] for n in range(self.block)]) for g in range(groups)]
+            columns = [transpose(b, [rows[(*others, chunk * width + g * self.block + n, at)] for n in range(self.block)])
+                       for g in range(groups)]
             for n in range(self.block):
                 out[self._coord(others, at * self.block + n, chunk)] = concatenate(b, [c[n] for c in columns])
         return out

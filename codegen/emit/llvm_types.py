@@ -258,7 +258,8 @@ class _Format:
     nan: int
 
 
-_FORMATS = {f16: _Format(16, 10, 15, 0x7BFF, 0x7C00, 0x7E00), f8e4m3: _Format(8, 3, 7, 0x7E, 0x7F, 0x7F), f8e5m2: _Format(8, 2, 15, 0x7B, 0x7C, 0x7F)}
+_FORMATS = {f16: _Format(16, 10, 15, 0x7BFF, 0x7C00, 0x7E00), f8e4m3: _Format(8, 3, 7, 0x7E, 0x7F, 0x7F),
+            f8e5m2: _Format(8, 2, 15, 0x7B, 0x7C, 0x7F)}
 
 
 def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value:
@@ -279,5 +280,5 @@ def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value
     return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(32 - form.width)))
 
 
-__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic", "lanes_of", "mangle",
-           "memory_type", "named_type", "scalar_type", "splat", "vector"]
+__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic",
+           "lanes_of", "mangle", "memory_type", "named_type", "scalar_type", "splat", "vector"]

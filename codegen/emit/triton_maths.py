@@ -73,9 +73,9 @@ def _infix(symbol: str, args: list[Operand]) -> str:
 def _on_floats(name: str, args: list[str], dtype: Dtype, helpers: Helpers) -> str:
     x, text = args[0], ", ".join(args)
     simple = {
-        "neg": f"-{atom(x)}", "abs": f"tl.abs({x})", "detach": x, "floor": f"tl.floor({x})", "ceil": f"tl.ceil({x})", "fma": f"tl.fma({text})",
-        "isnan": f"{atom(x)} != {atom(x)}", "isinf": f'tl.abs({x}) == float("inf")', "isfinite": f'tl.abs({x}) < float("inf")',
-        "sqrt": f"tl.sqrt_rn({x})" if dtype == f32 else f"tl.sqrt({x})",
+        "neg": f"-{atom(x)}", "abs": f"tl.abs({x})", "detach": x, "floor": f"tl.floor({x})", "ceil": f"tl.ceil({x})",
+        "fma": f"tl.fma({text})", "isnan": f"{atom(x)} != {atom(x)}", "isinf": f'tl.abs({x}) == float("inf")',
+        "isfinite": f'tl.abs({x}) < float("inf")', "sqrt": f"tl.sqrt_rn({x})" if dtype == f32 else f"tl.sqrt({x})",
     }
     if name in simple:
         return simple[name]

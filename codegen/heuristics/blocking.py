@@ -39,7 +39,8 @@ def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
     while w > 4 and w // 2 >= columns:
         w //= 2
     room = target.vector_registers
-    shapes = [(nv, mr) for nv in range(1, 9) for mr in range(1, room) if nv * mr + nv + 1 <= room and (nv == 1 or (nv - 1) * w < columns) and mr <= rows]
+    shapes = [(nv, mr) for nv in range(1, 9) for mr in range(1, room)
+              if nv * mr + nv + 1 <= room and (nv == 1 or (nv - 1) * w < columns) and mr <= rows]
     nv, mr = min(shapes, key=lambda s: (_tile_cycles(*s) * -(-columns // (s[0] * w)) * -(-rows // s[1]), -s[0] * s[1]))
     return nv * w, mr
 

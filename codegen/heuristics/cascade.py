@@ -61,7 +61,8 @@ def pick_again(nest: Nest) -> Nest:
         for c in nest.consumers(s):
             mine = [r for t in c.tensors for r in reads(t.body) if r.tensor in s.tensors]
             by_data = all(any(isinstance(i, Expr) for i in r.indices) for r in mine)
-            if by_data and c.kind == "map" and c.attach is None and _points(c.axes) * _FEW <= _points(s.axes) and len(nest.consumers(s)) > 1:
+            if (by_data and c.kind == "map" and c.attach is None and _points(c.axes) * _FEW <= _points(s.axes)
+                    and len(nest.consumers(s)) > 1):
                 nest, _ = recompute(nest, c.name, s.name)
     return nest
 
@@ -99,7 +100,8 @@ _SHARED = 64  # rows that one program takes
 
 
 def _possible(c: Cascade) -> bool:
-    return all(v.extent is not None and v.extent.is_const and v.extent.const > 0 for v in (*c.rows, *c.axes, *(v for a in c.accumulators for v in a.extra)))
+    return all(v.extent is not None and v.extent.is_const and v.extent.const > 0
+               for v in (*c.rows, *c.axes, *(v for a in c.accumulators for v in a.extra)))
 
 
 def producers(nest: Nest, c: Cascade) -> list[Stage]:

@@ -120,7 +120,8 @@ def _tile(nest: Nest, name: str, outer: list[str], middle: list[str], own: list[
 def _lane(s: Stage, among: list[Var], setting: Setting) -> Var | None:
     """The axis along which most bytes are contiguous."""
     extent = {v: size(v.extent) for v in (*s.axes, *s.bound)}
-    votes = {v: sum(math.prod(n for w, n in extent.items() if x.uses(w)) for x in accesses(s, setting.strides) if x.stride(v) == 1) for v in among}
+    votes = {v: sum(math.prod(n for w, n in extent.items() if x.uses(w)) for x in accesses(s, setting.strides) if x.stride(v) == 1)
+             for v in among}
     best = max(among, key=lambda v: (votes[v], size(v.extent)), default=None)
     return best if best is not None and votes[best] else None
 

@@ -110,7 +110,8 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row, *inside)]
     extents = {axes[v]: size(v.extent) for v in nest[anchor].axes}
     shape = Blocks(p.columns, p.lines, nr, mr, p.depth, math.prod(extents[x] for x in batch), math.prod(extents[x] for x in inside))
-    blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs), [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
+    blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs),
+                            [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
     nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]), packs)
     at = inner[0]
     if packs[0] and crosses_panels(p.lanes, p.lane, setting.strides):
@@ -158,7 +159,8 @@ def _dot_terms(p: Product, anchor: str, lanes: int, setting: Setting) -> tuple[V
         return None
     for terms in p.stage.bound:
         near = [(contiguous_dimension(r, setting.strides), r, v) for r, v in sides if separable(r, terms)]
-        if len(near) == 2 and size(terms.extent) >= found.terms and all(n in (None, dimension(r, v), dimension(r, terms)) for n, r, v in near):
+        if (len(near) == 2 and size(terms.extent) >= found.terms
+                and all(n in (None, dimension(r, v), dimension(r, terms)) for n, r, v in near)):
             return (terms, found.terms) if setting.choose(f"{anchor}.instruction", found.name, ("", found.name)) else None
     return None
 

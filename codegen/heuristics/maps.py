@@ -123,7 +123,8 @@ def _bring(order: tuple[str, ...], outer: str, inner: str) -> list[str]:
 
 def _runs_on(x: Access, outer: Var, inner: Var) -> bool:
     a, b = x.stride(outer), x.stride(inner)
-    return x.offset is not None and a is not None and b is not None and inner.extent is not None and inner.extent.is_const and a == b * inner.extent.const
+    return (x.offset is not None and a is not None and b is not None and inner.extent is not None and inner.extent.is_const
+            and a == b * inner.extent.const)
 
 
 def gridify(nest: Nest, name: str, outer: list[str], points: int = 4096) -> Nest:

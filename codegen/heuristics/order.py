@@ -52,7 +52,8 @@ def _finisher(nest: Nest, s: Stage) -> Stage:
 def _order(p: Product, factor: Read) -> tuple[int, ...] | None:
     """The dimensions with those that only the sum runs over last; None where they are last already, or there are none."""
     bound = set(p.stage.bound)
-    sums = [n for n, i in enumerate(factor.indices) if isinstance(i, Term) and i.vars and set(i.vars) <= bound and size(factor.tensor.shape[n]) > 1]
+    sums = [n for n, i in enumerate(factor.indices)
+            if isinstance(i, Term) and i.vars and set(i.vars) <= bound and size(factor.tensor.shape[n]) > 1]
     order = (*(n for n in range(factor.tensor.ndim) if n not in sums), *sums)
     return order if sums and order != tuple(range(factor.tensor.ndim)) else None
 

@@ -83,7 +83,8 @@ def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at:
     nest, copy, names = _copy(nest, packing, factor, at)
     pair = packing.pair(factor)
     across = near is not None and near != own
-    side, count = (near, min(_vector(packing.setting, size(factor.tensor.shape[near])), _CHUNK)) if across and near is not None else pair or (None, 0)
+    side, count = ((near, min(_vector(packing.setting, size(factor.tensor.shape[near])), _CHUNK)) if across and near is not None
+                   else pair or (None, 0))
     others = [n for n in range(factor.tensor.ndim) if n not in (own, side)]
 
     def layout(axes: tuple[Var, ...]) -> tuple[Term, ...]:

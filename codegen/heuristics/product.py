@@ -82,7 +82,8 @@ class Product:
     def contiguous_terms(self, strides: Strides) -> Var | None:
         """The reduction axis along which both factors are contiguous, when there is one that is long enough for lanes."""
         sides = [read_access(r, strides) for r in (self.lanes, self.rows) if r is not None]
-        return next((v for v in self.stage.bound if len(sides) == 2 and size(v.extent) >= _LONG and all(x.stride(v) == 1 for x in sides)), None)
+        return next((v for v in self.stage.bound if len(sides) == 2 and size(v.extent) >= _LONG and all(x.stride(v) == 1 for x in sides)),
+                    None)
 
 
 def analyse(s: Stage, strides: Strides, written: Mapping[Var, int] | None = None) -> Product:

@@ -40,7 +40,8 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
     """Rows of the lane factor pass by, some at a time and whole blocks long; the results stay in the nearest cache."""
     target, rows = setting.target, p.lines
     lanes = target.vector_bits // 32
-    vectors = max(n for n in (1, 2, 3, 4, 6, 8) if n == 1 or (n * rows + n + 1 <= target.vector_registers - 2 and (n - 1) * lanes < p.columns))
+    vectors = max(n for n in (1, 2, 3, 4, 6, 8)
+                  if n == 1 or (n * rows + n + 1 <= target.vector_registers - 2 and (n - 1) * lanes < p.columns))
     width = vectors * lanes
     most = max(1, target.caches[0] // (2 * 4 * rows * width))
     nest, block = _block_columns(nest, anchor, p, up, width * min(most, max(1, p.columns // (width * target.threads))), setting)
@@ -69,7 +70,8 @@ def passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Product | N
     if not kept_in_memory(s) or len(s.bound) != 1:
         return None
     columns = [v for v in s.axes if size(v.extent) > 1]
-    large = [x for x in accesses(s, setting.strides) if not x.write and x.uses(s.bound[0]) and len(columns) == 1 and x.stride(columns[0]) == 1]
+    large = [x for x in accesses(s, setting.strides)
+             if not x.write and x.uses(s.bound[0]) and len(columns) == 1 and x.stride(columns[0]) == 1]
     if not large or size(columns[0].extent) * size(s.bound[0].extent) * large[0].dtype.itemsize <= setting.target.caches[1] // 2:
         return None
     return Product(s, columns[0], None, None, None)

@@ -67,6 +67,6 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
             cx = Context(nest, placed, Builder(body, tile), bindings=dict(bindings), checks=checks, lanes=lanes, names=names)
             emit_stage(cx, s)
             n = s.notes
-            phases.append(Phase(s.name, grid, body, tuple(cx.scratch), bool(n.get("serial")), int(n.get("warps", 4)), int(n.get("stages", 2)),
-                                int(n.get("group", 0)), s.tensors[0].loc))
+            phases.append(Phase(s.name, grid, body, tuple(cx.scratch), bool(n.get("serial")), int(n.get("warps", 4)),
+                                int(n.get("stages", 2)), int(n.get("group", 0)), s.tensors[0].loc))
     return TileProgram(name or program.name, tuple(buffers), sizes, tuple(phases), frozenset(lanes), tuple(checks))

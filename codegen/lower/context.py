@@ -128,11 +128,13 @@ def _greatest(t: Term) -> Term:
     if most < INF:
         return as_term(int(most))
     if not _grows(t):
-        raise ScheduleError(f"the layout `{t}` of a region of unknown size", "its greatest value is not known", "lay it out by quotients and remainders of its axes")
+        raise ScheduleError(f"the layout `{t}` of a region of unknown size", "its greatest value is not known",
+                            "lay it out by quotients and remainders of its axes")
     return t.subs({v: v.extent - 1 for v in t.vars if v.extent is not None})
 
 
 def _grows(t: Term) -> bool:
     """Whether a term never falls as an axis grows: sums of axes and their quotients, with positive factors."""
     atoms = [a for mono in t.parts for a in mono]
-    return all(c > 0 for c in t.parts.values()) and all(isinstance(a, Var) or type(a) is Div and a.den.is_const and _grows(a.num) for a in atoms)
+    return (all(c > 0 for c in t.parts.values())
+            and all(isinstance(a, Var) or type(a) is Div and a.den.is_const and _grows(a.num) for a in atoms))

@@ -60,8 +60,9 @@ def _declare(cx: Context, stage: Stage, p: Placed) -> None:
         if t not in cx.nest.program.outputs and not _declared(cx.bindings.get(t)):
             shape = storage_shape(p)
             if any(v.kind != "dim" for s in shape for v in s.vars):
-                raise ScheduleError(f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
-                                    "the size is not the same for every iteration", "compute it as a root instead")
+                raise ScheduleError(
+                    f"{stage.name} computed at {stage.attach[1]} of {stage.attach[0]} needs {shape} elements of private memory",
+                    "the size is not the same for every iteration", "compute it as a root instead")
             buffer = Buffer(cx.unique(t.name), t.dtype, shape, contiguous(shape), "scratch")
             cx.scratch.append(buffer)
             cx.bindings[t] = InMemory(buffer, p)
@@ -90,7 +91,8 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
     notes = stage.notes
     for var, lo, hi, facts in pieces(cx, p, x):
         block = Block()
-        cx.builder.add(For(var, lo, hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)), int(notes.get("unroll_by", {}).get(x.name, 1))))
+        cx.builder.add(For(var, lo, hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)),
+                           int(notes.get("unroll_by", {}).get(x.name, 1))))
         with cx.block(block, {x.var: as_term(var)}, facts):
             emit_prefetches(cx, stage, p, x, var)
             inner()
@@ -132,7 +134,8 @@ def _last(g: Term, var: Var, cx: Context, best: bool) -> Term:
 def _inner_vars(cx: Context) -> set[Var]:
     """Loop variables that are not open at this point: those of no enclosing For, so their range is still free."""
     open_vars = {v for t in cx.env.values() for v in t.vars}
-    return {x.var for p in cx.placed.values() for x in p.loops if x.var not in cx.env and x.var not in open_vars and x.role not in GRID_ROLES}
+    return {x.var for p in cx.placed.values() for x in p.loops
+            if x.var not in cx.env and x.var not in open_vars and x.role not in GRID_ROLES}
 
 
 # -- map stages ----------------------------------------------------------------------------------------------------
@@ -201,7 +204,8 @@ def emit_reduce(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -
     if last_spatial < first:
         emit_loops(cx, stage, p, loops[:first], lambda: _reduce_in_registers(cx, stage, p, loops[first:]))
         return
-    emit_loops(cx, stage, p, loops[:first], lambda: _reduce_through_memory(cx, stage, p, loops[first:last_spatial + 1], loops[last_spatial + 1:]))
+    emit_loops(cx, stage, p, loops[:first],
+               lambda: _reduce_through_memory(cx, stage, p, loops[first:last_spatial + 1], loops[last_spatial + 1:]))
 
 
 def _has_attached(cx: Context, stage: Stage, loop: str) -> bool:
@@ -232,7 +236,8 @@ def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Upd
     for var, lo, hi, facts in pieces(cx, p, x):
         block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
         notes = stage.notes
-        loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)), int(notes.get("unroll_by", {}).get(x.name, 1)))
+        loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)),
+                   int(notes.get("unroll_by", {}).get(x.name, 1)))
         with cx.block(block, {x.var: as_term(var)}, facts):
             emit_prefetches(cx, stage, p, x, var)
             emit_attached(cx, stage, x.name)
@@ -249,7 +254,8 @@ def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[Pla
     t = stage.tensors[0]
     binding = cx.bindings.get(t)
     whole = u.dot or u.each or not u.inner
-    if not isinstance(binding, InMemory) or len(u.dtypes) != 1 or t.dtype != u.dtypes[0] or not u.plain or not whole or len(stage.tensors) > 1:
+    if (not isinstance(binding, InMemory) or len(u.dtypes) != 1 or t.dtype != u.dtypes[0] or not u.plain or not whole
+            or len(stage.tensors) > 1):
         _reduce_through_states(cx, stage, p, outer, inner)
         return
 

@@ -12,7 +12,8 @@ def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:
     """Whether the stage's region is one tile that all its consumers read whole."""
     if stage.kind in ("scan", "roll") or stage.layout is not None or any(not x.reduce and not x.tile and not single(x) for x in p.loops):
         return False
-    for consumer in (c for c in cx.nest.consumers(stage) if c.kind != "roll"):  # a rolling stage takes its states whole, whatever their tiles
+    # A rolling stage takes its states whole, whatever their tiles
+    for consumer in (c for c in cx.nest.consumers(stage) if c.kind != "roll"):
         q = cx.placed[consumer.name]
         stepped = {x.var for x in q.loops if not x.tile}
         for r in (r for t in consumer.tensors for r in reads(t.body) if r.tensor in stage.tensors):

@@ -68,7 +68,8 @@ class Update:
         slots = tuple(s.subs(cx.env) for s in (storage_index(binding, point) if binding.placed else point))
         need = [t for s, n in zip(slots, binding.buffer.shape) for t in (s, n - 1 - s)]
         axes = tuple(sorted({a for s in slots for a in tile_axes_of(s, cx.tile)}, key=lambda v: v.uid))
-        value = cx.builder.add(Load(binding.buffer, slots, tuple(dict.fromkeys((began, *cx.unproved(need))))), Value(self.dtypes[0], axes, "acc"))
+        value = cx.builder.add(Load(binding.buffer, slots, tuple(dict.fromkeys((began, *cx.unproved(need))))),
+                               Value(self.dtypes[0], axes, "acc"))
         if self.carrier.name.startswith("sum"):
             return widen(cx, value, self.axes)
         first = identity_states(cx, self)[0]
@@ -105,7 +106,8 @@ def lift_masked(cx: Context, u: Update) -> tuple[Value, ...]:
         inside = predicate(cx, left)
         neutral = u.carrier.identity(algebra, u.dtypes)
         lifted = tuple(algebra.where(inside, v, n) for v, n in zip(lifted, neutral))
-    lifted = tuple(widen(cx, v, tuple(sorted({*v.axes, *(u.inner if not u.dot else ())} | set(u.axes), key=lambda a: a.uid))) for v in lifted)
+    lifted = tuple(widen(cx, v, tuple(sorted({*v.axes, *(u.inner if not u.dot else ())} | set(u.axes), key=lambda a: a.uid)))
+                   for v in lifted)
     return _reduced(cx, u, lifted) if u.each and u.inner else lifted
 
 
@@ -157,7 +159,8 @@ def _fused_multiply_add(cx: Context, u: Update, states: tuple[Value, ...]) -> tu
 def _dot(cx: Context, u: Update, acc: Value) -> Value:
     factors = product_factors(u.args[0])
     if factors is None or not u.carrier.name.startswith("sum"):
-        raise ScheduleError(f"{u.p.stage.name} is not a sum of products", f"its element is `{u.args[0]}`", "use vectorize on the reduction axis instead of dot")
+        raise ScheduleError(f"{u.p.stage.name} is not a sum of products", f"its element is `{u.args[0]}`",
+                            "use vectorize on the reduction axis instead of dot")
     left = cx.unproved(u.p.bound)
     dtype = operand_dtype(*factors)
     a, b = (lower_value(cx, narrow(f, dtype), u.p) for f in factors)
@@ -174,7 +177,8 @@ def _reduced(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, 
     axes = tuple(a for a in u.inner if any(a in s.axes for s in states))
     if not axes:
         return states
-    out = cx.builder.add(Reduce(u.carrier, states, axes), *(Value(s.dtype, tuple(a for a in s.axes if a not in axes), s.hint) for s in states))
+    out = cx.builder.add(Reduce(u.carrier, states, axes),
+                         *(Value(s.dtype, tuple(a for a in s.axes if a not in axes), s.hint) for s in states))
     return out if isinstance(out, tuple) else (out,)
 
 

@@ -49,7 +49,8 @@ class Along:
     def __post_init__(self) -> None:
         u = Update.of(self.cx, self.stage, self.p)
         if len(u.inner) > 1:
-            raise ScheduleError(f"{self.stage.name} is scanned along {len(u.inner)} tile axes", "prefixes follow one order", "tile the scanned axis once")
+            raise ScheduleError(f"{self.stage.name} is scanned along {len(u.inner)} tile axes", "prefixes follow one order",
+                                "tile the scanned axis once")
         if self.stage.body.data[5]:
             u.carrier = _swapped(u.carrier)
         self.u, self.rows = u, replace(u, inner=())

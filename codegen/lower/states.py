@@ -31,8 +31,9 @@ class StateMemory:
         """
         shape = tuple([x.extent.subs(cx.env) for x in loops] + [as_term(a.size) for a in axes])
         if not all(n.is_const for n in shape):
-            raise ScheduleError(f"{stage.name}: loops over its elements run inside those of its {stage.kind}, so their states are kept in memory",
-                                f"its size, {' x '.join(map(str, shape))}, is not known", "move them outside")
+            raise ScheduleError(
+                f"{stage.name}: loops over its elements run inside those of its {stage.kind}, so their states are kept in memory",
+                f"its size, {' x '.join(map(str, shape))}, is not known", "move them outside")
         buffers = tuple(Buffer(cx.unique(f"{stage.name}_state"), d, shape, contiguous(shape), "scratch") for d in dtypes)
         cx.scratch.extend(buffers)
         return StateMemory(buffers, tuple(loops), axes)
@@ -44,7 +45,8 @@ class StateMemory:
     def load(self, cx: Context) -> tuple[Value, ...]:
         """The states of the element that the loops are at."""
         slots = self._slots(cx)
-        return tuple(cx.builder.add(Load(b, slots, cx.unproved(self._inside(slots))), Value(b.dtype, self.axes, "state")) for b in self.buffers)
+        return tuple(cx.builder.add(Load(b, slots, cx.unproved(self._inside(slots))), Value(b.dtype, self.axes, "state"))
+                     for b in self.buffers)
 
     def store(self, cx: Context, states: Sequence[Value]) -> None:
         """Keep the states of the element that the loops are at."""

@@ -97,7 +97,8 @@ def _where(cx: Context, e: Where, p: Placed) -> Value:
         if _never(left):
             return lower_value(cx, other, p)
         source = _plain_read(then)
-        if source is not None and not source.args and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0" and _in_memory(cx, source):
+        if (source is not None and not source.args and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0"
+                and _in_memory(cx, source)):
             value = lower_read(cx, source, p, left)
             return value if then is source else cx.builder.map("cast", (value,), then.dtype)
     c = lower_value(cx, cond, p)

@@ -42,7 +42,8 @@ class DotInstruction:
 def _widths(name: str, feature: str, intrinsic: str, operand: Dtype, result: Dtype, element: str) -> list[DotInstruction]:
     """The instruction on 512, 256 and 128 bits."""
     terms = result.bits // operand.bits
-    return [DotInstruction(name, feature, f"{intrinsic}.{bits}", bits // result.bits, terms, operand, result, element) for bits in (512, 256, 128)]
+    return [DotInstruction(name, feature, f"{intrinsic}.{bits}", bits // result.bits, terms, operand, result, element)
+            for bits in (512, 256, 128)]
 
 
 # vdpbf16ps rounds each product and sum to nearest even and flushes denormals, whatever the control register says.

@@ -23,7 +23,8 @@ def stride_terms(name: str, shape: tuple[Term, ...], sizes: Sequence[int], strid
     dense = contiguous(tuple(as_term(int(n)) for n in sizes))
     if all(int(s) == d.const for n, s, d in zip(sizes, strides, dense) if n != 1):
         return contiguous(shape)
-    return tuple(as_term(int(s)) if int(s) in (0, 1) else as_term(Var(f"{name}_stride{n}", kind="dim", likely=int(s))) for n, s in enumerate(strides))
+    return tuple(as_term(int(s)) if int(s) in (0, 1) else as_term(Var(f"{name}_stride{n}", kind="dim", likely=int(s)))
+                 for n, s in enumerate(strides))
 
 
 def size_values(sizes: Sequence[Var], dims: Mapping[Var, int], strides: Sequence[tuple[Term, int]]) -> tuple[int, ...] | None:

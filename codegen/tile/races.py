@@ -222,7 +222,8 @@ def _rests(s: Term, t: Term, known: set[Var]) -> tuple[Term, Term]:
     alike = {m for m, c in s.parts.items() if t.parts.get(m) == c and all(v in known or v.kind == "dim" for v in Term({m: c}, 0).vars)}
     if not alike:
         return s, t
-    return Term({m: c for m, c in s.parts.items() if m not in alike}, s.const), Term({m: c for m, c in t.parts.items() if m not in alike}, t.const)
+    return (Term({m: c for m, c in s.parts.items() if m not in alike}, s.const),
+            Term({m: c for m, c in t.parts.items() if m not in alike}, t.const))
 
 
 def _loose(x: Access, rest: Term, known: set[Var]) -> set[Var]:

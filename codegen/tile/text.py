@@ -47,7 +47,8 @@ class _Printer:
     def name(self, thing: Any, wanted: str = "") -> str:
         """The unique name of a variable, buffer or value."""
         if thing not in self.names:
-            stem = "".join(c if c.isalnum() or c == "_" else "_" for c in wanted or getattr(thing, "name", "") or getattr(thing, "hint", "") or "v")
+            stem = "".join(c if c.isalnum() or c == "_" else "_"
+                           for c in wanted or getattr(thing, "name", "") or getattr(thing, "hint", "") or "v")
             stem = stem if stem[:1].isalpha() or stem[:1] == "_" else f"v{stem}"
             name, n = stem, 0
             while name in self.taken:
@@ -122,7 +123,8 @@ class _Printer:
     def loop(self, op: For) -> str:
         rest = []
         if op.inits:
-            rest.append(f"carry=[{', '.join(f'({self.name(p)}, {self.type(p)}, {self.name(v)})' for p, v in zip(op.body.params, op.inits))}]")
+            rest.append(
+                f"carry=[{', '.join(f'({self.name(p)}, {self.type(p)}, {self.name(v)})' for p, v in zip(op.body.params, op.inits))}]")
             rest.append(f"results=[{', '.join(self.name(r) for r in op.results)}]")
         rest += [f"{f.name}={getattr(op, f.name)}" for f in own_fields(op) if f.default is not MISSING and getattr(op, f.name) != f.default]
         return f"for {self.name(op.var)} in loop({', '.join([self.show(op.lo), self.show(op.hi), *rest])}):"

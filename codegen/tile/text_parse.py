@@ -15,9 +15,11 @@ from dsl.carrier import CARRIERS, Carrier, merging, partial
 from dsl.dim import Term, Var, as_term, tmax, tmin
 from dsl.errors import TextError
 
-_OPS: dict[str, type[TileOp]] = {c.__name__.lower(): c for c in vars(ir).values() if isinstance(c, type) and issubclass(c, TileOp) and c is not TileOp}
+_OPS: dict[str, type[TileOp]] = {c.__name__.lower(): c
+                                 for c in vars(ir).values() if isinstance(c, type) and issubclass(c, TileOp) and c is not TileOp}
 _BINARY: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
-    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b,
+    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b,
+    ast.Mod: lambda a, b: a % b,
 }
 _SCOPES = ("input", "output", "workspace", "scratch")
 
@@ -86,7 +88,8 @@ class _Parser:
 
     def phase(self, call: ast.Call, inner: list[ast.stmt]) -> Phase:
         named: dict[str, Any] = {k.arg or "": k.value for k in call.keywords}
-        grid = tuple((self.var(p.elts[0]), self.term(p.elts[1])) for p in self.items(named.pop("grid", ast.List([]))) if isinstance(p, ast.Tuple))
+        grid = tuple((self.var(p.elts[0]), self.term(p.elts[1]))
+                     for p in self.items(named.pop("grid", ast.List([]))) if isinstance(p, ast.Tuple))
         scratch, ops = [], []
         for s in inner:
             match s:
@@ -94,7 +97,8 @@ class _Parser:
                     scratch.append(self.buffer(s, new, "scratch", args))
                 case _:
                     ops.append(s)
-        return Phase(ast.literal_eval(call.args[0]), grid, self.block(ops), tuple(scratch), **{k: ast.literal_eval(v) for k, v in named.items()})
+        return Phase(ast.literal_eval(call.args[0]), grid, self.block(ops), tuple(scratch),
+                     **{k: ast.literal_eval(v) for k, v in named.items()})
 
     def block(self, body: list[ast.stmt], params: tuple[Value, ...] = ()) -> Block:
         block = Block(params)

@@ -75,7 +75,8 @@ def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
     """The row axis whose points share the factors of the products made in the loop, and one of those products."""
     for s in nest.stages:
         p = product_of(s) if s.attach == (h.name, h.order[-1]) else None
-        rows = [(size(v.extent), n, w) for n, v in enumerate((*p.rows, *p.columns)) if (w := row_of(nest, h, s, v)) is not None] if p is not None else []
+        rows = ([(size(v.extent), n, w) for n, v in enumerate((*p.rows, *p.columns)) if (w := row_of(nest, h, s, v)) is not None]
+                if p is not None else [])
         if rows:
             return max(rows, key=lambda x: x[:2])[2], p
     return None, None

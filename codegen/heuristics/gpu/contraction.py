@@ -58,7 +58,8 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: list[str], setting: Set
     return nest
 
 
-def _attach(nest: Nest, name: str, anchor: str, loop: str, by_anchor: dict[Var, int], depths: dict[Var, int] | None, setting: Setting) -> Nest:
+def _attach(nest: Nest, name: str, anchor: str, loop: str, by_anchor: dict[Var, int], depths: dict[Var, int] | None,
+            setting: Setting) -> Nest:
     """Compute a product's tile where the anchor finishes it."""
     s = nest[name]
     p = product_of(s)
@@ -137,7 +138,8 @@ def _largest(p: Product, results: int, target: Target, products: int, finish: in
 def _tile_options(p: Product, m: int, n: int, area: int) -> list[tuple[int, int]]:
     most = 128 * 256 if p.dtype.bits <= 16 else 128 * 128
     sizes = (16, 32, 64, 128, 256)
-    return [(x, y) for x in sizes for y in sizes if 256 <= x * y <= most and x <= 2 * power(m) and y <= 2 * power(n) and x * y >= area // 16]
+    return [(x, y) for x in sizes for y in sizes
+            if 256 <= x * y <= most and x <= 2 * power(m) and y <= 2 * power(n) and x * y >= area // 16]
 
 
 def _at_least(tiles: list[int], wanted: int) -> list[int]:
@@ -147,7 +149,8 @@ def _at_least(tiles: list[int], wanted: int) -> list[int]:
     return tiles
 
 
-def contracted_tiles(p: Product, s: Stage, target: Target, tile_area: int, name: str = "", setting: Setting | None = None) -> dict[Var, int]:
+def contracted_tiles(p: Product, s: Stage, target: Target, tile_area: int, name: str = "",
+                     setting: Setting | None = None) -> dict[Var, int]:
     """Tiles of the summed axes: the longest contracted one if it fills a step, else several together; one for axes of a single factor."""
     single = dict.fromkeys(s.bound, 1)
     if not p.unit:

@@ -42,7 +42,8 @@ def repeat_in_long_rows(nest: Nest) -> Nest:
     Reading the row twice more, from the second-level cache, is cheaper than writing the values and reading them back.
     """
     for s in reversed(nest.stages):
-        if s.kind == "map" and s.attach is None and not nest.is_output(s) and _too_long(nest, s) and max(cost(t.body) for t in s.tensors) <= _REPEATED:
+        if (s.kind == "map" and s.attach is None and not nest.is_output(s) and _too_long(nest, s)
+                and max(cost(t.body) for t in s.tensors) <= _REPEATED):
             nest = compute_inline(nest, s.name)
     return nest
 

@@ -47,7 +47,8 @@ def schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Sett
 
 
 def _warps(elements: int, setting: Setting) -> int:
-    return min(16, elements // (_PER_THREAD * setting.target.warp)) if elements > _ROWS else min(8, 2 * elements // (_PER_THREAD * setting.target.warp))
+    return (min(16, elements // (_PER_THREAD * setting.target.warp)) if elements > _ROWS
+            else min(8, 2 * elements // (_PER_THREAD * setting.target.warp)))
 
 
 def _inside(stage: Stage, rows: tuple[Var, ...], group: Group) -> list[Var]:
