@@ -32,7 +32,7 @@ from dsl import __all__ as _language
 from dsl import errors
 
 __version__ = "0.1.0"
-_frontend = ["Tensor", "Watch", "backward", "compute_now", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch", "grad", "is_grad_enabled",
-             "no_grad", "set_grad_enabled", "tensor"]
+_frontend = ["Tensor", "Watch", "backward", "compute_now", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch", "grad",
+             "is_grad_enabled", "no_grad", "set_grad_enabled", "tensor"]
 globals().update(create.CREATORS)  # makers such as zeros serve definitions and tensors
 __all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel", "parse"]  # noqa: PLE0604

@@ -164,14 +164,14 @@ class Asked(ABC):
             return tune_offline(request, budget, Progress(self.__name__, budget, progress), reproducible, seed, candidates)
         arrays = [as_numpy(t) for t in tensors]
         peer = None if against is None else lambda: against(*args)
-        task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed, tolerance=tolerance,
-                    candidates=candidates)
+        task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed,
+                    tolerance=tolerance, candidates=candidates)
         report = tune(task, Progress(self.__name__, budget, progress))
         self._calls.forget()
         return report
 
-    def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0, threads: int | None = None,
-              limits: bool = True) -> BenchReport:
+    def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0,
+              threads: int | None = None, limits: bool = True) -> BenchReport:
         """Measure the kernel, and a peer beside it: see :func:`dlc.bench.bench`."""
         return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits)
 
@@ -207,6 +207,6 @@ class Asked(ABC):
 
 
 _LEVELS: dict[str, Callable[[Plan], str]] = {
-    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.listing(), "llvm": lambda p: p.listing(),
-    "asm": lambda p: p.assembly(),
+    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.listing(),
+    "llvm": lambda p: p.listing(), "asm": lambda p: p.assembly(),
 }

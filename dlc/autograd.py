@@ -31,6 +31,7 @@ class Derived(torch.autograd.Function):
         if all(g is None for g in cotangents):
             return (None,) * (ctx.count + 2)
         wanted = tuple(n for n in range(ctx.count) if ctx.needs_input_grad[n + 2])
-        given = [torch.zeros((), dtype=dtype, device=device).expand(shape) if g is None else g for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)]
+        given = [torch.zeros((), dtype=dtype, device=device).expand(shape) if g is None else g
+                 for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)]
         grads = iter(ctx.back(wanted, ctx.saved_tensors, given))
         return (None, None, *(next(grads) if n in wanted else None for n in range(ctx.count)))

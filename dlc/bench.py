@@ -107,22 +107,26 @@ class BenchReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; times in seconds."""
         return {
-            "name": self.name, "arguments": list(self.arguments), "threads": self.threads, "flops": self.flops, "bytes": self.bytes, "dtype": self.dtype,
-            "errors": {name: e.as_dict() for name, e in self.exactness.items()}, "failures": dict(self.failures),
+            "name": self.name, "arguments": list(self.arguments), "threads": self.threads, "flops": self.flops, "bytes": self.bytes,
+            "dtype": self.dtype, "errors": {name: e.as_dict() for name, e in self.exactness.items()}, "failures": dict(self.failures),
             "error_bound": self.bound.relative, "order": self.order.splitlines(),
             "ratios": {name: {"median": r.median, "p25": r.p25, "p75": r.p75, "pairs": r.pairs} for name, r in self.ratios.items()},
-            "seconds": {state: {n: self._figures(m, state == "cold") for n, m in times.items()} for state, times in (("warm", self.warm), ("cold", self.cold))},
-            "limits": None if self.limits is None else {"machine": self.limits.machine, "gflops": self.limits.gflops(self.dtype), "gbs": self.limits.bandwidth_gbs}}
+            "seconds": {state: {n: self._figures(m, state == "cold") for n, m in times.items()}
+                        for state, times in (("warm", self.warm), ("cold", self.cold))},
+            "limits": None if self.limits is None else {
+                "machine": self.limits.machine, "gflops": self.limits.gflops(self.dtype), "gbs": self.limits.bandwidth_gbs}}
 
     def _figures(self, m: Measurement, cold: bool) -> dict[str, Any]:
         if not m.samples:
             return {"failure": m.failure}
-        return {"median": m.median, "p25": m.p25, "p75": m.p75, "min": m.min, "samples": list(m.samples), "inner": m.inner, "failure": m.failure,
-                "gflops": self.flops / m.median / 1e9, "gbs": self.bytes / m.median / 1e9, "share_of_limit": self.share(m.median, cold)}
+        return {"median": m.median, "p25": m.p25, "p75": m.p75, "min": m.min, "samples": list(m.samples), "inner": m.inner,
+                "failure": m.failure, "gflops": self.flops / m.median / 1e9, "gbs": self.bytes / m.median / 1e9,
+                "share_of_limit": self.share(m.median, cold)}
 
     def table(self) -> Table:
         """The figures as a table for the terminal."""
-        t = rich_table.Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None, pad_edge=False)
+        t = rich_table.Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None,
+                             pad_edge=False)
         for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp", "bound")):
             t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
         for state, times in (("warm", self.warm), ("cold", self.cold)):
@@ -134,9 +138,10 @@ class BenchReport:
         if not m.samples:
             return [name, state, "failed", m.failure or "", *[""] * 6]
         share, e = self.share(m.median, state == "cold"), self.exactness.get(name)
-        return [name, state, f"{m.median * _MICRO:.1f} us", f"{m.p25 * _MICRO:.1f} - {m.p75 * _MICRO:.1f}", f"{self.flops / m.median / 1e9:.1f}",
-                f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}", "" if e is None else f"{e.relative:.1e}",
-                "" if e is None else f"{e.ulp:.3g}", "" if name != "dlc" or self.bound.relative is None else f"{self.bound.relative:.1e}"]
+        return [name, state, f"{m.median * _MICRO:.1f} us", f"{m.p25 * _MICRO:.1f} - {m.p75 * _MICRO:.1f}",
+                f"{self.flops / m.median / 1e9:.1f}", f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}",
+                "" if e is None else f"{e.relative:.1e}", "" if e is None else f"{e.ulp:.3g}",
+                "" if name != "dlc" or self.bound.relative is None else f"{self.bound.relative:.1e}"]
 
     def __str__(self) -> str:
         out = io.StringIO()
@@ -176,8 +181,8 @@ def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = N
     allowed = bound(plan, [as_numpy(a) for a in args], exact)
     known = machine_limits(count) if limits else None
     described = tuple(f"{t.name}: {t.dtype}[{', '.join(map(str, t.shape))}]" if t.shape else f"{t.name}: {t.dtype}" for t in special.inputs)
-    return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}), flops(special), bytes_moved(special), exactness, count,
-                       known, _dtype(special), failures, allowed, plan.order)
+    return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}), flops(special), bytes_moved(special),
+                       exactness, count, known, _dtype(special), failures, allowed, plan.order)
 
 
 def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
@@ -198,7 +203,8 @@ def _exactness(exact: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> 
             failures[name] = f"{type(e).__name__}: {e}"
             continue
         if len(results) != len(exact):
-            raise ArgumentError(f"the {name} gives {len(results)} results, the definition {len(exact)}", remedy="compare functions with the same results")
+            raise ArgumentError(f"the {name} gives {len(results)} results, the definition {len(exact)}",
+                                remedy="compare functions with the same results")
         errors[name] = worst(error(g, e, f"the result of {name}") for g, e in zip(results, exact))
     return errors, failures
 

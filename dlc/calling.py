@@ -49,7 +49,8 @@ class Callee(Protocol):
     def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for."""
 
-    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor],
+                 cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Gradients of the inputs at the positions wanted."""
 
 
@@ -154,7 +155,8 @@ class Caller:
                 raise ArgumentError(f"`{name}` {problem} of {program.name}", f"its parameters are {', '.join(names)}", loc=program.loc)
         missing = [n for n in names[len(args):] if n not in named]
         if missing:
-            raise ArgumentError(f"{program.name} is called without `{missing[0]}`", f"its parameters are {', '.join(names)}", loc=program.loc)
+            raise ArgumentError(f"{program.name} is called without `{missing[0]}`", f"its parameters are {', '.join(names)}",
+                                loc=program.loc)
         return (*args, *(named[n] for n in names[len(args):]))
 
     def _launcher(self, tensors: Sequence[torch.Tensor]) -> Launcher | GpuLauncher:
@@ -170,7 +172,8 @@ class Caller:
         key = (tensors[0].device, *[(t.shape, canonical_strides(t)) for t in tensors])
         if key not in self._on_gpu:
             target = target_of(tensors[0].device)
-            self._on_gpu[key] = GpuLauncher(Plan(self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], target)))
+            self._on_gpu[key] = GpuLauncher(
+                Plan(self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], target)))
         return self._on_gpu[key]
 
     def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
@@ -185,7 +188,8 @@ class Caller:
                 launcher = Plan(replace(request, dynamic=changing)).launcher()
             except DlcError as e:
                 self._sizes.fixed |= changing
-                warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})", stacklevel=6)
+                warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})",
+                              stacklevel=6)
             else:
                 self._many.insert(0, launcher)
                 return launcher
@@ -242,7 +246,8 @@ class Caller:
             like = Input(declared.name, declared.shape, declared.dtype, self.kernel.program.loc)
             checked.append(_writable(o, like, shape, tensors[0].device if tensors else torch.device("cpu"), what))
             if any(_overlap(checked[-1], t) for t in (*tensors, *checked[:-1])):
-                raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it", "give it memory of its own")
+                raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it",
+                                    "give it memory of its own")
         return checked
 
 
@@ -304,7 +309,8 @@ def _writable(out: Any, declared: Input, shape: Sequence[int], where: torch.devi
     except DtypeError as e:
         raise ArgumentError(f"{what} has another dtype than the result", e.title, f"pass one of {declared.dtype}") from e
     if t.data_ptr() != _address(out):
-        raise ArgumentError(f"{what} begins at an odd address", f"its elements are {declared.dtype.itemsize} bytes each", "pass aligned memory")
+        raise ArgumentError(f"{what} begins at an odd address", f"its elements are {declared.dtype.itemsize} bytes each",
+                            "pass aligned memory")
     if t.device != where:
         raise ArgumentError(f"{what} is on {t.device}, the inputs on {where}", remedy=f"torch.empty({tuple(shape)}, device={str(where)!r})")
     if t.requires_grad and torch.is_grad_enabled():

@@ -116,7 +116,8 @@ class Plan:
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:
         """Strides of the nest's inputs; run-time sizes among them where a shape is symbolic and the tensor is no row-major one."""
-        return {t: stride_terms(t.name, t.shape, n, s) for t, n, s in zip(self.unscheduled.program.inputs, self.request.shapes, self.request.strides)}
+        return {t: stride_terms(t.name, t.shape, n, s)
+                for t, n, s in zip(self.unscheduled.program.inputs, self.request.shapes, self.request.strides)}
 
     def sizes_for(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
         """The integers that the code takes after its pointers, in the order of ``tile.sizes``, for arguments of these shapes and strides.
@@ -153,7 +154,8 @@ class Plan:
             UserError: the definition is nested too deeply, an access can leave its buffer, or parallel points may meet.
         """
         try:
-            made = make_tile(self.nest, self.strides, _symbol(self.program.name), self.request.target, every=settings().verify_all, clock=perf_counter)
+            made = make_tile(self.nest, self.strides, _symbol(self.program.name), self.request.target, every=settings().verify_all,
+                             clock=perf_counter)
         except RecursionError as e:
             raise UserError(f"an expression of {self.program.name} is nested too deeply to compile", "the compiler walks it recursively",
                             "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
@@ -222,8 +224,9 @@ class Plan:
         except DlcError as e:
             if self.record is None:
                 raise
-            warnings.warn(f"dlc: the tuned schedule of {self.request.program.name} does not compile any more ({e.title}); the default one is used",
-                          stacklevel=2)
+            warnings.warn(
+                f"dlc: the tuned schedule of {self.request.program.name} does not compile any more ({e.title}); the default one is used",
+                stacklevel=2)
             return Plan(replace(self.request, decisions={})).launcher()
         if self._name:
             head = self.recipe.to_json().encode()
@@ -236,8 +239,8 @@ class Plan:
         r = self.request
         if r.scheduler is not None or r.target.kind != "cpu" or settings().verify_all:
             return ""
-        return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), self.digest, repr(r.shapes), repr(r.strides),
-                         repr(sorted(r.dynamic)), repr(r.reproducible), repr(sorted(self.preset.items())))
+        return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), self.digest, repr(r.shapes),
+                         repr(r.strides), repr(sorted(r.dynamic)), repr(r.reproducible), repr(sorted(self.preset.items())))
 
     def _kept(self) -> tuple[Recipe, bytes] | None:
         """The recipe and the machine code from the disk cache; names and places are those of the definition at hand."""

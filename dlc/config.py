@@ -19,13 +19,17 @@ _YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
 #: Variable -> what it means, as ``dlc doctor`` and the documentation show it.
 VARIABLES: dict[str, str] = {
-    "DLC_CACHE_DIR": "where compiled kernels, tuning records and the measured limits of this machine are kept (default: dlc in the user's cache directory)",
-    "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, x86-64-avx512, aarch64-neon",
+    "DLC_CACHE_DIR": "where compiled kernels, tuning records and the measured limits of this machine are kept (default: dlc in "
+                     "the user's cache directory)",
+    "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, "
+                  "x86-64-avx512, aarch64-neon",
     "DLC_RECORDS": "whether kernels are compiled with the choices that tuning has recorded: on (default) or off",
     "DLC_VERIFY": "when kernels are verified: once, before they are emitted (default), or all, after every pass of the compiler too",
-    "DLC_DYNAMIC": "whether a size that keeps changing becomes a run-time argument of one kernel instead of a new kernel each time: on (default) or off",
+    "DLC_DYNAMIC": "whether a size that keeps changing becomes a run-time argument of one kernel instead of a new kernel each "
+                   "time: on (default) or off",
     "DLC_MEMORY": "how much memory of large results is kept for the next ones, as bytes or 512M, 2G (default: an eighth of the machine's)",
-    "DLC_CACHE_SIZE": "how much disk the compiled kernels may take, as bytes or 512M, 2G (default: 1G); the least recently used ones go first",
+    "DLC_CACHE_SIZE": "how much disk the compiled kernels may take, as bytes or 512M, 2G (default: 1G); the least recently used ones go "
+                      "first",
     "DLC_POISON": "whether results and scratch hold garbage before a kernel writes them, to show what it forgets: off (default) or on",
     "DLC_JOBS": "how many processes compile at a time while tuning (default: one for each core this process may use)",
 }

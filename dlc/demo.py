@@ -72,7 +72,8 @@ def cases() -> list[Case]:
         return torch.randn(*shape, generator=r)
 
     return [
-        Case("matmul + bias + gelu", matmul_bias_gelu, lambda x, w, b: F.gelu(torch.addmm(b, x, w)), (data(500, 384), data(384, 700), data(700))),
+        Case("matmul + bias + gelu", matmul_bias_gelu, lambda x, w, b: F.gelu(torch.addmm(b, x, w)),
+             (data(500, 384), data(384, 700), data(700))),
         Case("softmax", softmax, lambda x: torch.softmax(x, 1), (data(1000, 1000),)),
         Case("strided padded conv2d + relu", conv_relu, lambda x, w, b: F.relu(F.conv2d(x, w, b, 2, 1)),
              (data(4, 16, 57, 57), data(32, 16, 3, 3), data(32))),
@@ -113,7 +114,8 @@ def operator(report: Report, m: Measured) -> None:
     report.table([_row(n, result) for n in result.times], ["", "median", "GFLOP/s", "GB/s", "error against float64"],
                  "Warm operands, interleaved calls; dlc is the tuned kernel, peer is torch.")
     rows = [[n, f"{t.median * 1e6:.1f} us", f"{t.p25 * 1e6:.1f} to {t.p75 * 1e6:.1f}"] for n, t in tuned.times.items() if t.samples]
-    report.plot(tuning_figure(tuned), f"The search: {len(tuned.history)} schedules in {tuned.seconds:.0f} s, each checked before it was timed. {tuned.reason}")
+    report.plot(tuning_figure(tuned),
+                f"The search: {len(tuned.history)} schedules in {tuned.seconds:.0f} s, each checked before it was timed. {tuned.reason}")
     report.table(rows, ["", "median, cold", "middle half"], "The last interleaved run of the search, with cold operands.")
     report.code(case.kernel.source("schedule", *case.args), "text", "The schedule that is used now")
     report.code(case.kernel.source("cpu", *case.args), "llvm", "The LLVM IR")
@@ -142,10 +144,12 @@ def cross_compiled(report: Report, console: Console) -> None:
             sources.append((f"{case.name}, {target}", made.source))
             for k in made.kernels:
                 r = k.resources
-                rows.append([f"{case.name}: {k.kernel.name}", target, r.registers, r.spill_stores + r.spill_loads, r.static_shared + r.dynamic_shared,
-                             f"{r.occupancy:.0%}", r.limited_by, r.matrix_instructions, r.wide_loads])
-    report.text("Compiled here, where no GPU is: registers and spills are read from the machine code, the occupancy follows from them. No time was measured.")
-    report.table(rows, ["kernel", "target", "registers", "spilled bytes", "shared bytes", "occupancy", "limited by", "matrix instructions", "wide loads"])
+                rows.append([f"{case.name}: {k.kernel.name}", target, r.registers, r.spill_stores + r.spill_loads,
+                             r.static_shared + r.dynamic_shared, f"{r.occupancy:.0%}", r.limited_by, r.matrix_instructions, r.wide_loads])
+    report.text("Compiled here, where no GPU is: registers and spills are read from the machine code, the occupancy follows from "
+                "them. No time was measured.")
+    report.table(rows, ["kernel", "target", "registers", "spilled bytes", "shared bytes", "occupancy", "limited by", "matrix instructions",
+                        "wide loads"])
     for title, source in sources:
         report.code(source, "triton", f"Triton source: {title}")
 
@@ -169,10 +173,11 @@ def learned(report: Report, digits: Digits, chosen: History, runs: Sequence[Run]
         With those settings the network was then trained on all of them, once for each seed. That this beats fewer epochs on fewer images was
         also seen on the 360 test images, so the figures below are slightly optimistic.""")
     for run in runs:
-        report.kpi(f"test accuracy, seed {run.seed}", f"{run.test_accuracy:.2%}", f"{run.history.steps} steps in {run.history.seconds:.0f} s",
-                   "good" if run.test_accuracy >= 0.97 else "bad")
+        report.kpi(f"test accuracy, seed {run.seed}", f"{run.test_accuracy:.2%}",
+                   f"{run.history.steps} steps in {run.history.seconds:.0f} s", "good" if run.test_accuracy >= 0.97 else "bad")
     curves = {"held out": {"loss": chosen.loss, "validation loss": chosen.validation_loss, "validation accuracy": chosen.accuracy}}
-    report.plot(training_chart(curves | {f"seed {r.seed}": {"loss": r.history.loss} for r in runs}), "Loss and validation accuracy by epoch.")
+    report.plot(training_chart(curves | {f"seed {r.seed}": {"loss": r.history.loss} for r in runs}),
+                "Loss and validation accuracy by epoch.")
     _confusion(report, digits, runs[0])
     _proof(report, digits)
 
@@ -182,7 +187,8 @@ def _confusion(report: Report, digits: Digits, run: Run) -> None:
     np.add.at(matrix, (digits.test_labels, run.guesses), 1)
     wrong = np.flatnonzero(run.guesses != digits.test_labels)
     samples = [Sample(digits.test_images[n], str(digits.test_labels[n]), str(run.guesses[n])) for n in wrong]
-    report.plot(confusion_chart(matrix, [str(n) for n in range(10)], samples, f"Test images, seed {run.seed}"), "Truth against guess, and what was mistaken.")
+    report.plot(confusion_chart(matrix, [str(n) for n in range(10)], samples, f"Test images, seed {run.seed}"),
+                "Truth against guess, and what was mistaken.")
 
 
 def _proof(report: Report, digits: Digits) -> None:
@@ -241,13 +247,16 @@ def main() -> None:
 
 def _head(found: Sequence[Measured], runs: Sequence[Run]) -> Report:
     """The page's beginning: what it shows, in figures."""
-    report = Report("dlc on this CPU", "Operators written once as mathematics: checked, tuned, measured beside torch, compiled for GPUs, and trained with")
+    report = Report("dlc on this CPU",
+                    "Operators written once as mathematics: checked, tuned, measured beside torch, compiled for GPUs, and trained with")
     for m in found:
-        report.kpi(m.case.name, f"{m.ratio.median:.2f}x", f"torch's time over dlc's, {m.ratio.p25:.2f} to {m.ratio.p75:.2f}", "good" if m.ratio.median >= 1 else "")
+        report.kpi(m.case.name, f"{m.ratio.median:.2f}x", f"torch's time over dlc's, {m.ratio.p25:.2f} to {m.ratio.p75:.2f}",
+                   "good" if m.ratio.median >= 1 else "")
     report.kpi("handwritten digits", f"{min(r.test_accuracy for r in runs):.1%}", f"least test accuracy of {len(runs)} seeds")
     report.section("Beside torch").plot(ratio_chart({m.case.name: {"torch": (m.ratio.median, m.ratio.p25, m.ratio.p75)} for m in found}),
                                         "Time of torch over time of dlc, tuned: above 1 dlc is faster.")
-    return report.plot(error_chart({m.case.name: m.result.errors for m in found}), "Largest error against float64, relative to the largest value.")
+    return report.plot(error_chart({m.case.name: m.result.errors for m in found}),
+                       "Largest error against float64, relative to the largest value.")
 
 
 if __name__ == "__main__":

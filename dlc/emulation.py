@@ -84,11 +84,13 @@ class Emulation:
                 "traffic": None if self.traffic is None else self.traffic.as_dict()}
 
     def __str__(self) -> str:
-        what = "its PTX, instruction by instruction" if self.how == "ptx" else "its Triton source under the guarded interpreter (not the lowered kernel)"
+        what = ("its PTX, instruction by instruction" if self.how == "ptx"
+                else "its Triton source under the guarded interpreter (not the lowered kernel)")
         lines = [f"{self.name} for {self.target}: {what}"]
         if self.error is not None:
             verdict = "right" if self.accurate else "WRONG"
-            lines.append(f"results {verdict}: largest error {self.error.relative:.1e} of the largest value, {self.allowed:.1e} counts as rounding")
+            lines.append(
+                f"results {verdict}: largest error {self.error.relative:.1e} of the largest value, {self.allowed:.1e} counts as rounding")
         if self.traffic is not None:
             lines.append(str(self.traffic))
             if self.least:
@@ -123,14 +125,16 @@ class Emulate:
         try:
             exact = evaluate(kernel.program, *arrays, float64=True)
         except BoundsError:  # index data outside their tensor: the definition has no value, the kernel's own check must have said so
-            return Emulation(plan.program.name, target, run.how, run.outputs, run.findings or ("an index is out of bounds, and no check found it",),
-                             traffic=run.report)
+            return Emulation(plan.program.name, target, run.how, run.outputs,
+                             run.findings or ("an index is out of bounds, and no check found it",), traffic=run.report)
         found = worst(error(as_values(got), e) for got, e in zip(run.outputs, exact))
         least = sum(a.nbytes for a in arrays) + sum(np.asarray(o).nbytes for o in run.outputs)
-        return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed_error(kernel.program, arrays, exact), least, run.report)
+        return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed_error(kernel.program, arrays, exact),
+                         least, run.report)
 
     def triton(self, fn: Any, grid: Sequence[int], *args: Any, target: str = "sm_90", num_warps: int = 4, num_stages: int = 3,
-               expected: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None, allowed: float = 1e-5, **constants: Any) -> Emulation:
+               expected: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None, allowed: float = 1e-5,
+               **constants: Any) -> Emulation:
         """Run a kernel written in Triton by hand.
 
         Args:

@@ -76,7 +76,8 @@ class Compilation:
         self.kernels = tuple(CompiledKernel(k, b, report(b)) for k, b in made)
         sizes = {v: n for v, n in bind_sizes(plan.request.program, plan.request.shapes).items()}
         named = {v: next(n for d, n in sizes.items() if d.name == v.name) for v in plan.tile.sizes if any(d.name == v.name for d in sizes)}
-        self.estimates = tuple(estimate(plan.tile, [k.resources for k in self.kernels], self.target, named)) if len(named) == len(plan.tile.sizes) else ()
+        self.estimates = (tuple(estimate(plan.tile, [k.resources for k in self.kernels], self.target, named))
+                          if len(named) == len(plan.tile.sizes) else ())
         self._parameters = parameter_names(plan)
         self._shapes = ([tuple(s) for s in plan.request.shapes], [tuple(int(n.eval(named)) for n in t.shape) for t in plan.program.outputs])
 
@@ -117,8 +118,9 @@ class Compilation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"name": self.name, "target": self.target.name, "spills": self.spills, "launchable": self.launchable, "bound_seconds": self.bound,
-                "kernels": [k.resources.as_dict() for k in self.kernels], "estimates": [e.as_dict() for e in self.estimates]}
+        return {"name": self.name, "target": self.target.name, "spills": self.spills, "launchable": self.launchable,
+                "bound_seconds": self.bound, "kernels": [k.resources.as_dict() for k in self.kernels],
+                "estimates": [e.as_dict() for e in self.estimates]}
 
     def to_json(self) -> str:
         """:meth:`as_dict` as text."""
@@ -150,7 +152,8 @@ class Compilation:
         """Every form of the kernel by file name: Triton source, PTX, assembly, machine code, figures, launch facts."""
         n = self.name
         found: dict[str, str | bytes] = {f"{n}.py": self.source, f"{n}.asm": self.assembly, f"{n}.json": self.to_json(),
-                                         f"{n}.launch.json": json.dumps(self.launch_facts(), indent=1, default=_plain), f"{n}.txt": f"{self}\n"}
+                                         f"{n}.launch.json": json.dumps(self.launch_facts(), indent=1, default=_plain),
+                                         f"{n}.txt": f"{self}\n"}
         return found | ({f"{n}.ptx": self.ptx} if self.ptx else {}) | {self._file(k): k.binary.code for k in self.kernels}
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -169,20 +172,21 @@ class Compilation:
         return [folder / name for name in self.files()]
 
     def __str__(self) -> str:
-        head = (f"{'kernel':30} {'grid':>9} {'warps':>5} {'registers':>9} {'spilled':>8} {'shared':>8} {'occupancy':>9} {'matrix':>6} {'wide':>5}"
-                f" {'bound':>11}  binds")
+        head = (f"{'kernel':30} {'grid':>9} {'warps':>5} {'registers':>9} {'spilled':>8} {'shared':>8} {'occupancy':>9} "
+                f"{'matrix':>6} {'wide':>5} {'bound':>11}  binds")
         lines = [f"{self.name} for {self.target.name}", head]
         for n, k in enumerate(self.kernels):
             r, e = k.resources, self.estimates[n] if self.estimates else None
             bound = f"{e.seconds * 1e6:8.1f} us  {e.binds}" if e is not None else ""
             grid = " x ".join(map(str, k.kernel.grid))
-            lines.append(f"{k.kernel.name[:30]:30} {grid[:9]:>9} {r.threads // k.binary.warp_size:5} {r.registers:9} {r.spill_stores + r.spill_loads:7}B"
-                         f" {r.static_shared + r.dynamic_shared:7}B {r.occupancy:9.0%} {r.matrix_instructions:6} {r.wide_loads:5} {bound}")
+            lines.append(f"{k.kernel.name[:30]:30} {grid[:9]:>9} {r.threads // k.binary.warp_size:5} {r.registers:9} "
+                         f"{r.spill_stores + r.spill_loads:7}B {r.static_shared + r.dynamic_shared:7}B {r.occupancy:9.0%} "
+                         f"{r.matrix_instructions:6} {r.wide_loads:5} {bound}")
             lines += [f"  would not launch: {r.refusal}"] if r.refusal else []
             lines += [f"  {a}" for a in r.advice if "C75" in a]
         if self.estimates:
-            lines.append(f"matrix: matrix-unit instructions; wide: loads of 16 bytes; bound: {self.bound * 1e6:.1f} us at least in all, from machine code and"
-                         " published figures; no GPU was asked")
+            lines.append(f"matrix: matrix-unit instructions; wide: loads of 16 bytes; bound: {self.bound * 1e6:.1f} us at least in "
+                         "all, from machine code and published figures; no GPU was asked")
         return "\n".join(lines)
 
 
@@ -221,8 +225,8 @@ class DeviceKernel:
         launch(self.artifact, {n: t for n, t in named.items() if n in used})
         code = int(named[self.artifact.error].item()) if self.artifact.error else 0
         if code:
-            raise BoundsError("a data-dependent index is out of range", str(self.checks[code - 1]), "check the index data, or clamp it in the definition",
-                              self.loc)
+            raise BoundsError("a data-dependent index is out of range", str(self.checks[code - 1]),
+                              "check the index data, or clamp it in the definition", self.loc)
         return results
 
     def seconds(self, tensors: Sequence[torch.Tensor], rounds: int = 50) -> float:

@@ -73,7 +73,8 @@ def nearest(name: str) -> Target:
     own = _capability(name)
     older = [t for t in TARGETS if t.startswith("sm_") and _capability(t) <= own]
     if not older:
-        raise TargetError(f"kernels do not run on {name}", "schedules are known for sm_80 and later, and for gfx9", "move the tensors: .cpu()")
+        raise TargetError(f"kernels do not run on {name}", "schedules are known for sm_80 and later, and for gfx9",
+                          "move the tensors: .cpu()")
     return TARGETS[max(older, key=_capability)]
 
 

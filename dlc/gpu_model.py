@@ -92,7 +92,8 @@ def supposed(program: TileProgram, target: Target) -> list[Estimate]:
     return [_kernel(phase, f, target, {}) for phase, f in zip(program.phases, figures)]
 
 
-def estimate(program: TileProgram, reports: Sequence[ResourceReport], target: Target, sizes: Mapping[Var, int] | None = None) -> list[Estimate]:
+def estimate(program: TileProgram, reports: Sequence[ResourceReport], target: Target,
+             sizes: Mapping[Var, int] | None = None) -> list[Estimate]:
     """The least time of every kernel of a program.
 
     Args:
@@ -116,7 +117,8 @@ def _kernel(phase: Phase, r: Figures | ResourceReport, target: Target, sizes: Ma
     traffic = _dram(phase, work, points, target, resident, sizes)
     parts = {name: waves * n / target.clock for name, n in {**busy, "latency": latency}.items()} | {"DRAM": traffic / target.bandwidth}
     seconds = max(waves * wave / target.clock, parts["DRAM"])
-    return Estimate(r.name, seconds + LAUNCH, max(parts, key=lambda n: parts[n]), parts, waves, points / (waves * target.threads * resident), traffic)
+    return Estimate(r.name, seconds + LAUNCH, max(parts, key=lambda n: parts[n]), parts, waves,
+                    points / (waves * target.threads * resident), traffic)
 
 
 def _cycles(work: Work, r: Figures | ResourceReport, target: Target) -> dict[str, float]:

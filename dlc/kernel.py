@@ -128,8 +128,8 @@ class Kernel(Asked):
         """
         for name in statics:
             if name not in self._keywords:
-                raise ArgumentError(f"{self.__name__} has no keyword-only parameter `{name}`", f"it has {', '.join(self._keywords) or 'none'}",
-                                    "declare it after a * in the definition")
+                raise ArgumentError(f"{self.__name__} has no keyword-only parameter `{name}`",
+                                    f"it has {', '.join(self._keywords) or 'none'}", "declare it after a * in the definition")
         values = {**self.statics, **statics}
         try:
             key = tuple((n, type(v), v) for n, v in sorted(values.items()))
@@ -137,7 +137,8 @@ class Kernel(Asked):
         except TypeError:  # a value that cannot be hashed
             return self._like(self.fn, values)
 
-    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor],
+                 cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Gradients of the inputs at the positions wanted, from the inputs and the gradients of the outputs."""
         back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
         values = {t.name: v for t, v in zip(self.program.inputs, tensors)}
@@ -257,8 +258,8 @@ def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, 
     if fn is None:
         return lambda f: kernel(f, reproducible=reproducible, **statics)
     if not hasattr(fn, "__code__"):
-        raise UserError(f"@dlc.kernel decorates a function; this is of type {type(fn).__name__}", "a definition is traced by its parameters and their types",
-                        "write def name(x: f32[M, N]): ... under it")
+        raise UserError(f"@dlc.kernel decorates a function; this is of type {type(fn).__name__}",
+                        "a definition is traced by its parameters and their types", "write def name(x: f32[M, N]): ... under it")
     made = Kernel(fn, statics)
     made.reproducible = reproducible
     return made
@@ -281,10 +282,11 @@ def _traced_program(fn: Callable[..., Any], statics: Mapping[str, Any]) -> Progr
         frame = traceback.extract_tb(e.__traceback__)[-1]
         name = str(e).split("'")[1]
         raise UserError(f"a definition in {fn.__name__} refers to itself", f"`{name}` has no value while it is being defined",
-                        "elements that depend on earlier ones are scans: dlc.cumsum, dlc.scan", Loc(frame.filename, frame.lineno or 0)) from e
+                        "elements that depend on earlier ones are scans: dlc.cumsum, dlc.scan",
+                        Loc(frame.filename, frame.lineno or 0)) from e
     except RecursionError as e:
-        raise UserError(f"{fn.__name__} calls itself without end", "a definition is traced once, on symbols", "elements that depend on earlier ones are scans",
-                        Loc(fn.__code__.co_filename, fn.__code__.co_firstlineno)) from e
+        raise UserError(f"{fn.__name__} calls itself without end", "a definition is traced once, on symbols",
+                        "elements that depend on earlier ones are scans", Loc(fn.__code__.co_filename, fn.__code__.co_firstlineno)) from e
 
 
 def keyword_only(fn: Callable[..., Any]) -> tuple[str, ...]:

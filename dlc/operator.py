@@ -74,7 +74,8 @@ def refuse_transforms(name: str, values: Sequence[Any]) -> None:
 def _kernel(key: str) -> Any:
     found = _kernels.get(key)
     if found is None:
-        raise ArgumentError(f"there is no kernel {key.rpartition('.')[0]} any more", "the traced program outlived it", "keep the kernel alive")
+        raise ArgumentError(f"there is no kernel {key.rpartition('.')[0]} any more", "the traced program outlived it",
+                            "keep the kernel alive")
     return found
 
 
@@ -115,7 +116,8 @@ def _save(ctx: Any, inputs: tuple[str, list[torch.Tensor]], output: list[torch.T
 
 def _backward(ctx: Any, cotangents: Sequence[torch.Tensor | None]) -> tuple[None, list[torch.Tensor | None]]:
     kernel, tensors = _kernel(ctx.key), ctx.saved_tensors
-    given = [torch.zeros(shape, dtype=dtype, device=device) if g is None else g for g, (shape, dtype, device) in zip(cotangents, ctx.results)]
+    given = [torch.zeros(shape, dtype=dtype, device=device) if g is None else g
+             for g, (shape, dtype, device) in zip(cotangents, ctx.results)]
     back, read = kernel.gradient(ctx.needed)
     seeds = [g for g, t in zip(given, kernel.program.outputs) if t.dtype.is_float]
     grads = iter(call(back.key, [*(tensors[n] for n in read), *seeds]))

@@ -216,7 +216,8 @@ def import_(path: str | Path) -> int:
         except ValueError as e:
             raise RecordError(f"line {n} of {path} is not a tuning record", str(e), "export the records again", UNKNOWN) from e
     if not all([save(r) for r in records]):
-        raise RecordError("not every record could be kept", f"{directory()} cannot be written", "set DLC_CACHE_DIR to a directory that can", UNKNOWN)
+        raise RecordError("not every record could be kept", f"{directory()} cannot be written",
+                          "set DLC_CACHE_DIR to a directory that can", UNKNOWN)
     return len(records)
 
 

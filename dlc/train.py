@@ -132,7 +132,8 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
     return history
 
 
-def _epoch(model: Module, optimizer: Optimizer, data: Loader, loss: Loss, schedule: LRScheduler | None, clip: float | None, history: History) -> None:
+def _epoch(model: Module, optimizer: Optimizer, data: Loader, loss: Loss, schedule: LRScheduler | None, clip: float | None,
+           history: History) -> None:
     model.train()
     losses = []
     for inputs, target in data:
@@ -156,7 +157,8 @@ class _bar:  # noqa: N801  (used like a function)
     def __init__(self, shown: bool | None, epochs: int) -> None:
         console = Console(stderr=True)
         on = console.is_terminal if shown is None else shown
-        columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"), TimeRemainingColumn())
+        columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"),
+                   TimeRemainingColumn())
         self.progress = Progress(*columns, console=console, disable=not on, transient=True)
         self.task = self.progress.add_task("", total=epochs)
 

@@ -39,10 +39,12 @@ def shapes(kernel: Kernel, given: Sequence[str], dims: Sequence[str]) -> list[tu
             for v in size.vars:
                 if size == v.extent or (len(size.vars) == 1 and size.coef(v) == 1 and size.const == 0):
                     env.setdefault(v, got)
-    missing = [v.name for v in kernel.program.dims if v not in env and any(v in s.vars for t in inputs if t.name not in whole for s in t.shape)]
+    missing = [v.name for v in kernel.program.dims
+               if v not in env and any(v in s.vars for t in inputs if t.name not in whole for s in t.shape)]
     if missing:
         raise ShapeError(f"the size {missing[0]} of {kernel.__name__} is not given", f"its parameters are {', '.join(map(str, inputs))}",
-                         " ".join(f"--dim {name}=64" for name in missing) + f", or --shape {inputs[0].name}=" + ",".join("64" for _ in inputs[0].shape), UNKNOWN)
+                         " ".join(f"--dim {name}=64" for name in missing)
+                         + f", or --shape {inputs[0].name}=" + ",".join("64" for _ in inputs[0].shape), UNKNOWN)
     return [whole[t.name] if t.name in whole else tuple(int(s.eval(env)) for s in t.shape) for t in inputs]
 
 
@@ -68,7 +70,8 @@ def random(kernel: Kernel, given: Sequence[str], dims: Sequence[str], values: Se
     fixed = _pairs(values, "--value", [t.name for t in kernel.program.inputs])
     sized = shapes(kernel, given, dims)
     ranges = _index_ranges(kernel.program.specialize(_sizes(kernel.program, sized)))
-    return [_data(t, s, generator, fixed.get(t.name), ranges.get(n, _INTEGERS)) for n, (t, s) in enumerate(zip(kernel.program.inputs, sized))]
+    return [_data(t, s, generator, fixed.get(t.name), ranges.get(n, _INTEGERS))
+            for n, (t, s) in enumerate(zip(kernel.program.inputs, sized))]
 
 
 def _sizes(program: Program, sized: Sequence[Sequence[int]]) -> dict[Var, int]:

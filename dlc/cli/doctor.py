@@ -36,7 +36,8 @@ def examine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
         "platform": platform.platform(),
-        "cpu": {"name": description(), "features": [f for f in _TELLING if f in host_features()], "caches": cache_bytes(), "fingerprint": fingerprint()},
+        "cpu": {"name": description(), "features": [f for f in _TELLING if f in host_features()], "caches": cache_bytes(),
+                "fingerprint": fingerprint()},
         "target": _target(problems),
         "targets": sorted(TARGETS),
         "gpu": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else [],
@@ -106,7 +107,8 @@ def _cache(problems: list[str]) -> dict[str, Any]:
         with tempfile.TemporaryFile(dir=directory):
             writable = True
     except OSError as e:
-        problems.append(f"{directory} cannot be written ({e.strerror}): kernels are compiled anew in every process, and tuning is forgotten")
+        problems.append(
+            f"{directory} cannot be written ({e.strerror}): kernels are compiled anew in every process, and tuning is forgotten")
         writable = False
     try:
         kept = cache.stats()

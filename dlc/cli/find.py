@@ -63,8 +63,8 @@ def find_peer(text: str | None, kernel: Kernel) -> Callable[..., Any] | None:
     try:
         code = compile(text, "--against", "eval")
     except SyntaxError as e:
-        raise UserError(f"--against is not an expression: {text}", str(e), "a function (file.py:name), or an expression such as torch.softmax(x, 1)",
-                        UNKNOWN) from e
+        raise UserError(f"--against is not an expression: {text}", str(e),
+                        "a function (file.py:name), or an expression such as torch.softmax(x, 1)", UNKNOWN) from e
     scope = {"torch": torch, "F": torch.nn.functional, "math": importlib.import_module("math")}
     names = [t.name for t in kernel.program.inputs]
     return lambda *args: eval(code, scope, dict(zip(names, args)))  # noqa: S307  (the user's own expression)

@@ -23,7 +23,8 @@ from dlc.tune.outcome import TuneReport
 from dsl.errors import ArgumentError
 from dsl.loc import UNKNOWN
 
-app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
                   help="Measure, tune, read and compile kernels written with dlc.")
 app.add_typer(records_app, name="records")
 
@@ -31,7 +32,8 @@ Address = Annotated[str, typer.Argument(metavar="KERNEL", help="file.py:name or 
 Shape = Annotated[list[str] | None, typer.Option("--shape", "-s", help="shape of a parameter: x=64,128 (repeatable)")]
 Dim = Annotated[list[str] | None, typer.Option("--dim", "-d", help="a symbolic size: M=512 (repeatable)")]
 Value = Annotated[list[str] | None, typer.Option("--value", help="a parameter that is one number throughout: lr=0.1 (repeatable)")]
-Against = Annotated[str | None, typer.Option(help="the peer: an expression of the parameters, such as 'torch.softmax(x, 1)', or file.py:function")]
+Against = Annotated[str | None, typer.Option(
+    help="the peer: an expression of the parameters, such as 'torch.softmax(x, 1)', or file.py:function")]
 Threads = Annotated[int | None, typer.Option(min=1, help="size of the thread pool")]
 Seed = Annotated[int, typer.Option(help="of the random data")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
@@ -68,17 +70,20 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
          budget: Annotated[float, typer.Option(help="seconds for everything")] = 30.0, threads: Threads = None, seed: Seed = 0,
          candidates: Annotated[int | None, typer.Option(min=1, help="try no more than so many")] = None,
          tolerance: Annotated[float | None, typer.Option(help="refuse orders of summation that allow a larger relative error")] = None,
-         any_order: Annotated[bool, typer.Option("--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
-         target: Annotated[str | None, typer.Option("--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
-         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False, plot: Plot = None) -> None:
+         any_order: Annotated[bool, typer.Option(
+             "--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
+         target: Annotated[str | None, typer.Option(
+             "--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
+         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False,
+         plot: Plot = None) -> None:
     """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
     k = find_kernel(kernel)
     gpu = target is not None and by_name(target).kind != "cpu"
     args = empty(k, shape or (), dim or ()) if gpu else random(k, shape or (), dim or (), value or (), seed)
     if threads is not None:
         torch.set_num_threads(threads)
-    report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance, candidates=candidates,
-                    progress=False if quiet else None, seed=seed, target=target)
+    report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance,
+                    candidates=candidates, progress=False if quiet else None, seed=seed, target=target)
     if plot is not None:
         if not isinstance(report, TuneReport):
             raise ArgumentError("there are no times to plot", "nothing was run on the GPU", "leave --plot away, or --target", UNKNOWN)
@@ -88,8 +93,10 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
 
 @app.command()
 def show(kernel: Address, shape: Shape = None, dim: Dim = None,
-         level: Annotated[str, typer.Option("--level", "-l", help="expr, schedule, tile, llvm, asm, or a GPU target: sm_80, sm_90, sm_100, gfx942")] = "schedule",
-         explained: Annotated[bool, typer.Option("--explain", help="tell which reductions share a pass, by which algebra, or why not")] = False) -> None:
+         level: Annotated[str, typer.Option(
+             "--level", "-l", help="expr, schedule, tile, llvm, asm, or a GPU target: sm_80, sm_90, sm_100, gfx942")] = "schedule",
+         explained: Annotated[bool, typer.Option(
+             "--explain", help="tell which reductions share a pass, by which algebra, or why not")] = False) -> None:
     """Print a kernel at one level, from its mathematics to machine code."""
     k = find_kernel(kernel)
     if explained:
@@ -101,8 +108,10 @@ def show(kernel: Address, shape: Shape = None, dim: Dim = None,
 
 @app.command(name="compile")
 def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
-             target: Annotated[str, typer.Option("--target", "-t", help="cpu, or a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = "cpu",
-             out: Annotated[Path | None, typer.Option("--out", "-o", help="directory for source, intermediate text and machine code")] = None,
+             target: Annotated[str, typer.Option(
+                 "--target", "-t", help="cpu, or a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = "cpu",
+             out: Annotated[Path | None, typer.Option(
+                 "--out", "-o", help="directory for source, intermediate text and machine code")] = None,
              as_json: Json = False) -> None:
     """Compile a kernel, tell what the machine code shows (registers, spills, shared memory, occupancy), and write it out."""
     k = find_kernel(kernel)
@@ -111,7 +120,8 @@ def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
 
 
 @app.command()
-def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data")] = 40, seed: Seed = 0, as_json: Json = False, plot: Plot = None) -> None:
+def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data")] = 40, seed: Seed = 0, as_json: Json = False,
+          plot: Plot = None) -> None:
     """Train a small network on handwritten digits; forward, backward and update run in generated kernels."""
     found = training.run(epochs, seed, shown=not as_json)
     if plot is not None:

@@ -30,8 +30,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="print the record
     for r in found:
         choices = ", ".join(f"{n}={v}" for n, v in r.decisions.items()) or "the default"
         here = "" if r.key.machine in ("", fingerprint()) else "another machine"
-        table.add_row(r.name, " ".join("x".join(map(str, s)) or "scalar" for s in r.key.shapes), r.key.target, str(r.key.threads), f"{r.ratio:.2f}x", choices,
-                      str(r.candidates), time.strftime("%Y-%m-%d %H:%M", time.localtime(r.when)), here)
+        table.add_row(r.name, " ".join("x".join(map(str, s)) or "scalar" for s in r.key.shapes), r.key.target, str(r.key.threads),
+                      f"{r.ratio:.2f}x", choices, str(r.candidates), time.strftime("%Y-%m-%d %H:%M", time.localtime(r.when)), here)
     console = Console(soft_wrap=False)
     console.print(table if found else f"no records in {records.directory()}")
 

@@ -33,7 +33,8 @@ def write_compiled(kernel: Kernel, args: Sequence[torch.Tensor], target: str, ou
     if target == "cpu":
         plan = kernel.plan(*args)
         files: dict[str, str | bytes] = {f"{name}.ll": plan.module.text, f"{name}.s": plan.assembly(), f"{name}.o": plan.object_code}
-        facts: dict[str, Any] = {"name": name, "target": plan.request.target.name, "entry": plan.module.entry, "code_bytes": len(plan.object_code)}
+        facts: dict[str, Any] = {"name": name, "target": plan.request.target.name, "entry": plan.module.entry,
+                                 "code_bytes": len(plan.object_code)}
         text = f"{name} for {facts['target']}: {facts['code_bytes']} bytes of object code, entry {facts['entry']}"
         return facts, text, _write(files, out)
     made = kernel.compile(target, *args)

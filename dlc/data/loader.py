@@ -25,7 +25,8 @@ class Loader:
     def __init__(self, *arrays: Any, batch_size: int = 32, shuffle: bool = False, seed: int = 0, drop_last: bool = False) -> None:
         self.arrays = tuple(a.numpy() if isinstance(a, Tensor) else np.asarray(a) for a in arrays)
         if not self.arrays or len({len(a) for a in self.arrays}) != 1:
-            raise ArgumentError(f"a loader of arrays of lengths {[len(a) for a in self.arrays]}", "each example is one entry of every array")
+            raise ArgumentError(f"a loader of arrays of lengths {[len(a) for a in self.arrays]}",
+                                "each example is one entry of every array")
         if batch_size < 1:
             raise ArgumentError(f"batches of {batch_size} examples")
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last

@@ -90,7 +90,8 @@ def emulate_artifact(
     sizes = dict(sizes or {})
     whole = {name: int(value) for name, value in sizes.items() if not isinstance(value, float)}
     pointers = artifact.pointers()
-    placed: dict[str, Any] = {n: Blank(t.shape, t.dtype, t.strides) if n in pointers and pointers[n].access == "w" else t for n, t in tensors.items()}
+    placed: dict[str, Any] = {n: Blank(t.shape, t.dtype, t.strides) if n in pointers and pointers[n].access == "w" else t
+                              for n, t in tensors.items()}
     kinds = {name: arg.dtype for name, arg in pointers.items()}
     for space in artifact.workspaces:
         dtype = kinds[space.name] if space.name in kinds else ALL[space.dtype.name]

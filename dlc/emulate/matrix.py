@@ -72,7 +72,9 @@ def values_of(bits: Array, kind: str) -> Array:
     dtype = np.dtype({"s8": "i1", "u8": "u1"}.get(kind, "f4")) if kind in ("s8", "u8", "tf32") else dtype_of(kind)
     parts = np.ascontiguousarray(bits).view(dtype).reshape(bits.size, -1)
     parts = tensor_tf32(parts) if kind == "tf32" else parts
-    return parts.astype(np.int64 if dtype.kind in "iu" else np.float32 if kind in NARROW else np.float64).astype(np.int64 if dtype.kind in "iu" else np.float64)
+    if dtype.kind in "iu":
+        return parts.astype(np.int64)
+    return parts.astype(np.float32 if kind in NARROW else np.float64).astype(np.float64)
 
 
 def gather_a(block: Block, registers: list[Array], kind: str, depth: int, rows: int = 16) -> Array:
@@ -104,7 +106,8 @@ def decode_mma(instruction: Instruction, decoder: Decoder) -> Step:
     if shape is None or kinds[1] not in ELEMENTS or not has(instruction, "row", "col") or has(instruction, "sp"):
         raise unknown(instruction)
     rows, depth = int(shape.group(1)), int(shape.group(2))
-    left, right, start = ([decoder.read(n, f"b{32 if k != 'f64' else 64}") for n in vector(a)] for a, k in zip(instruction.args[1:4], kinds[1:]))
+    left, right, start = ([decoder.read(n, f"b{32 if k != 'f64' else 64}") for n in vector(a)]
+                          for a, k in zip(instruction.args[1:4], kinds[1:]))
     writes, clip = [decoder.write(n) for n in vector(instruction.args[0])], has(instruction, "satfinite")
 
     def step(block: Block, active: Bools) -> None:

@@ -132,7 +132,8 @@ def _conversion(to: str, source: str, mode: str, whole: list[str], saturate: boo
         if from_float:
             limits = np.iinfo(dtype)
             x = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-            return np.where(x >= float(limits.max), limits.max, np.where(x <= limits.min, limits.min, x)).astype(dtype) if dtype.itemsize < 8 else _big(x, dtype)
+            return (np.where(x >= float(limits.max), limits.max, np.where(x <= limits.min, limits.min, x)).astype(dtype)
+                    if dtype.itemsize < 8 else _big(x, dtype))
         return np.clip(x, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype) if clip else x.astype(dtype)
 
     return convert

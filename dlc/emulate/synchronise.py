@@ -59,7 +59,8 @@ def _arrive(instruction: Instruction, decoder: Decoder) -> Step:
 
 
 def _wait(instruction: Instruction, decoder: Decoder) -> Step:
-    write, address, parity = decoder.write(instruction.args[0]), decoder.address(instruction.args[1]), decoder.read(instruction.args[2], "u32")
+    write, address = decoder.write(instruction.args[0]), decoder.address(instruction.args[1])
+    parity = decoder.read(instruction.args[2], "u32")
 
     def step(block: Block, active: Bools) -> bool:
         where, wanted = address(block), all_lanes(block, parity(block)) & 1

@@ -80,7 +80,8 @@ def decode_redux(instruction: Instruction, decoder: Decoder) -> Step:
     """A reduction over the participating lanes of each warp."""
     kind = instruction.parts[-1]
     name = instruction.parts[2]
-    function = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}[name]
+    function = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or,
+                "xor": np.bitwise_xor}[name]
     value, write = decoder.read(instruction.args[1], kind), decoder.write(instruction.args[0])
     dtype = dtype_of(kind)
     neutral = {"min": _largest(dtype), "max": _smallest(dtype), "and": dtype.type(-1 if dtype.kind == "i" else 0xFFFFFFFF)}
@@ -180,7 +181,8 @@ def _updater(name: str, kind: str) -> Callable[..., Any]:
     return plain
 
 
-def _apply(block: Block, at: Instruction, where: NDArray[np.int64], operands: list[Array], update: Callable[..., Any], active: Bools, shared: bool) -> Array:
+def _apply(block: Block, at: Instruction, where: NDArray[np.int64], operands: list[Array], update: Callable[..., Any], active: Bools,
+           shared: bool) -> Array:
     """Update one element a lane; returns the old bits."""
     size = operands[0].dtype.itemsize
     old = np.zeros(block.threads, UNSIGNED[size])
@@ -198,7 +200,8 @@ def _apply(block: Block, at: Instruction, where: NDArray[np.int64], operands: li
     return old
 
 
-def _update(cells: Array, at: NDArray[np.int64], lanes: NDArray[np.int64], operands: list[Array], update: Callable[..., Any], old: Array) -> None:
+def _update(cells: Array, at: NDArray[np.int64], lanes: NDArray[np.int64], operands: list[Array], update: Callable[..., Any],
+            old: Array) -> None:
     for cell, lane in zip(at.tolist(), lanes.tolist()):
         old[lane] = cells[cell]
         cells[cell] = update(cells[cell], *(group[lane] for group in operands))

@@ -28,7 +28,8 @@ class MultiheadAttention(Module):
         if self.out_proj.bias is not None:
             init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None, is_causal: bool = False) -> Any:
+    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None,
+                is_causal: bool = False) -> Any:
         """``(N, L, E) -> (N, L, E)``; keys and values are the queries when None."""
         given = (query, query if key is None else key, (query if key is None else key) if value is None else value)
         heads = [self._heads(self._projected(t, n)) for n, t in enumerate(given)]
@@ -52,7 +53,8 @@ class MultiheadAttention(Module):
 class TransformerBlock(Module):
     """Attention and two linear layers, each after a normalisation and added to what it was given; parts named as torch's encoder layer's."""
 
-    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, activation: str = "relu", norm_first: bool = True, is_causal: bool = False) -> None:
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, activation: str = "relu", norm_first: bool = True,
+                 is_causal: bool = False) -> None:
         if activation not in ("relu", "gelu"):
             raise ArgumentError(f"the activation {activation!r}", remedy="'relu' or 'gelu'")
         self.activation, self.norm_first, self.is_causal = activation, norm_first, is_causal

@@ -39,8 +39,8 @@ class Linear(Module):
 class _Conv(Module):
     """What convolutions of all ranks share."""
 
-    def __init__(self, rank: int, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-                 bias: bool, dtype: Dtype) -> None:
+    def __init__(self, rank: int, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+                 groups: int, bias: bool, dtype: Dtype) -> None:
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(f"{in_channels} and {out_channels} channels do not fall into {groups} groups")
         size = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size,) * rank
@@ -67,8 +67,8 @@ class _Conv(Module):
 class Conv1d(_Conv):
     """A convolution over ``(N, C, L)``; weight ``(out_channels, in_channels / groups, R)``."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-                 bias: bool = True, dtype: Dtype = f32) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+                 groups: int = 1, bias: bool = True, dtype: Dtype = f32) -> None:
         super().__init__(1, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype)
 
     def forward(self, x: Any) -> Any:
@@ -79,8 +79,8 @@ class Conv1d(_Conv):
 class Conv2d(_Conv):
     """A convolution over ``(N, C, H, W)``; weight ``(out_channels, in_channels / groups, R, S)``."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-                 bias: bool = True, dtype: Dtype = f32) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+                 groups: int = 1, bias: bool = True, dtype: Dtype = f32) -> None:
         super().__init__(2, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype)
 
     def forward(self, x: Any) -> Any:

@@ -135,7 +135,8 @@ class Module:
         own = dict(self._named_tensors())
         missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
         if strict and (missing or unknown):
-            raise ArgumentError("the state is that of another module", "\n".join([*(f"it lacks {n}" for n in missing), *(f"it has {n}" for n in unknown)]),
+            raise ArgumentError("the state is that of another module",
+                                "\n".join([*(f"it lacks {n}" for n in missing), *(f"it has {n}" for n in unknown)]),
                                 "strict=False takes what fits")
         for name, value in state.items():
             if name in own:

@@ -103,7 +103,8 @@ class Optimizer:
             ArgumentError: it is that of another number of groups or parameters.
         """
         if len(saved["groups"]) != len(self.param_groups) or any(int(n) >= len(self.params) for n in saved["state"]):
-            raise ArgumentError("the state is that of another optimiser", f"it has {len(saved['groups'])} groups of parameters and {len(saved['state'])} parameters")
+            raise ArgumentError("the state is that of another optimiser",
+                                f"it has {len(saved['groups'])} groups of parameters and {len(saved['state'])} parameters")
         self.steps = int(saved["steps"])
         for group, settings in zip(self.param_groups, saved["groups"]):
             group.update(settings)
@@ -123,16 +124,16 @@ class SGD(Optimizer):
                  nesterov: bool = False, maximize: bool = False) -> None:
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ArgumentError("Nesterov momentum needs momentum and no dampening")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
-                                  "maximize": maximize})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+                                  "nesterov": nesterov, "maximize": maximize})
 
     def update(self, params: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
         """See :func:`sgd`."""
         first = any("momentum" not in self.state.setdefault(id(p), {}) for p in params)
         moments = self._states(params, "momentum") if group["momentum"] else []
         share = 1.0 if first else 1 - group["dampening"]
-        new, *kept = record(sgd, (params, [p.grad for p in params], moments, number(group["lr"]), group["momentum"], share, group["weight_decay"],
-                                    group["nesterov"], group["maximize"]), {})
+        new, *kept = record(sgd, (params, [p.grad for p in params], moments, number(group["lr"]), group["momentum"], share,
+                                  group["weight_decay"], group["nesterov"], group["maximize"]), {})
         for values in kept:
             self._keep(params, "momentum", values)
         return new
@@ -159,22 +160,24 @@ class Adam(Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+                                  "maximize": maximize})
 
     def update(self, params: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
         """See :func:`adam`; the rate with the first correction in it, the root of the second, and the decay of this step are numbers."""
         first, second = (1 - beta**self.steps for beta in group["betas"])
         numbers = [number(x) for x in (group["lr"] / first, second**0.5, 1 - group["lr"] * group["weight_decay"])]
         states = [self._states(params, name) for name in (*"mv", *(["most"] if group["amsgrad"] else []))]
-        new, *states = record(adam, (params, [p.grad for p in params], *states, *([] if group["amsgrad"] else [None]), *numbers, *group["betas"],
-                                     group["eps"], group["weight_decay"], self.decoupled, group["maximize"]), {})
+        new, *states = record(adam,
+                              (params, [p.grad for p in params], *states, *([] if group["amsgrad"] else [None]), *numbers, *group["betas"],
+                               group["eps"], group["weight_decay"], self.decoupled, group["maximize"]), {})
         for name, values in zip(("m", "v", "most"), states):
             self._keep(params, name, values)
         return new
 
 
-def adam(params: list[Any], grads: list[Any], means: list[Any], squares: list[Any], most: list[Any] | None, rate: Any, second: Any, kept: Any,
-         beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool) -> list[Any]:
+def adam(params: list[Any], grads: list[Any], means: list[Any], squares: list[Any], most: list[Any] | None, rate: Any,
+         second: Any, kept: Any, beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool) -> list[Any]:
     """``p - rate * m / (sqrt(v) / second + eps)`` with running means ``m`` of the gradient and ``v`` of its square."""
     def element(p: Any, g: Any, m: Any, v: Any, top: Any, rate: Any, second: Any, kept: Any) -> tuple[Any, ...]:
         g = -g if maximize else g

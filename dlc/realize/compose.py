@@ -63,6 +63,7 @@ def _renewed(body: Expr) -> Expr:
 
 def _name(graph: Graph, group: Group) -> str:
     """The phase and the operations, the longest lists shortened."""
-    names = list(dict.fromkeys(graph.template(i).name.removesuffix("_vjp") for i in group.items if graph.nodes[i.node].phase == group.phase))
+    names = list(dict.fromkeys(graph.template(i).name.removesuffix("_vjp")
+                               for i in group.items if graph.nodes[i.node].phase == group.phase))
     more = [f"and_{len(names) - _LONGEST_NAME}_more"] if len(names) > _LONGEST_NAME + 1 else []
     return "_".join([group.phase, *(names[:_LONGEST_NAME] if more else names), *more])

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_STORAGE = ("empty", "new_empty", "empty_like", "detach", "view", "alias", "as_strided", "_unsafe_view", "lift_fresh", "set_", "select", "slice", "t", "transpose",
-            "unsqueeze", "clone", "_local_scalar_dense")
+_STORAGE = ("empty", "new_empty", "empty_like", "detach", "view", "alias", "as_strided", "_unsafe_view", "lift_fresh", "set_", "select",
+            "slice", "t", "transpose", "unsqueeze", "clone", "_local_scalar_dense")
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Counts:
 
     def since(self, before: Counts) -> Counts:
         """What was counted after ``before``."""
-        return Counts(self.launches - before.launches, self.kernels - before.kernels, self.plans - before.plans, self.compiled - before.compiled,
-                      self.realized - before.realized)
+        return Counts(self.launches - before.launches, self.kernels - before.kernels, self.plans - before.plans,
+                      self.compiled - before.compiled, self.realized - before.realized)
 
 
 counts = Counts()

@@ -73,7 +73,8 @@ class Graph:
 
     def sources(self, item: Item) -> list[Item]:
         """What a definition reads."""
-        return [self.arguments[item.node][s.number] if s.kind == "input" else Item(item.node, s.number) for s in self.template(item).sources[item.at]]
+        return [self.arguments[item.node][s.number] if s.kind == "input" else Item(item.node, s.number)
+                for s in self.template(item).sources[item.at]]
 
 
 def partition(graph: Graph) -> list[Group]:

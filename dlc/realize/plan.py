@@ -109,7 +109,8 @@ def explain(values: Sequence[Value]) -> str:
     """The kernels that would compute values, as mathematics, without running them."""
     found = _Collected(values)
     plan = _plans.get(found.key) or _planned(found)
-    return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes) for s in plan.steps if isinstance(s, Step))
+    return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes)
+                       for s in plan.steps if isinstance(s, Step))
 
 
 class _Collected:

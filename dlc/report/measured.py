@@ -19,7 +19,8 @@ _FORMATS = ("svg", "png", "pdf")
 def tuning_figure(report: TuneReport) -> Figure:
     """The search as it went: each candidate's time, the best so far, the default and the peer."""
     times = [float("nan") if t.failure is not None or t.seconds is None else t.seconds for t in report.history]
-    lines: dict[str, float] = {name: report.times[name].median for name in ("default", "peer") if name in report.times and report.times[name].samples}
+    lines: dict[str, float] = {name: report.times[name].median
+                               for name in ("default", "peer") if name in report.times and report.times[name].samples}
     return tuning_chart(times, lines, report.name)
 
 

@@ -13,9 +13,9 @@ from dsl.errors import ArgumentError, DtypeError
 from dsl.expr import Input
 
 TORCH: dict[str, torch.dtype] = {
-    "bool": torch.bool, "u8": torch.uint8, "u32": torch.uint32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32, "i64": torch.int64,
-    "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2, "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32,
-    "f64": torch.float64,
+    "bool": torch.bool, "u8": torch.uint8, "u32": torch.uint32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32,
+    "i64": torch.int64, "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2, "f16": torch.float16, "bf16": torch.bfloat16,
+    "f32": torch.float32, "f64": torch.float64,
 }
 _NUMPY_ONLY: dict[Any, tuple[torch.dtype, Any]] = {
     np.dtype(ml_dtypes.bfloat16): (torch.bfloat16, np.int16),
@@ -51,22 +51,26 @@ def as_tensor(value: Any, declared: Input) -> torch.Tensor:
 
 def _check_layout(t: torch.Tensor, declared: Input) -> None:
     if t.is_nested:
-        raise ArgumentError(f"`{declared.name}` is a nested tensor", "its rows have sizes of their own", "pad it: torch.nested.to_padded_tensor", declared.loc)
+        raise ArgumentError(f"`{declared.name}` is a nested tensor", "its rows have sizes of their own",
+                            "pad it: torch.nested.to_padded_tensor", declared.loc)
     if t.layout is not torch.strided:
-        raise ArgumentError(f"`{declared.name}` is a {t.layout} tensor", "kernels read dense tensors", "make it dense: .to_dense()", declared.loc)
-    if t.is_quantized:
-        raise ArgumentError(f"`{declared.name}` is a quantised tensor", "kernels read plain numbers", "pass .dequantize(), or .int_repr() and the scale",
+        raise ArgumentError(f"`{declared.name}` is a {t.layout} tensor", "kernels read dense tensors", "make it dense: .to_dense()",
                             declared.loc)
+    if t.is_quantized:
+        raise ArgumentError(f"`{declared.name}` is a quantised tensor", "kernels read plain numbers",
+                            "pass .dequantize(), or .int_repr() and the scale", declared.loc)
     if t.is_complex():
         raise DtypeError(f"`{declared.name}` is {_name(t.dtype)}, its declaration {declared.dtype}", "kernels compute with real numbers",
-                         f"pass its parts: {declared.name}.real, {declared.name}.imag, or torch.view_as_real({declared.name})", declared.loc)
+                         f"pass its parts: {declared.name}.real, {declared.name}.imag, or torch.view_as_real({declared.name})",
+                         declared.loc)
 
 
 def _tensor(value: Any, declared: Input) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, np.ma.MaskedArray):
-        raise ArgumentError(f"`{declared.name}` is a masked numpy array", "a kernel would read what is masked", "fill it: .filled(0)", declared.loc)
+        raise ArgumentError(f"`{declared.name}` is a masked numpy array", "a kernel would read what is masked", "fill it: .filled(0)",
+                            declared.loc)
     if isinstance(value, (np.ndarray, np.generic)) and not (isinstance(value, float) and declared.dtype.name != "f64"):
         return _from_numpy(np.asarray(value), declared)
     if isinstance(value, (bool, int, float)) and declared.ndim == 0:

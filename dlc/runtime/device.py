@@ -37,5 +37,6 @@ def host_target(name: str = "") -> Target:
             levels = tuple(sizes.get(n, default) for n, default in zip(("L1", "L2", "L3"), t.caches))
             return replace(t, caches=levels, threads=cpus())
         if wanted:
-            raise TargetError(f"this machine cannot run {wanted}", f"it lacks {', '.join(missing)}", "leave DLC_TARGET unset to take the best it has")
+            raise TargetError(f"this machine cannot run {wanted}", f"it lacks {', '.join(missing)}",
+                              "leave DLC_TARGET unset to take the best it has")
     raise TargetError("this machine's processor is not supported", remedy="x86-64 and AArch64 are")

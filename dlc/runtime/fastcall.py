@@ -70,7 +70,8 @@ class Functions:
         numbers: positions of scalar parameters that are given as Python numbers.
     """
 
-    def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], Exception], numbers: frozenset[int] = frozenset()) -> None:
+    def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], Exception],
+                 numbers: frozenset[int] = frozenset()) -> None:
         self._recipe, self._numbers, self._scope = recipe, numbers, _scope(recipe, entry, failed)
 
     @cached_property
@@ -319,8 +320,10 @@ def _launch(recipe: Recipe) -> list[str]:
         lines.append(f"    at{k + 1} = at{k} + ({size}) // 64 * 64 + 128")
     end = f"at{len(spaces)}"
     scratch = f"base + {end}" if recipe.scratch else "0"
-    return [*lines, "    many = threads()", f"    block = take({end} + ({recipe.scratch}) * many + 64)", "    base = block.address", "    try:",
-            f"        code = native(ENTRY, {scratch}, many, {', '.join([*words, *spaces, *recipe.sizes])})", "    finally:", "        give(block)", *_check()]
+    return [*lines, "    many = threads()", f"    block = take({end} + ({recipe.scratch}) * many + 64)",
+            "    base = block.address", "    try:",
+            f"        code = native(ENTRY, {scratch}, many, {', '.join([*words, *spaces, *recipe.sizes])})", "    finally:",
+            "        give(block)", *_check()]
 
 
 def _check() -> list[str]:

@@ -176,7 +176,8 @@ def _ptxas(binary: GpuBinary) -> tuple[str, ...]:
     architecture = int(binary.target.removeprefix("sm_"))
     suffix = "a" if architecture >= 90 else ""
     fused = () if binary.fp_fusion else ("--fmad=false",)
-    return (assembler(binary.target), "-v", "-lineinfo", "--regAllocOptLevel=2", *fused, f"--gpu-name=sm_{architecture}{suffix}", "-o", "/dev/null")
+    return (assembler(binary.target), "-v", "-lineinfo", "--regAllocOptLevel=2", *fused, f"--gpu-name=sm_{architecture}{suffix}", "-o",
+            "/dev/null")
 
 
 def _amd(binary: GpuBinary) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """Load the lanes that are in bounds; the rest, and masked lanes without ``other``, hold garbage."""
         dtype = ptrs.get_element_ty()
         kind = interpreter._get_np_dtype(dtype)
-        filler = np.full(ptrs.data.shape, _garbage(kind), kind) if other is None else np.broadcast_to(other.data, ptrs.data.shape).astype(kind)
+        filler = (np.full(ptrs.data.shape, _garbage(kind), kind) if other is None
+                  else np.broadcast_to(other.data, ptrs.data.shape).astype(kind))
         active = np.broadcast_to(mask.data, ptrs.data.shape)
         good = self.memory.access(ptrs.data, kind.itemsize, active, "load")
         return TensorHandle(native.load(ptrs.data, good, np.ascontiguousarray(filler), kind), dtype)
@@ -128,7 +129,8 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
         """1 / sqrt(x)."""
         return self.unary_op(arg, lambda v: (1 / np.sqrt(v)).astype(v.dtype))
 
-    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any, max_num_imprecise_acc: Any) -> TensorHandle:
+    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: Any,
+                   max_num_imprecise_acc: Any) -> TensorHandle:
         """The product a @ b + d accumulated in the type of d; tf32 drops the bits the tensor core drops."""
         left, right = widen(a), widen(b)
         if input_precision == ir.INPUT_PRECISION.TF32 and left.dtype == np.float32 and a.dtype.scalar not in LOW:
@@ -208,7 +210,8 @@ def _in_float32(apply: Callable[..., Any]) -> Callable[..., Any]:
         if not any(narrowed):
             return got
         results = got if isinstance(got, (list, tuple)) else [got]
-        return [self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r for r, t, low in zip(results, inputs, narrowed, strict=False)]
+        return [self.to_tensor(narrow(r.handle.data, t.dtype.scalar).data, t.dtype) if low else r
+                for r, t, low in zip(results, inputs, narrowed, strict=False)]
 
     return run
 

@@ -39,7 +39,8 @@ class Launcher:
         """
         results = self.functions.into(tuple(tensors), outs)
         if results is MISS:
-            raise InternalError(f"{self.recipe.name} was compiled for other arguments", f"{[(tuple(t.shape), t.stride(), t.dtype) for t in tensors]}")
+            raise InternalError(f"{self.recipe.name} was compiled for other arguments",
+                                f"{[(tuple(t.shape), t.stride(), t.dtype) for t in tensors]}")
         return list(results)
 
     def serves(self, tensors: Sequence[torch.Tensor]) -> bool:

@@ -100,7 +100,8 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         tuple(formula(product(b.shape) * b.dtype.itemsize, names) for b in module.workspaces), formula(module.scratch, names),
         tuple(names[v] for v in tile.sizes), place_of(program))
     if unknown := set(names.values()) - set(made.bound):
-        raise InternalError(f"{program.name} has sizes that its arguments do not show", f"{[v for v, n in names.items() if n in unknown]}", loc=program.loc)
+        raise InternalError(f"{program.name} has sizes that its arguments do not show", f"{[v for v, n in names.items() if n in unknown]}",
+                            loc=program.loc)
     return made
 
 

@@ -80,6 +80,7 @@ def native_call() -> Callable[..., int]:
     engine.finalize_object()
     definition = _MethodDef(b"call", engine.get_function_address("dlc_call"), _FASTCALL, b"Run a compiled kernel.")
     keep(engine, definition)
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_MethodDef), ctypes.c_void_p, ctypes.c_void_p)(("PyCFunction_NewEx", ctypes.pythonapi))
+    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_MethodDef), ctypes.c_void_p, ctypes.c_void_p)
+    make = prototype(("PyCFunction_NewEx", ctypes.pythonapi))
     function: Callable[..., int] = make(ctypes.byref(definition), None, None)
     return function

@@ -137,7 +137,8 @@ def compile_function(
         The binary, the parameters' names, and which of ``args`` the compiled kernel takes: a number 1 becomes a constant.
     """
     if not isinstance(fn, jit.JITFunction):
-        raise ArgumentError(f"{getattr(fn, '__name__', fn)} is not a Triton kernel", "it is not decorated by @triton.jit", "pass the decorated function")
+        raise ArgumentError(f"{getattr(fn, '__name__', fn)} is not a Triton kernel", "it is not decorated by @triton.jit",
+                            "pass the decorated function")
     names = [n for n in fn.arg_names if n not in constants]
     if len(names) != len(args):
         raise ArgumentError(f"{fn.__name__} takes {', '.join(names)}", f"{len(args)} arguments were given",
@@ -272,7 +273,8 @@ def _diagnose(error: Exception, kernel: TritonKernel, target: str) -> DlcError:
     if "not supported in this architecture" in text:
         missing = re.search(r"type (\w+) not supported", text)
         reason = f"it has no instructions for {missing.group(1)}" if missing else text
-        return TargetError(f"kernel {kernel.name!r} cannot be compiled for {target}", reason, "convert to a wider dtype, or name a newer target")
+        return TargetError(f"kernel {kernel.name!r} cannot be compiled for {target}", reason,
+                           "convert to a wider dtype, or name a newer target")
     if any(words in text for words in limits):
         return TargetError(f"kernel {kernel.name!r} does not fit {target}", text, "smaller tiles or fewer stages")
     return InternalError(f"Triton cannot compile kernel {kernel.name!r} for {target}", f"{type(error).__name__}: {text}")

@@ -10,5 +10,5 @@ from dlc.tape.graph import Edge, Node, Value, apply
 from dlc.tape.mode import enable_grad, is_grad_enabled, no_grad, phase, set_grad_enabled
 from dlc.tape.template import Reshape, Spec, Template, spec_of
 
-__all__ = ["Edge", "Leaf", "Node", "Reshape", "Spec", "Template", "Value", "apply", "enable_grad", "is_grad_enabled", "no_grad", "phase", "pull",
-           "set_grad_enabled", "spec_of"]
+__all__ = ["Edge", "Leaf", "Node", "Reshape", "Spec", "Template", "Value", "apply", "enable_grad", "is_grad_enabled", "no_grad",
+           "phase", "pull", "set_grad_enabled", "spec_of"]

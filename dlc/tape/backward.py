@@ -16,7 +16,8 @@ Add = Callable[[Grad, Grad], Grad]
 Hook = Callable[[Grad, Mapping[int, Callable[[Any], Any]]], Grad]
 
 
-def pull(seeds: Sequence[tuple[Edge, Grad]], add: Add, hook: Hook, keep: bool, stop: frozenset[Hashable] | None = None) -> list[tuple[Edge, Grad]]:
+def pull(seeds: Sequence[tuple[Edge, Grad]], add: Add, hook: Hook, keep: bool,
+         stop: frozenset[Hashable] | None = None) -> list[tuple[Edge, Grad]]:
     """Pull gradients back from some edges to the leaves.
 
     Args:

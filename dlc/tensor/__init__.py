@@ -7,4 +7,5 @@ from dlc.tensor.tensor import Tensor, compute_now
 
 install(Tensor)
 
-__all__ = ["GradFn", "Tensor", "arange", "backward", "compute_now", "empty", "from_dlpack", "from_numpy", "from_torch", "grad", "ones", "tensor", "zeros"]
+__all__ = ["GradFn", "Tensor", "arange", "backward", "compute_now", "empty", "from_dlpack", "from_numpy", "from_torch", "grad", "ones",
+           "tensor", "zeros"]

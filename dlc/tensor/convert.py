@@ -43,7 +43,8 @@ def wrap(value: Any) -> torch.Tensor:
     elif hasattr(value, "__dlpack__"):
         t = torch.from_dlpack(value)
     else:
-        raise ArgumentError(f"a {type(value).__name__} is not an array", remedy="a torch tensor, a numpy array, a DLPack object, numbers or lists of numbers")
+        raise ArgumentError(f"a {type(value).__name__} is not an array",
+                            remedy="a torch tensor, a numpy array, a DLPack object, numbers or lists of numbers")
     if t.device.type != "cpu":
         raise TargetError(f"a tensor on {t.device}", "dlc.Tensor computes on the CPU so far", "move it: .cpu()")
     kind = dtype_of(t.dtype)
@@ -85,5 +86,6 @@ def numpy_of(t: torch.Tensor) -> np.ndarray:
 def _declared(a: np.ndarray) -> Input:
     """What ``as_tensor`` must find: an array of the dtype it has."""
     if a.dtype.name not in _NUMPY:
-        raise DtypeError(f"a numpy array of {a.dtype}", "its elements are not numbers that kernels compute with", "convert it: a.astype(numpy.float32)")
+        raise DtypeError(f"a numpy array of {a.dtype}", "its elements are not numbers that kernels compute with",
+                         "convert it: a.astype(numpy.float32)")
     return Input("array", tuple(as_term(n) for n in a.shape), ALL[_NUMPY[a.dtype.name]], here())

@@ -83,6 +83,7 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 #: Names of the language that make tensors out of numbers; ``dlc`` gives these instead of the language's own.
 CREATORS: dict[str, Callable[..., Any]] = {
-    fn.__name__: _creator(fn) for fn in (creation.arange, creation.eye, creation.full, creation.iota, creation.linspace, creation.ones, creation.tri,
-                                         creation.zeros, random.bernoulli, random.rand, random.randint, random.randn)}
+    fn.__name__: _creator(fn)
+    for fn in (creation.arange, creation.eye, creation.full, creation.iota, creation.linspace, creation.ones, creation.tri,
+               creation.zeros, random.bernoulli, random.rand, random.randint, random.randn)}
 arange, eye, full, ones, zeros, rand, randn = (CREATORS[name] for name in ("arange", "eye", "full", "ones", "zeros", "rand", "randn"))

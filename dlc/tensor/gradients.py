@@ -146,11 +146,13 @@ class Differentiable:
         return lambda: hooks.pop(number, None) and None
 
 
-def backward(tensors: Sequence[Any], gradients: Sequence[Any] | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+def backward(tensors: Sequence[Any], gradients: Sequence[Any] | None = None, retain_graph: bool | None = None,
+             create_graph: bool = False) -> None:
     """Add to the ``grad`` of every leaf behind some tensors the derivative of their sum, each times its gradient; see :meth:`Differentiable.backward`."""
     arrived = _pulled(tensors, gradients, retain_graph, create_graph, None)
     leaves = [(edge.tensor(), grad) for edge, grad in arrived if isinstance(edge, Leaf)]
-    realize([t.grad._value for t, _ in leaves if t is not None and t.grad is not None])  # gradients of many backwards make no graph without end
+    # Gradients of many backwards make no graph without end
+    realize([t.grad._value for t, _ in leaves if t is not None and t.grad is not None])
     with phase("backward"), _Recording(create_graph):
         for t, grad in leaves:
             if t is not None:
@@ -167,7 +169,8 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     """
     ys, xs = _several(outputs), _several(inputs)
     if any(x._edge is None for x in xs):
-        raise DerivativeError("a derivative with respect to a tensor that does not require grad", remedy="x.requires_grad_() before it is used")
+        raise DerivativeError("a derivative with respect to a tensor that does not require grad",
+                              remedy="x.requires_grad_() before it is used")
     stop = frozenset(place(x._edge) for x in xs)
     given = None if grad_outputs is None else _several(grad_outputs)
     arrived = {place(e): g for e, g in _pulled(ys, given, retain_graph, create_graph, stop)}
@@ -190,7 +193,8 @@ def _several(x: Any) -> tuple[Any, ...]:
     return tuple(x) if isinstance(x, (tuple, list)) else (x,)
 
 
-def _pulled(tensors: Sequence[Any], gradients: Sequence[Any] | None, retain: bool | None, create: bool, stop: Any) -> list[tuple[Edge, Grad]]:
+def _pulled(tensors: Sequence[Any], gradients: Sequence[Any] | None, retain: bool | None, create: bool,
+            stop: Any) -> list[tuple[Edge, Grad]]:
     if gradients is not None and len(gradients) != len(tensors):
         raise DerivativeError(f"{len(gradients)} gradients for {len(tensors)} tensors")
     with phase("backward"), _Recording(create):
@@ -207,7 +211,8 @@ def _seed(t: Any, gradient: Any) -> tuple[Edge, Grad]:
     spec = t._value.spec
     if gradient is None:
         if t.size != 1:
-            raise DerivativeError(f"backward of a tensor with {t.size} elements needs a gradient", remedy="reduce it to one: t.sum().backward()")
+            raise DerivativeError(f"backward of a tensor with {t.size} elements needs a gradient",
+                                  remedy="reduce it to one: t.sum().backward()")
         return t._edge, _constant(spec.shape, spec.dtype)
     g = gradient if isinstance(gradient, Differentiable) else type(t)(gradient, spec.dtype)
     if g._value.spec is not spec:

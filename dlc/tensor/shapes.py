@@ -24,6 +24,7 @@ def complete(shape: Sequence[Any], elements: int, old: tuple[int, ...]) -> tuple
 def is_view(key: Any) -> bool:
     """Whether torch can take part of memory by a key without copying."""
     def plain(k: Any) -> bool:
-        return k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool)) or (isinstance(k, slice) and (k.step is None or k.step > 0))
+        return (k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool))
+                or (isinstance(k, slice) and (k.step is None or k.step > 0)))
 
     return all(plain(k) for k in key) if isinstance(key, tuple) else plain(key)

@@ -192,7 +192,8 @@ class Tensor(Operators, Differentiable):
         """A kernel of the user meets a tensor: it becomes one operation of the graph, with its derived backward."""
         recorder = Recorder(kernel)
         for a, declared in zip(args, program.inputs):
-            t = a if isinstance(a, Tensor) else wrapped(_leaf(convert.copied(a, declared.dtype) if isinstance(a, (int, float)) else convert.wrap(a)), None)
+            t = (a if isinstance(a, Tensor)
+                 else wrapped(_leaf(convert.copied(a, declared.dtype) if isinstance(a, (int, float)) else convert.wrap(a)), None))
             if t.dtype != declared.dtype:
                 raise DtypeError(f"`{declared.name}` is {t.dtype}, its declaration {declared.dtype}", f"it is declared {declared}",
                                  f"convert it: {declared.name}.to(dlc.{declared.dtype})", declared.loc)

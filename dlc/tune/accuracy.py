@@ -53,7 +53,8 @@ def error(got: Any, exact: np.ndarray, name: str = "the result") -> Error:
     """
     tensor = as_values(got).detach().cpu()
     if tuple(tensor.shape) != exact.shape:
-        raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}, the definition gives {exact.shape}", remedy="compare functions with the same result")
+        raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}, the definition gives {exact.shape}",
+                            remedy="compare functions with the same result")
     if not exact.size:
         return Error()
     values = (tensor.double() if tensor.is_floating_point() else tensor).numpy()

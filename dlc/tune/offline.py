@@ -45,8 +45,8 @@ _CHECK_SHARE = 0.4  # of the budget, at most, for emulation
 _EMULATION = 60.0  # seconds after which one is given up
 
 
-def tune_offline(request: Request, budget: float, progress: Progress, reproducible: bool = True, seed: int = 0, candidates: int | None = None,
-                 helpers: Helpers = HELPERS) -> OfflineReport:
+def tune_offline(request: Request, budget: float, progress: Progress, reproducible: bool = True, seed: int = 0,
+                 candidates: int | None = None, helpers: Helpers = HELPERS) -> OfflineReport:
     """Search until the budget is spent, the space is exhausted or the user stops it; write the record; tell what was found.
 
     Args:
@@ -179,16 +179,18 @@ class _Run:
         """Decide, write the record, report."""
         best, reason = self._winner()
         if self.skipped:
-            self.notes.append(f"{self.skipped} further schedules were planned and not compiled: the same as others, of another order, or of larger bounds")
+            self.notes.append(f"{self.skipped} further schedules were planned and not compiled: the same as others, of another "
+                              "order, or of larger bounds")
         record = self._record(best)
         records.save(record)
-        return OfflineReport(self.request.program.name, record, self.trials, best, reason, time.perf_counter() - self.started, interrupted, tuple(self.notes),
-                             frozenset(self.checked), dict(self.measured))
+        return OfflineReport(self.request.program.name, record, self.trials, best, reason, time.perf_counter() - self.started, interrupted,
+                             tuple(self.notes), frozenset(self.checked), dict(self.measured))
 
     def _winner(self) -> tuple[Trial, str]:
         if self.measured:
             number = min(self.measured, key=lambda n: self.measured[n])
-            return self.trials[number], f"{self.measured[0] / self.measured[number]:.2f}x as fast as the default schedule, measured on the GPU"
+            gain = self.measured[0] / self.measured[number]
+            return self.trials[number], f"{gain:.2f}x as fast as the default schedule, measured on the GPU"
         ranked = self.ranked()
         if not ranked:
             return self.default, "the default schedule is kept: nothing else is left"

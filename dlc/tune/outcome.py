@@ -47,7 +47,8 @@ class TuneReport:
     @property
     def ratio(self) -> Ratio:
         """Time of the default over time of the tuned schedule, round by round; exactly 1 where the default was kept."""
-        return ratio(self.times["default"], self.times["tuned"]) if self.improved else Ratio(1.0, 1.0, 1.0, len(self.times["default"].samples))
+        return (ratio(self.times["default"], self.times["tuned"]) if self.improved
+                else Ratio(1.0, 1.0, 1.0, len(self.times["default"].samples)))
 
     @property
     def peer_ratio(self) -> Ratio | None:
@@ -72,12 +73,14 @@ class TuneReport:
                  + (", stopped by the user" if self.interrupted else "")]
         for name, m in self.times.items():
             if m.samples:
-                lines.append(f"  {name:8} {m.median * 1e6:10.1f} us  {m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}  ({len(m.samples)} cold samples)")
+                lines.append(
+                    f"  {name:8} {m.median * 1e6:10.1f} us  {m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}  ({len(m.samples)} cold samples)")
         if self.peer_ratio is not None:
             lines.append(f"  peer / dlc: {self.peer_ratio}")
         if self.improved:
             default = {c.name: c.value for c in self.history[0].choices}
-            lines += [f"  {c.name} = {c.value}  (default {default.get(c.name, 'not met')})" for c in self.best.choices if c.value != default.get(c.name)]
+            lines += [f"  {c.name} = {c.value}  (default {default.get(c.name, 'not met')})"
+                      for c in self.best.choices if c.value != default.get(c.name)]
         return "\n".join([*lines, *(f"  note: {n}" for n in self.notes)])
 
 
@@ -129,8 +132,9 @@ class OfflineReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"name": self.name, "target": self.record.key.target, "improved": self.improved, "reason": self.reason, "seconds": self.seconds,
-                "interrupted": self.interrupted, "decisions": dict(self.record.decisions), "notes": list(self.notes), "measured": dict(self.measured),
+        return {"name": self.name, "target": self.record.key.target, "improved": self.improved, "reason": self.reason,
+                "seconds": self.seconds, "interrupted": self.interrupted, "decisions": dict(self.record.decisions),
+                "notes": list(self.notes), "measured": dict(self.measured),
                 "history": [{"number": t.number, "decisions": {c.name: c.value for c in t.choices} or dict(t.decisions), "why": self.why(t),
                              "least": t.least, "emulated": t.number in self.emulated, **t.facts} for t in self.history]}
 
@@ -138,8 +142,10 @@ class OfflineReport:
         refused = [t for t in self.history if t.least is None]
         ranked = sorted((t for t in self.history if t.least is not None), key=lambda t: (t.least or 0.0, t.number))
         lines = [f"{self.name} for {self.record.key.target}: {self.reason}",
-                 f"{len(self.history)} candidates in {self.seconds:.1f} s, {len(refused)} refused" + (", stopped by the user" if self.interrupted else ""),
-                 "bounds from the machine code and published figures; no GPU was asked" if not self.measured else "finalists timed on the GPU"]
+                 f"{len(self.history)} candidates in {self.seconds:.1f} s, {len(refused)} refused"
+                 + (", stopped by the user" if self.interrupted else ""),
+                 "bounds from the machine code and published figures; no GPU was asked"
+                 if not self.measured else "finalists timed on the GPU"]
         default = {c.name: c.value for c in self.history[0].choices}
         for t in {t.number: t for t in (self.best, *ranked[:4], self.history[0])}.values():
             changed = ", ".join(f"{c.name}={c.value}" for c in t.choices if c.value != default.get(c.name)) or "the default"

@@ -107,4 +107,5 @@ class Search:
         if not open_:
             return parent.decisions
         count = min(len(open_), 1 + int(self.random.expovariate(1.2)))
-        return {**parent.decisions, **{c.name: self.random.choice([o for o in c.options if o != c.value]) for c in self.random.sample(open_, count)}}
+        return {**parent.decisions,
+                **{c.name: self.random.choice([o for o in c.options if o != c.value]) for c in self.random.sample(open_, count)}}

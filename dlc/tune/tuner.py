@@ -133,7 +133,8 @@ class _Run:
     def search(self, session: Session) -> None:
         """Batches of candidates until the time for the search is over."""
         until = self.end - self._reserve()
-        first = [r.decisions for r in (*filter(None, [records.find(record_key(self.task.request))]), *records.similar(record_key(self.task.request)))]
+        first = [r.decisions
+                 for r in (*filter(None, [records.find(record_key(self.task.request))]), *records.similar(record_key(self.task.request)))]
         search = Search(self.task.seed, first)
         most = self.task.candidates if self.task.candidates is not None else 1 << 30
         while time.perf_counter() < until and len(self.trials) <= most:
@@ -194,7 +195,8 @@ class _Run:
         allowed = self._bound(session, t)
         if allowed.relative is None:
             return f"its error has no bound ({allowed.reason}), and a tolerance is asked for"
-        return f"its order allows an error of {allowed.relative:.1e}, {self.task.tolerance:.1e} tolerated" if allowed.relative > self.task.tolerance else None
+        return (f"its order allows an error of {allowed.relative:.1e}, {self.task.tolerance:.1e} tolerated"
+                if allowed.relative > self.task.tolerance else None)
 
     def _bound(self, session: Session, t: Trial) -> Bound:
         """What a candidate's orders allow; evaluated once for each set of orders."""
@@ -221,7 +223,8 @@ class _Run:
         """The best candidates against the default in a process of their own."""
         self.progress.show("confirming in a fresh process", self.trials)
         ranked = sorted((t for t in self.trials[1:] if (t.speedup or 0.0) > 1.0), key=lambda t: -(t.speedup or 0.0))[:FINALISTS]
-        again = {t.number: Trial(t.number, t.decisions, t.choices, t.code, t.order, t.schedule, t.error, t.bits) for t in (self.default, *ranked)}
+        again = {t.number: Trial(t.number, t.decisions, t.choices, t.code, t.order, t.schedule, t.error, t.bits)
+                 for t in (self.default, *ranked)}
         session.renew()
         for t in list(again.values()):
             session.check(t)
@@ -244,17 +247,17 @@ class _Run:
         chosen = self.trials[winner.number]
         record = self._record(chosen, times, confirmed)
         records.save(record)
-        return TuneReport(self.task.request.program.name, record, self.trials, chosen, times, reason, time.perf_counter() - self.started, interrupted,
-                          self.notes)
+        return TuneReport(self.task.request.program.name, record, self.trials, chosen, times, reason, time.perf_counter() - self.started,
+                          interrupted, self.notes)
 
     def _record(self, best: Trial, times: Mapping[str, Measurement], confirmed: bool) -> records.Record:
         decisions = {c.name: c.value for c in best.choices} if best.number else {}
         errors = {name: t.error.relative for name, t in (("default", self.default), ("tuned", best)) if t.error is not None}
         versions = {"llvmlite": llvmlite.__version__, "torch": torch.__version__, "numpy": np.__version__}
         gain = ratio(times["default"], times["tuned"]).median if best.number else 1.0
-        return records.Record(record_key(self.task.request), self.task.request.program.name, decisions, {n: m.samples for n, m in times.items()}, gain,
-                              errors, best.schedule, best.code, confirmed, self.task.reproducible, best.order, versions, time.time(), self.task.budget,
-                              len(self.trials))
+        return records.Record(record_key(self.task.request), self.task.request.program.name, decisions,
+                              {n: m.samples for n, m in times.items()}, gain, errors, best.schedule, best.code, confirmed,
+                              self.task.reproducible, best.order, versions, time.time(), self.task.budget, len(self.trials))
 
 
 def _difference(order: str, default: str) -> str:

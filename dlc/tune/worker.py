@@ -49,7 +49,8 @@ class Work:
 
     def plan(self, decisions: Mapping[str, Any]) -> Plan:
         """The kernel on its way down, with some choices preset."""
-        return Plan(Request(_program(self.program), self.shapes, self.strides, self.target, dict(decisions), reproducible=self.reproducible))
+        return Plan(Request(_program(self.program), self.shapes, self.strides, self.target, dict(decisions),
+                            reproducible=self.reproducible))
 
 
 @functools.lru_cache(maxsize=8)
@@ -112,7 +113,8 @@ def build(work: Work, decisions: Mapping[str, Any]) -> Built:
         return _built_for_gpu(plan, started)
     code = hashlib.sha256(plan.module.text.encode()).hexdigest()
     assert plan.object_code
-    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace], time.perf_counter() - started)
+    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace],
+                 time.perf_counter() - started)
 
 
 def _built_for_gpu(plan: Plan, started: float) -> Built:
@@ -121,15 +123,17 @@ def _built_for_gpu(plan: Plan, started: float) -> Built:
     kernels = triton_artifact(plan).kernels
     code = hashlib.sha256("".join(k.key for k in kernels).encode()).hexdigest()
     reports = [report(compile_triton(k, target.name)) for k in kernels]
-    facts: dict[str, Any] = {"kernels": [{"name": r.name, "registers": r.registers, "shared": r.dynamic_shared + r.static_shared, "warps": r.threads // target.warp,
-                                          "occupancy": r.occupancy, "matrix": r.matrix_instructions} for r in reports]}
+    facts: dict[str, Any] = {"kernels": [{"name": r.name, "registers": r.registers, "shared": r.dynamic_shared + r.static_shared,
+                                          "warps": r.threads // target.warp, "occupancy": r.occupancy, "matrix": r.matrix_instructions}
+                                         for r in reports]}
     why = refusal(reports)
     if why is not None:
         facts["refused"] = why
     else:
         least = estimate(plan.tile, reports, target)
         facts |= {"seconds": sum(e.seconds for e in least), "estimates": [e.as_dict() for e in least]}
-    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace], time.perf_counter() - started, facts)
+    return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace],
+                 time.perf_counter() - started, facts)
 
 
 def emulate(small: Work, decisions: Mapping[str, Any], arguments: bytes) -> str | None:
@@ -172,7 +176,7 @@ def check(number: int) -> Checked:
     """Run a candidate once into memory full of garbage and compare the results with the exact ones."""
     s = _opened()
     launcher = s.loaded[number]
-    outs = [torch.full((max(t.numel() * t.element_size(), 1),), _GARBAGE, dtype=torch.uint8)[:t.numel() * t.element_size()].view(t.dtype).reshape(t.shape)
+    outs = [torch.full((max(n := t.numel() * t.element_size(), 1),), _GARBAGE, dtype=torch.uint8)[:n].view(t.dtype).reshape(t.shape)
             for t in launcher(s.arguments)]
     results = launcher(s.arguments, outs)
     bits = hashlib.sha256()
