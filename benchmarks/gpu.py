@@ -121,15 +121,18 @@ def cases() -> list[Case]:
     out = [Case(f"matmul f16 {n}", _half, torch.matmul, ((n, n), (n, n)), h, 2.0 * n**3) for n in (512, 1024, 2048, 4096, 8192)]
     out += [Case("matmul f16 16x4096x4096", _half, torch.matmul, ((16, 4096), (4096, 4096)), h, 2.0 * 16 * 4096**2),
             Case("matmul f16 64x64, sum of 65536", _half, torch.matmul, ((64, 65536), (65536, 64)), h, 2.0 * 64 * 64 * 65536),
-            Case("linear gelu bf16 4096", _brain, lambda x, w, c: nn.gelu(nn.linear(x, w, c)), ((4096, 4096), (4096, 4096), (4096,)), b, 2.0 * 4096**3),
-            Case("silu gate bf16 2048x4096", _gate, lambda x, g, u: nn.silu(x @ g) * (x @ u), ((2048, 4096),) + ((4096, 4096),) * 2, b, 4.0 * 2048 * 4096**2),
+            Case("linear gelu bf16 4096", _brain, lambda x, w, c: nn.gelu(nn.linear(x, w, c)), ((4096, 4096), (4096, 4096), (4096,)), b,
+                 2.0 * 4096**3),
+            Case("silu gate bf16 2048x4096", _gate, lambda x, g, u: nn.silu(x @ g) * (x @ u), ((2048, 4096),) + ((4096, 4096),) * 2, b,
+                 4.0 * 2048 * 4096**2),
             Case("matmul f32 2048", _single, torch.matmul, ((2048, 2048),) * 2, s, 2.0 * 2048**3),
             Case("matmul tf32 4096", _tf32, torch.matmul, ((4096, 4096),) * 2, s, 2.0 * 4096**3),
             Case("batched f16 96x512x64x512", _heads, torch.matmul, ((96, 512, 64), (96, 64, 512)), h, 2.0 * 96 * 512 * 512 * 64)]
     out += [Case(f"softmax f32 4096x{n}", _softmax, lambda x: torch.softmax(x, 1), ((4096, n),), s) for n in (1024, 4096, 12672, 32768)]
     out += [Case("layer norm bf16 8192x4096", _norm, lambda x, w, c: nn.layer_norm(x, w.shape, w, c), ((8192, 4096), (4096,), (4096,)), b),
             Case("rms norm bf16 8192x4096", _rms, lambda x, w: nn.rms_norm(x, w.shape, w, 1e-6), ((8192, 4096), (4096,)), b),
-            Case("conv 3x3 f16 32x64x56x56", _conv, lambda x, w: nn.conv2d(x, w, padding=1), ((32, 64, 56, 56), (64, 64, 3, 3)), h, 2.0 * 32 * 64 * 64 * 9 * 56**2),
+            Case("conv 3x3 f16 32x64x56x56", _conv, lambda x, w: nn.conv2d(x, w, padding=1), ((32, 64, 56, 56), (64, 64, 3, 3)), h,
+                 2.0 * 32 * 64 * 64 * 9 * 56**2),
             Case("pointwise f32 8192x8192", _pointwise, lambda x, y: torch.tanh(x * 2 + y) * torch.sigmoid(x), ((8192, 8192), (8192,)), s),
             Case("row sums f32 8192x8192", _total, lambda x: x.sum(1), ((8192, 8192),), s)]
     return out
@@ -149,8 +152,9 @@ def run_case(c: Case, compiled: bool) -> dict[str, Any]:
         calls["torch.compile"] = lambda: fast(*args)
     seconds = interleaved(calls)
     moved = sum(a.numel() * a.element_size() for a in (*args, result))
-    return {"name": c.name, "error": error(result, exact).relative, "error_torch": error(c.peer(*args), exact).relative, "bound": made.bound,
-            "seconds": {n: statistics.median(t) for n, t in seconds.items()}, "samples": seconds, "flops": c.flops, "bytes": moved}
+    return {"name": c.name, "error": error(result, exact).relative, "error_torch": error(c.peer(*args), exact).relative,
+            "bound": made.bound, "seconds": {n: statistics.median(t) for n, t in seconds.items()}, "samples": seconds, "flops": c.flops,
+            "bytes": moved}
 
 
 def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
@@ -177,8 +181,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     for r in rows:
         t = r["seconds"]
         micro = [f"{t[n] * 1e6:.1f} us" if n in t else "-" for n in ("dlc", "torch", "torch.compile")]
-        table.add_row(r["name"], *micro, f"{t['torch'] / t['dlc']:.2f}", f"{r['flops'] / t['dlc'] / 1e12:.0f}", f"{r['bytes'] / t['dlc'] / 1e9:.0f}",
-                      f"{r['bound'] / t['dlc']:.0%}", f"{r['error']:.1e}", f"{r['error_torch']:.1e}")
+        table.add_row(r["name"], *micro, f"{t['torch'] / t['dlc']:.2f}", f"{r['flops'] / t['dlc'] / 1e12:.0f}",
+                      f"{r['bytes'] / t['dlc'] / 1e9:.0f}", f"{r['bound'] / t['dlc']:.0%}", f"{r['error']:.1e}", f"{r['error_torch']:.1e}")
     console.print(table)
 
 

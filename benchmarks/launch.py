@@ -71,7 +71,8 @@ def calls() -> dict[str, Callable[[], Any]]:
         "dlc add, 2 inputs, out=": lambda: add(x, y, out=out), "torch.add, out=": lambda: torch.add(x, y, out=out),
         "dlc add, numpy arrays": lambda: add(array, array), "numpy +": lambda: array + array,
         "dlc scale by a number": lambda: scale(v, 2.0), "torch.mul": lambda: torch.mul(v, 2.0),
-        "dlc linear, 3 inputs": lambda: linear(x, w, b), "dlc linear, any M": lambda: many(x, w, b), "F.linear": lambda: torch.nn.functional.linear(x, w, b),
+        "dlc linear, 3 inputs": lambda: linear(x, w, b), "dlc linear, any M": lambda: many(x, w, b),
+        "F.linear": lambda: torch.nn.functional.linear(x, w, b),
     }
 
 

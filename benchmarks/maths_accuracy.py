@@ -43,13 +43,14 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "atan2": np.arctan2, "pow": np.power,
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "softplus": _softplus,
     "sigmoid": lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1.0) / (1.0 + np.exp(-np.abs(x))),
-    "rsqrt": lambda x: 1.0 / np.sqrt(x), "erf": _from_torch(torch.erf), "erfc": _from_torch(torch.erfc), "lgamma": _from_torch(torch.lgamma),
+    "rsqrt": lambda x: 1.0 / np.sqrt(x), "erf": _from_torch(torch.erf), "erfc": _from_torch(torch.erfc),
+    "lgamma": _from_torch(torch.lgamma),
 }  # fmt: skip
 
 EXACT: dict[str, Callable[..., Any]] = {
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-    "lgamma": mpmath.loggamma, "rsqrt": lambda x: 1 / mpmath.sqrt(x), "exp2": lambda x: mpmath.mpf(2) ** x, "log2": lambda x: mpmath.log(x, 2),
-    "pow": lambda x, y: mpmath.mpf(1) if x == 1 else mpmath.power(x, y),
+    "lgamma": mpmath.loggamma, "rsqrt": lambda x: 1 / mpmath.sqrt(x), "exp2": lambda x: mpmath.mpf(2) ** x,
+    "log2": lambda x: mpmath.log(x, 2), "pow": lambda x, y: mpmath.mpf(1) if x == 1 else mpmath.power(x, y),
 }  # fmt: skip
 
 INTERVALS: dict[str, tuple[float, float]] = {

@@ -23,7 +23,8 @@ def product(kind: str, dtype: Any = f32) -> Any:
     @dlc.kernel
     def matmul(x: dtype[x_shape], w: dtype[w_shape]):
         k = dlc.reduce_axis(K)
-        return dlc.compute((M, N), lambda i, j: dlc.sum((x[i, k] if kind[0] == "n" else x[k, i]) * (w[k, j] if kind[1] == "n" else w[j, k]), k))
+        return dlc.compute((M, N),
+                           lambda i, j: dlc.sum((x[i, k] if kind[0] == "n" else x[k, i]) * (w[k, j] if kind[1] == "n" else w[j, k]), k))
 
     return matmul
 
@@ -65,8 +66,8 @@ def _batch(b: int, m: int, n: int, k: int) -> Case:
 
 def _strided(n: int) -> Case:
     """Every second row of one factor, every second column of the other."""
-    return case(f"f32 strided {n}", lambda: [torch.randn(2 * n, n)[::2], torch.randn(n, 2 * n)[:, ::2]], {"dlc": _plain, **peers(torch.matmul)},
-                flops=2 * n**3, bytes=12 * n * n)
+    return case(f"f32 strided {n}", lambda: [torch.randn(2 * n, n)[::2], torch.randn(n, 2 * n)[:, ::2]],
+                {"dlc": _plain, **peers(torch.matmul)}, flops=2 * n**3, bytes=12 * n * n)
 
 
 def cases() -> Iterable[Case]:
@@ -76,5 +77,6 @@ def cases() -> Iterable[Case]:
     yield from (_case(kind, n, n, n) for kind in ("nt", "tn", "tt") for n in (256, 1024, 2048))
     yield from (_batch(*shape) for shape in ((32, 128, 128, 64), (96, 64, 64, 64), (8, 512, 512, 64)))
     yield _strided(512)
-    yield from (_case(kind, *shape, bf16) for kind in ("nn", "nt") for shape in ((256,) * 3, (1024,) * 3, (2048,) * 3, *_ODD[:2], (8, 4096, 4096)))
+    yield from (_case(kind, *shape, bf16) for kind in ("nn", "nt")
+                for shape in ((256,) * 3, (1024,) * 3, (2048,) * 3, *_ODD[:2], (8, 4096, 4096)))
     yield _case("nt", 512, 512, 512, f16)

@@ -63,10 +63,11 @@ def cases() -> Iterable[Case]:
     for m, n in ((1000, 1000), (2048, 2048), (4096, 64), (333, 4097)):
         yield case(f"transpose {m}x{n}", lambda m=m, n=n: [torch.randn(m, n)],  # type: ignore[misc]
                    {"dlc": _turned, **peers(lambda x: x.T.contiguous())}, bytes=8 * m * n)
-    yield case("heads 8x128x12x64", lambda: [torch.randn(8, 128, 12, 64)], {"dlc": _heads, **peers(lambda x: x.permute(0, 2, 1, 3).contiguous())},
-               bytes=8 * 8 * 128 * 12 * 64)
+    yield case("heads 8x128x12x64", lambda: [torch.randn(8, 128, 12, 64)],
+               {"dlc": _heads, **peers(lambda x: x.permute(0, 2, 1, 3).contiguous())}, bytes=8 * 8 * 128 * 12 * 64)
     yield case("concat 2048x(512+333)", lambda: [torch.randn(2048, 512), torch.randn(2048, 333)],
                {"dlc": _concat, **peers(lambda x, y: torch.cat([x, y], 1))}, bytes=8 * 2048 * 845)
-    yield case("pad 8x64x56x56", lambda: [torch.randn(8, 64, 56, 56)], {"dlc": _pad, **peers(lambda x: nn.pad(x, (1, 1, 1, 1)))}, bytes=8 * 8 * 64 * 57 * 57)
+    yield case("pad 8x64x56x56", lambda: [torch.randn(8, 64, 56, 56)], {"dlc": _pad, **peers(lambda x: nn.pad(x, (1, 1, 1, 1)))},
+               bytes=8 * 8 * 64 * 57 * 57)
     yield case("tril 2048x2048", lambda: [torch.randn(2048, 2048)], {"dlc": _triangle, **peers(torch.tril)}, bytes=6 * 2048 * 2048)
     yield case("flip 2048x2048", lambda: [torch.randn(2048, 2048)], {"dlc": _flip, **peers(lambda x: x.flip(1))}, bytes=8 * 2048 * 2048)

@@ -44,4 +44,5 @@ def cases() -> Iterable[Case]:
     """Every case of the family."""
     n = 8_000_000
     yield case("sgd momentum 8M", lambda: [torch.randn(n) for _ in range(3)], {"dlc": _sgd, **peers(_torch_sgd)}, bytes=20 * n)
-    yield case("adamw 8M", lambda: [torch.randn(n) for _ in range(3)] + [torch.rand(n)], {"dlc": _adamw, **peers(_torch_adamw)}, bytes=28 * n)
+    yield case("adamw 8M", lambda: [torch.randn(n) for _ in range(3)] + [torch.rand(n)], {"dlc": _adamw, **peers(_torch_adamw)},
+               bytes=28 * n)

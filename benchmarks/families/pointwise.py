@@ -100,8 +100,10 @@ def cases() -> Iterable[Case]:
         yield _case("minus column", shape, lambda m, n: [torch.randn(m, n), torch.randn(m, 1)], _columns, lambda x, c: (x - c) * 0.5, 2)
     big = (2048, 2048)
     yield _case("f32 to bf16", big, lambda m, n: [torch.randn(m, n)], _to_bf16, lambda x: (x * 2.0).to(torch.bfloat16), 2, 2)
-    yield _case("bf16 plus f32", big, lambda m, n: [torch.randn(m, n).bfloat16(), torch.randn(m, n)], _bf16_residual, lambda x, r: x.float() + r, 2)
-    yield _case("bytes to f32", big, lambda m, n: [torch.randint(0, 256, (m, n), dtype=torch.uint8)], _from_bytes, lambda x: x.float() / 255.0 - 0.5, 3)
+    yield _case("bf16 plus f32", big, lambda m, n: [torch.randn(m, n).bfloat16(), torch.randn(m, n)], _bf16_residual,
+                lambda x, r: x.float() + r, 2)
+    yield _case("bytes to f32", big, lambda m, n: [torch.randint(0, 256, (m, n), dtype=torch.uint8)], _from_bytes,
+                lambda x: x.float() / 255.0 - 0.5, 3)
     yield _case("plus transposed", (2000, 1000), lambda m, n: [torch.randn(m, n), torch.randn(n, m)], _transposed, lambda x, y: x + y.T, 1)
     yield _case("strided columns", (1000, 1000), lambda m, n: [torch.randn(m, 2 * n)[:, ::2], torch.randn(m, n)], _add, torch.add, 1)
     yield _case("strided rows", (1000, 1000), lambda m, n: [torch.randn(2 * m, n)[::2], torch.randn(m, n)], _add, torch.add, 1)

@@ -24,7 +24,8 @@ def _kernel(name: str, axis: Any, rank: int, dtype: Any = f32) -> Any:
     return reduce
 
 
-def _case(title: str, name: str, axis: Any, shape: tuple[int, ...], function: Callable[..., object], dtype: torch.dtype = torch.float32) -> Case:
+def _case(title: str, name: str, axis: Any, shape: tuple[int, ...], function: Callable[..., object],
+          dtype: torch.dtype = torch.float32) -> Case:
     ours = _kernel(name, axis, len(shape), bf16 if dtype is torch.bfloat16 else f32)
     size = torch.Size(shape).numel()
     return case(f"{title} {'x'.join(map(str, shape))}", lambda: [torch.randn(shape).to(dtype)], {"dlc": ours, **peers(function)},

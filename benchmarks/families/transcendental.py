@@ -35,8 +35,8 @@ def _mixed(x: f32[M, N]):
 
 
 _UNARY: dict[str, Callable[..., object]] = {
-    "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "expm1": torch.expm1, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "erf": torch.erf,
-    "sin": torch.sin, "cos": torch.cos, "atan": torch.atan, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt,
+    "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "expm1": torch.expm1, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+    "erf": torch.erf, "sin": torch.sin, "cos": torch.cos, "atan": torch.atan, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt,
     "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus,
 }
 
