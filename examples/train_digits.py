@@ -22,7 +22,8 @@ def main(epochs: int = 15, path: str = "digits.safetensors", progress: bool | No
     checkpoint.save(path, model, optimizer, {"best epoch": history.best})
 
     _, accuracy = evaluate(model, Loader(digits.test_images.reshape(-1, 64), digits.test_labels, batch_size=360))
-    print(f"validation {max(history.accuracy):.1%}, test {accuracy:.1%}; launches {dict(watch.counts.launches)}, torch computed {dict(watch.torch_ops)}")
+    print(f"validation {max(history.accuracy):.1%}, test {accuracy:.1%}; launches {dict(watch.counts.launches)}, torch "
+          f"computed {dict(watch.torch_ops)}")
     return accuracy
 
 

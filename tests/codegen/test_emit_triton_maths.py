@@ -24,9 +24,9 @@ from tests.codegen.tile_programs import Writer, buffer, program
 
 N = 256
 # positive for logarithms, in [-1, 1] for inverse sines, above 1 for acosh; the rest take any value
-DOMAIN = {"log": (1e-3, 50), "log2": (1e-3, 50), "log10": (1e-3, 50), "log1p": (-0.9, 50), "asin": (-1, 1), "acos": (-1, 1), "atanh": (-0.99, 0.99),
-          "acosh": (1, 50), "sqrt": (0, 50), "rsqrt": (1e-3, 50), "erfc": (-3, 6), "lgamma": (-4.9, 30), "pow": (0.1, 6), "exp": (-10, 10), "exp2": (-10, 10),
-          "sinh": (-10, 10), "cosh": (-10, 10), "tan": (-1.4, 1.4), "expm1": (-5, 10)}
+DOMAIN = {"log": (1e-3, 50), "log2": (1e-3, 50), "log10": (1e-3, 50), "log1p": (-0.9, 50), "asin": (-1, 1), "acos": (-1, 1),
+          "atanh": (-0.99, 0.99), "acosh": (1, 50), "sqrt": (0, 50), "rsqrt": (1e-3, 50), "erfc": (-3, 6), "lgamma": (-4.9, 30),
+          "pow": (0.1, 6), "exp": (-10, 10), "exp2": (-10, 10), "sinh": (-10, 10), "cosh": (-10, 10), "tan": (-1.4, 1.4), "expm1": (-5, 10)}
 FLOAT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "float", "bool") and n not in PRECISIONS]
 INT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "int", "bool") and n != "mulhi" and n not in PRECISIONS]
 
@@ -81,13 +81,15 @@ def test_float_operations(dtype: Dtype, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("dtype", [i8, u8, i32, i64, u32], ids=str)
 def test_integer_operations(dtype: Dtype, rng: np.random.Generator) -> None:
-    names = [n for n in INT_OPS if n not in ("isnan", "isinf", "isfinite") and (dtype.signed or n not in ("neg", "sign"))] + ["mulhi"] * (dtype == u32)
+    names = ([n for n in INT_OPS if n not in ("isnan", "isinf", "isfinite") and (dtype.signed or n not in ("neg", "sign"))]
+             + ["mulhi"] * (dtype == u32))
     p = elementwise(names, dtype)
     verify(p)
     arrays = inputs_for(p, dtype, rng)
     expected, got = run(p, arrays, {}), outputs_of(p, arrays)
     for name, value in expected.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=f"{name} {[a[got[name] != value][:3] for n, a in arrays.items() if n.startswith(name[:-3])]}")
+        np.testing.assert_array_equal(got[name], value,
+                                      err_msg=f"{name} {[a[got[name] != value][:3] for n, a in arrays.items() if n.startswith(name[:-3])]}")
 
 
 def test_bool_operations(rng: np.random.Generator) -> None:
@@ -142,13 +144,15 @@ def casts() -> TileProgram:
 def test_casts(rng: np.random.Generator) -> None:
     p = casts()
     verify(p)
-    wild = np.array([0.0, 1.5, -1.5, 2.5, 300.0, -300.0, 3e9, -3e9, 1e20, -1e20, np.nan, np.inf, -np.inf, 127.6, 464.0, 465.0, 61440.0, 57344.0])
+    wild = np.array([0.0, 1.5, -1.5, 2.5, 300.0, -300.0, 3e9, -3e9, 1e20, -1e20, np.nan, np.inf, -np.inf, 127.6, 464.0, 465.0,
+                     61440.0, 57344.0])
     arrays: dict[str, Any] = {}
     for b in p.buffers:
         if b.scope == "input":
             values = np.concatenate([wild, rng.standard_normal(N - len(wild)) * 100])
             with np.errstate(all="ignore"):
-                arrays[b.name] = values.astype(NUMPY[b.dtype]) if b.dtype.is_float else rng.integers(0, 2 if b.dtype is bool_ else 120, N).astype(NUMPY[b.dtype])
+                arrays[b.name] = (values.astype(NUMPY[b.dtype]) if b.dtype.is_float
+                                  else rng.integers(0, 2 if b.dtype is bool_ else 120, N).astype(NUMPY[b.dtype]))
     expected, got = run(p, arrays, {}), outputs_of(p, arrays)
     for name, value in expected.items():
         np.testing.assert_array_equal(got[name].astype(np.float64), value.astype(np.float64), err_msg=name)
@@ -175,10 +179,12 @@ def test_literals() -> None:
     h = Helpers()
     x = Operand("x", f64)
     assert pointwise("mul", [x, Operand.const(0.1, f64)], f64, h) == "x * 0.1"
-    assert pointwise("max", [x, Operand.const(0.1, f64)], f64, h) == "tl.maximum(x, tl.full([], 0.1, tl.float64), propagate_nan=tl.PropagateNan.ALL)"
+    greatest = pointwise("max", [x, Operand.const(0.1, f64)], f64, h)
+    assert greatest == "tl.maximum(x, tl.full([], 0.1, tl.float64), propagate_nan=tl.PropagateNan.ALL)"
     assert pointwise("add", [Operand("a * b", f32), Operand.const(0.10000000149011612, f32)], f32, h) == "a * b + 0.1"
     assert pointwise("add", [Operand.const(1, i8), Operand.const(2, i8)], i8, h) == "tl.full([], 1, tl.int8) + tl.full([], 2, tl.int8)"
-    assert pointwise("where", [Operand("c", bool_), Operand("y", i8), Operand.const(1, i8)], i8, h) == "tl.where(c, y, tl.full([], 1, tl.int8))"
+    chosen = pointwise("where", [Operand("c", bool_), Operand("y", i8), Operand.const(1, i8)], i8, h)
+    assert chosen == "tl.where(c, y, tl.full([], 1, tl.int8))"
 
 
 def test_unknown_operations_are_refused() -> None:

@@ -40,7 +40,8 @@ def test_power(n, least):
     assert power(n) == least
 
 
-@pytest.mark.parametrize(("extents", "room", "tile"), [([3, 50], 1024, [4, 64]), ([100, 7], 64, [8, 8]), ([5, 5000], 1024, [1, 1024]), ([], 8, [])])
+@pytest.mark.parametrize(("extents", "room", "tile"),
+                         [([3, 50], 1024, [4, 64]), ([100, 7], 64, [8, 8]), ([5, 5000], 1024, [1, 1024]), ([], 8, [])])
 def test_blocks_fill_from_the_last_axis(extents, room, tile):
     assert blocks(extents, room) == tile
 

@@ -20,7 +20,8 @@ def product(kind: str, dtype, out=f32):
     @dlc.kernel
     def low(x: dtype[x_shape], w: dtype[w_shape]):
         k = dlc.reduce_axis(K)
-        y = dlc.compute((M, N), lambda i, j: dlc.sum(dlc.cast(x[i, k] if kind[0] == "n" else x[k, i], f32) * (w[k, j] if kind[1] == "n" else w[j, k]), k))
+        y = dlc.compute((M, N), lambda i, j: dlc.sum(dlc.cast(x[i, k] if kind[0] == "n" else x[k, i], f32)
+                                                     * (w[k, j] if kind[1] == "n" else w[j, k]), k))
         return dlc.cast(y, out) if out is not f32 else y
 
     return low

@@ -60,7 +60,8 @@ def test_turned_copies(dtype, rows, lanes):
         return dlc.compute((M, N), lambda i, j: x[i, j])
 
     for shape in [(16, 16), (37, 29), (3, 70), (65, 1)]:
-        x = (torch.randn(shape) > 0) if dtype is bool_ else torch.randn(shape).to({f32: torch.float32, f64: torch.float64, bf16: torch.bfloat16}[dtype])
+        x = ((torch.randn(shape) > 0) if dtype is bool_
+             else torch.randn(shape).to({f32: torch.float32, f64: torch.float64, bf16: torch.bfloat16}[dtype]))
         plan = copy.plan(x)
         plan = dlc.compiler.Plan(type(plan.request)(**{**plan.request.__dict__, "scheduler": lambda n: across(n, rows, lanes)}))
         got = plan.launcher()([x])[0]

@@ -20,8 +20,9 @@ HERE = [t.name for t in CPUS if set(t.features) <= host_features()]
 KNOWN = {"_GLOBAL_OFFSET_TABLE_", "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads", "memset", "memcpy"}
 ALL = tuple(DTYPES.values())
 N = dlc.dims("N")
-SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.5, 3.5, 127.5, -129.0, 255.4, 300.0, 65504.0, 65519.9, 65520.0, -70000.0, 6.1e-5, 5.96e-8, 2.9e-8, 2.98023e-8, 2.0 ** -9,
-           0.0009765, 1.00048828125, 1.0014648, 240.0, 448.0, 464.1, 465.0, 57344.0, 61440.1, 2e-3, 3e38, float("inf"), -float("inf"), float("nan")]
+SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.5, 3.5, 127.5, -129.0, 255.4, 300.0, 65504.0, 65519.9, 65520.0, -70000.0, 6.1e-5, 5.96e-8, 2.9e-8,
+           2.98023e-8, 2.0 ** -9, 0.0009765, 1.00048828125, 1.0014648, 240.0, 448.0, 464.1, 465.0, 57344.0, 61440.1, 2e-3, 3e38,
+           float("inf"), -float("inf"), float("nan")]
 
 
 def casts(source: Dtype):

@@ -19,7 +19,8 @@ def test_few_rows_make_no_copies(kind, form, m):
 
 
 def test_few_is_half_the_registers():
-    form = {t: choice(planned(PRODUCTS["nt"], *operands("nt", 14, 700, 900), target=t), "form").value for t in ("x86-64-avx2", "x86-64-avx512")}
+    form = {t: choice(planned(PRODUCTS["nt"], *operands("nt", 14, 700, 900), target=t), "form").value
+            for t in ("x86-64-avx2", "x86-64-avx512")}
     assert form == {"x86-64-avx2": "panels", "x86-64-avx512": "dots"}
 
 

@@ -15,7 +15,8 @@ def phases(fn, *sizes, **decisions):
     kernel = dlc.kernel(fn)
     program = kernel.program.specialize(dict(zip(kernel.program.dims, sizes)))
     target = by_name("sm_90")
-    nest = default_schedule(build_nest(program, permissions=True), target, {}, Decisions({k.replace("__", "."): v for k, v in decisions.items()}))
+    nest = default_schedule(build_nest(program, permissions=True), target, {},
+                            Decisions({k.replace("__", "."): v for k, v in decisions.items()}))
     return make_tile(nest, {}, "kernel", target).program.phases
 
 

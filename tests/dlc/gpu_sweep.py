@@ -30,7 +30,8 @@ def n(high: int, *shape: int, low: int = 0, dtype: torch.dtype = torch.int64) ->
     return torch.randint(low, high, shape, dtype=dtype)
 
 
-TORCH = {f64: torch.float64, f32: torch.float32, f16: torch.float16, bf16: torch.bfloat16, f8e4m3: torch.float8_e4m3fn, f8e5m2: torch.float8_e5m2}
+TORCH = {f64: torch.float64, f32: torch.float32, f16: torch.float16, bf16: torch.bfloat16, f8e4m3: torch.float8_e4m3fn,
+         f8e5m2: torch.float8_e5m2}
 
 
 # -- products ------------------------------------------------------------------------------------------------------
@@ -310,7 +311,8 @@ def movement() -> None:
         return dlc.cast(x, f8e4m3)
 
     def mathematics(x: f32[M]):
-        return dlc.exp(x), dlc.log(dlc.abs(x) + 1.0), dlc.sin(x), dlc.erf(x), dlc.sqrt(dlc.abs(x)), dlc.pow(dlc.abs(x), 1.5), dlc.atan2(x, x + 2.0)
+        return (dlc.exp(x), dlc.log(dlc.abs(x) + 1.0), dlc.sin(x), dlc.erf(x), dlc.sqrt(dlc.abs(x)), dlc.pow(dlc.abs(x), 1.5),
+                dlc.atan2(x, x + 2.0))
 
     def whole(x: i32[M], y: i32[M]):
         return x // y, x % y, x & y, x >> 2
@@ -322,7 +324,8 @@ def movement() -> None:
         return dlc.compute((M, N), lambda i, j: i * 2 + j)
 
     def stencil(x: f32[M, N]):
-        return dlc.compute((M - 2, N - 2), lambda i, j: x[i, j + 1] + x[i + 2, j + 1] + x[i + 1, j] + x[i + 1, j + 2] - 4.0 * x[i + 1, j + 1])
+        return dlc.compute((M - 2, N - 2),
+                           lambda i, j: x[i, j + 1] + x[i + 2, j + 1] + x[i + 1, j] + x[i + 1, j + 2] - 4.0 * x[i + 1, j + 1])
 
     def pooled(x: f32[B, K, M, N]):
         a, b = dlc.reduce_axis(2), dlc.reduce_axis(2)

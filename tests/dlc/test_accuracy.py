@@ -18,7 +18,8 @@ def of(got: list[float], exact: list[float], dtype: torch.dtype = torch.float32)
     return error(torch.tensor(got, dtype=dtype), np.array(exact, np.float64))
 
 
-@pytest.mark.parametrize("dtype, eps", [(torch.float32, 2.0**-23), (torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7), (torch.float64, 2.0**-52)])
+@pytest.mark.parametrize("dtype, eps",
+                         [(torch.float32, 2.0**-23), (torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7), (torch.float64, 2.0**-52)])
 def test_one_unit_in_the_last_place(dtype: torch.dtype, eps: float) -> None:
     e = of([1.0 + eps, 4.0], [1.0, 4.0], dtype)
     assert e.ulp == 1.0 and e.relative == eps / 4

@@ -36,10 +36,12 @@ def at_an_odd_byte(t):
 
 BASE = torch.arange(240, dtype=torch.float32).view(12, 20)
 VIEWS = {
-    "transposed": BASE.T, "rows apart": BASE[::3], "columns apart": BASE[:, ::2], "a corner": BASE[3:7, 5:9], "one row": BASE[4:5], "one column": BASE[:, 4:5],
-    "rows repeated": BASE[:1].expand(7, 20), "columns repeated": BASE[:, :1].expand(12, 9), "all one element": BASE[2, 3].expand(5, 6),
-    "overlapping windows": BASE.view(-1).as_strided((10, 8), (3, 1)), "diagonal": BASE.as_strided((5, 4), (21, 0)), "odd address": at_an_odd_byte(BASE),
-    "offset by four bytes": BASE.view(-1)[1:].as_strided((3, 5), (7, 1)), "negated": torch._neg_view(BASE), "empty": BASE[:0], "no columns": BASE[:, :0],
+    "transposed": BASE.T, "rows apart": BASE[::3], "columns apart": BASE[:, ::2], "a corner": BASE[3:7, 5:9], "one row": BASE[4:5],
+    "one column": BASE[:, 4:5], "rows repeated": BASE[:1].expand(7, 20), "columns repeated": BASE[:, :1].expand(12, 9),
+    "all one element": BASE[2, 3].expand(5, 6), "overlapping windows": BASE.view(-1).as_strided((10, 8), (3, 1)),
+    "diagonal": BASE.as_strided((5, 4), (21, 0)), "odd address": at_an_odd_byte(BASE),
+    "offset by four bytes": BASE.view(-1)[1:].as_strided((3, 5), (7, 1)), "negated": torch._neg_view(BASE), "empty": BASE[:0],
+    "no columns": BASE[:, :0],
 }
 
 
@@ -72,9 +74,10 @@ def off_by_one():
 
 
 ARRAYS = {
-    "plain": lambda: ARRAY, "backwards": lambda: ARRAY[::-1, ::-1], "backwards in steps": lambda: ARRAY[:, ::-2], "transposed": lambda: ARRAY.T,
-    "read only": readonly, "one byte off": off_by_one, "big endian": lambda: ARRAY.astype(">f4"), "broadcast": lambda: np.broadcast_to(ARRAY[0], (4, 8)),
-    "field of records": lambda: _records()["x"], "Fortran order": lambda: np.asfortranarray(ARRAY),
+    "plain": lambda: ARRAY, "backwards": lambda: ARRAY[::-1, ::-1], "backwards in steps": lambda: ARRAY[:, ::-2],
+    "transposed": lambda: ARRAY.T, "read only": readonly, "one byte off": off_by_one, "big endian": lambda: ARRAY.astype(">f4"),
+    "broadcast": lambda: np.broadcast_to(ARRAY[0], (4, 8)), "field of records": lambda: _records()["x"],
+    "Fortran order": lambda: np.asfortranarray(ARRAY),
 }
 
 
@@ -92,8 +95,9 @@ def test_numpy_arrays_of_any_layout(name):
         assert isinstance(got, np.ndarray) and np.array_equal(got, a + np.float32(1))
 
 
-@pytest.mark.parametrize("declared, kind", [(f64, np.float64), (f16, np.float16), (i8, np.int8), (i32, np.int32), (i64, np.int64), (u8, np.uint8), (bool_, np.bool_),
-                                            (bf16, ml_dtypes.bfloat16), (f8e4m3, ml_dtypes.float8_e4m3fn)])
+@pytest.mark.parametrize("declared, kind", [(f64, np.float64), (f16, np.float16), (i8, np.int8), (i32, np.int32), (i64, np.int64),
+                                            (u8, np.uint8), (bool_, np.bool_), (bf16, ml_dtypes.bfloat16),
+                                            (f8e4m3, ml_dtypes.float8_e4m3fn)])
 def test_dtypes_of_numpy(declared, kind):
     @dlc.kernel
     def same(x: declared[M]):

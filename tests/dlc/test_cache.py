@@ -118,7 +118,8 @@ def test_processes_that_compile_the_same_kernel(cache_dir):
             "x = torch.randn(100); torch.testing.assert_close(same(x), x.exp() * 2)")
     path = cache_dir / "same.py"
     path.write_text(code)
-    many = [subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) for _ in range(3)]
+    many = [subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            for _ in range(3)]
     for process in many:
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0 and said == b"", said

@@ -74,7 +74,8 @@ def test_bench_prints_figures_and_draws(file: Path, tmp_path: Path) -> None:
     found = figures("bench", f"{file}:product", *SIZES, "--against", "x @ w", "--budget", "0.2", "--plot", tmp_path / "b.svg")
     assert found["flops"] == 2 * 20 * 24 * 16 and found["ratios"]["warm"]["median"] > 0 and found["errors"]["peer"]["relative"] < 1e-5
     assert "<svg" in (tmp_path / "b.svg").read_text()
-    text = output("bench", f"{file}:product", "--shape", "x=20,16", "--shape", "w=16x24", "--against", f"{file}:peer", "--budget", "0.1", "--cold", "--threads", "1")
+    text = output("bench", f"{file}:product", "--shape", "x=20,16", "--shape", "w=16x24", "--against", f"{file}:peer", "--budget", "0.1",
+                  "--cold", "--threads", "1")
     assert "peer / dlc, cold" in text and "1 threads" in text and "warm" not in text
 
 
@@ -92,7 +93,8 @@ def test_numerics_tells_errors_and_bounds_by_kind_of_data(file: Path) -> None:
 
 
 def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = figures("tune", f"{file}:product", *SIZES, "--budget", "5", "--quiet", "--plot", tmp_path / "t.png", "--against", "torch.mm(x, w)")
+    found = figures("tune", f"{file}:product", *SIZES, "--budget", "5", "--quiet", "--plot", tmp_path / "t.png", "--against",
+                    "torch.mm(x, w)")
     assert found["name"] == "product" and len(found["history"]) > 1 and found["times"]["peer"]["samples"]
     assert (tmp_path / "t.png").stat().st_size > 1000
     assert "product" in output("records", "list") and len(json.loads(output("records", "list", "--json"))) == 1
@@ -104,8 +106,9 @@ def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monke
     assert "1 records removed" in output("records", "clear")
 
 
-@pytest.mark.parametrize("level, expected", [("expr", "sum[k < K]"), ("schedule", "for "), ("tile", "product"), ("llvm", "define"), ("asm", "ret"),
-                                             ("sm_90", "tl.")])
+@pytest.mark.parametrize("level, expected",
+                         [("expr", "sum[k < K]"), ("schedule", "for "), ("tile", "product"), ("llvm", "define"), ("asm", "ret"),
+                          ("sm_90", "tl.")])
 def test_show_every_level(file: Path, level: str, expected: str) -> None:
     assert expected in output("show", f"{file}:product", *(() if level == "expr" else SIZES), "--level", level)
     assert "d_x" in output("show", f"{file}:product.vjp", "--level", "expr")
@@ -127,7 +130,8 @@ def test_compile_for_a_gpu_that_is_not_here(file: Path, tmp_path: Path) -> None:
 
 def test_train_learns() -> None:
     found = figures("train", "--epochs", "3")
-    assert len(found["loss"]) == 3 and found["loss"][-1] < found["loss"][0] and found["accuracy"][-1] > 0.3 and 0 < found["test_accuracy"] <= 1
+    assert (len(found["loss"]) == 3 and found["loss"][-1] < found["loss"][0] and found["accuracy"][-1] > 0.3
+            and 0 < found["test_accuracy"] <= 1)
     assert "test accuracy" in output("train", "--epochs", "1")
 
 
@@ -180,12 +184,14 @@ def test_usage_errors_end_with_two() -> None:
 
 def test_as_a_program_of_its_own(file: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "dlc.cli.main", "show", f"{file}:missing"], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run([sys.executable, "-m", "dlc.cli.main", "show", f"{file}:missing"], capture_output=True, text=True, env=env,
+                          check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.startswith("error:")
 
 
 def test_show_explains_the_derivation(tmp_path: Path, cache_dir: Path) -> None:
     file = tmp_path / "norms.py"
-    file.write_text('import dlc\nfrom dlc import f32\nM, N = dlc.dims("M N")\n\n\n@dlc.kernel\ndef soft(x: f32[M, N]):\n    return dlc.softmax(x)\n')
+    file.write_text(
+        'import dlc\nfrom dlc import f32\nM, N = dlc.dims("M N")\n\n\n@dlc.kernel\ndef soft(x: f32[M, N]):\n    return dlc.softmax(x)\n')
     text = output("show", f"{file}:soft", "--dim", "M=4", "--dim", "N=300", "--explain")
     assert "one pass over" in text and "rolling" in text

@@ -90,7 +90,8 @@ def test_one_kernel_for_all_sizes(name: str, rng: np.random.Generator) -> None:
 def test_random_programs(seed: int, rng: np.random.Generator) -> None:
     case = random_case(seed, dtypes=(f32, bf16) if seed % 3 == 0 else (f32,))
     kernel = Kernel.of(case.program)
-    args = [torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype.name == "bfloat16" else torch.from_numpy(a) for a in case.arrays]
+    args = [torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype.name == "bfloat16" else torch.from_numpy(a)
+            for a in case.arrays]
     plan = dynamic(kernel, args)
     others = resized(kernel, args, rng)
     for given in (args, others):

@@ -92,7 +92,8 @@ def test_matmul_int8(target: str) -> None:
     body = "def dot8(x, y, o, B: tl.constexpr):\n    i = tl.arange(0, B)\n    p = i[:, None] * B + i[None, :]\n    tl.store(o + p, tl.dot(tl.load(x + p), tl.load(y + p)))\n"  # noqa: E501
     x, y = RNG.integers(-128, 128, (2, 64, 64), "i1")
     kernel = kernels.custom(body, (Arg.pointer("x", i8), Arg.pointer("y", i8), Arg.pointer("o", i32, "w")), constexprs={"B": 64})
-    assert np.array_equal(run(kernel, target, {"x": x, "y": y, "o": np.empty((64, 64), "i4")}).outputs["o"], x.astype("i4") @ y.astype("i4"))
+    assert np.array_equal(run(kernel, target, {"x": x, "y": y, "o": np.empty((64, 64), "i4")}).outputs["o"],
+                          x.astype("i4") @ y.astype("i4"))
 
 
 def test_matmul_fp8() -> None:
@@ -178,9 +179,8 @@ def test_every_dtype_against_the_interpreter(target: str, kind: Dtype) -> None:
     args = (Arg.pointer("x", kind), Arg.pointer("y", kind), Arg.pointer("o", kind, "w"), Arg.pointer("p", f32, "w"))
     for body in (LOW, ARITHMETIC) if kind in (f16, bf16, f64) else (LOW,):
         kernel = kernels.custom(body, args, constexprs={"B": 256}, fp_fusion=False)
-        x, y = (RNG.integers(0, 2, (2, 256)) if kind is bool_ else RNG.standard_normal((2, 256)) * 9 if kind.is_float else RNG.integers(0, 60, (2, 256))).astype(
-            NUMPY[kind.name]
-        )  # noqa: E501
+        data = RNG.standard_normal((2, 256)) * 9 if kind.is_float else RNG.integers(0, 2 if kind is bool_ else 60, (2, 256))
+        x, y = data.astype(NUMPY[kind.name])
         tensors = {"x": x, "y": y, "o": np.empty_like(x), "p": np.empty(256, "f4")}
         report, want = run(kernel, target, tensors), interpret(kernel, tensors)
         assert np.array_equal(report.outputs["p"], want.outputs["p"])

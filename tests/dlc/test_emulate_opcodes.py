@@ -110,7 +110,8 @@ def test_set() -> None:
     halves[::5, 0, 1] = np.nan
     for word, test in (("gt", np.greater), ("nan", lambda x, y: np.isnan(x) | np.isnan(y))):
         want = np.where(test(halves[:, 0], halves[:, 1]), np.float16(1), np.float16(0))
-        check(f"{LOAD2}    set.{word}.f16x2.f16x2 %r3, %r1, %r2;\n{STORE}", halves.view("u4")[:, :, 0], np.ascontiguousarray(want).view("u4")[:, 0])
+        check(f"{LOAD2}    set.{word}.f16x2.f16x2 %r3, %r1, %r2;\n{STORE}", halves.view("u4")[:, :, 0],
+              np.ascontiguousarray(want).view("u4")[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,8 @@ def test_shuffles_and_votes() -> None:
     for mode, by, source in (("bfly", 5, lane ^ 5), ("idx", 7, np.full(32, 7)), ("down", 3, np.where(lane + 3 < 32, lane + 3, lane))):
         check(f"{load}    shfl.sync.{mode}.b32 %r3, %r1, {by}, 31, -1;\n{STORE}", x.copy(), x[source])
     up = np.where(lane >= 3, lane - 3, lane)
-    check(f"{load}    shfl.sync.up.b32 %r3|%p1, %r1, 3, 0, -1;\n    @!%p1 mov.b32 %r3, 9;\n{STORE}", x.copy(), np.where(lane >= 3, x[up], 9).astype("u4"))
+    check(f"{load}    shfl.sync.up.b32 %r3|%p1, %r1, 3, 0, -1;\n    @!%p1 mov.b32 %r3, 9;\n{STORE}", x.copy(),
+          np.where(lane >= 3, x[up], 9).astype("u4"))
     odd = (x & 1).astype(bool)
     test = f"{load}    and.b32 %r2, %r1, 1;\n    setp.eq.b32 %p1, %r2, 1;\n"
     ballot = sum(1 << n for n in range(32) if odd[n])
@@ -317,7 +319,8 @@ def test_shuffles_and_votes() -> None:
     check(f"{load}    redux.sync.max.u32 %r3, %r1, -1;\n{STORE}", x.copy(), np.full(32, x.max()))
     check(f"{load}    redux.sync.add.s32 %r3, %r1, -1;\n{STORE}", x.copy(), np.full(32, x.sum(dtype="u4")))
     check(f"    elect.sync %r4|%p1, -1;\n    selp.b32 %r3, 1, 0, %p1;\n{STORE}", x.copy(), (lane == 0).astype("u4"))
-    check(f"    and.b32 %r1, %r0, 3;\n    match.any.sync.b32 %r3, %r1, -1;\n{STORE}", x.copy(), np.uint32(0x11111111) << (lane & 3).astype("u4"))
+    check(f"    and.b32 %r1, %r0, 3;\n    match.any.sync.b32 %r3, %r1, -1;\n{STORE}", x.copy(),
+          np.uint32(0x11111111) << (lane & 3).astype("u4"))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +394,8 @@ def test_ldmatrix_and_stmatrix() -> None:
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "tf32", "s8", "e4m3", "f64"])
 def test_mma(kind: str) -> None:
-    dtype = {"f16": np.dtype("f2"), "bf16": BF16, "tf32": F32, "s8": np.dtype("i1"), "e4m3": np.dtype(ml_dtypes.float8_e4m3fn), "f64": np.dtype("f8")}[kind]
+    dtype = {"f16": np.dtype("f2"), "bf16": BF16, "tf32": F32, "s8": np.dtype("i1"), "e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+             "f64": np.dtype("f8")}[kind]
     rows, depth = (8, 4) if kind == "f64" else (16, {1: 32, 2: 16, 4: 8}[dtype.itemsize])
     a, b = (RNG.integers(-8, 8, s).astype(dtype) for s in ((rows, depth), (depth, 8)))
     lane, each = np.arange(32), max(1, 4 // dtype.itemsize)
@@ -443,7 +447,8 @@ def test_faults_are_findings() -> None:
         "    st.shared.b32 [%r0+1], %r0;\n": "alignment",
         "    ld.global.b32 %r3, [%rd1];\n": "undefined",
         "    st.global.b32 [%rd1], %r0;\n": "race",
-        "    setp.eq.b32 %p1, %r0, 0;\n    @%p1 bra $L_e;\n    bar.sync 0;\n$L_e:\n    mbarrier.try_wait.parity.shared::cta.b64 %p2, [global_smem], 0;\n": "barrier",
+        "    setp.eq.b32 %p1, %r0, 0;\n    @%p1 bra $L_e;\n    bar.sync 0;\n$L_e:\n"
+        "    mbarrier.try_wait.parity.shared::cta.b64 %p2, [global_smem], 0;\n": "barrier",
         "$L_s:\n    bra $L_s;\n": "hang",
     }
     for body, kind in kinds.items():

@@ -126,7 +126,8 @@ def test_numbers_go_straight_in():
     x = torch.randn(5)
     call = function(scaled, x, 2.5, 3)
     assert torch.equal(call((x, 0.5, -4)), x * 0.5 - 4) and torch.equal(call((x, True, 7)), x + 7)
-    assert call((x, "a", 3)) is MISS and call((x, 1.0, 2.5)) is MISS and call((x, 1.0, 1 << 40)) is MISS and call((x, torch.tensor(1.0), 1)) is MISS
+    assert (call((x, "a", 3)) is MISS and call((x, 1.0, 2.5)) is MISS and call((x, 1.0, 1 << 40)) is MISS
+            and call((x, torch.tensor(1.0), 1)) is MISS)
 
 
 def test_which_numbers_a_dtype_takes():

@@ -40,8 +40,9 @@ def launcher(kernel, *args):
     return GpuLauncher(kernel.plan(*args, target=by_name("sm_80")))
 
 
-@pytest.mark.parametrize("name, target", [("sm_80", "sm_80"), ("sm_86", "sm_80"), ("sm_89", "sm_80"), ("sm_90", "sm_90"), ("sm_103", "sm_100"),
-                                          ("sm_120", "sm_100"), ("gfx942", "gfx942"), ("gfx950", "gfx942")])
+@pytest.mark.parametrize("name, target",
+                         [("sm_80", "sm_80"), ("sm_86", "sm_80"), ("sm_89", "sm_80"), ("sm_90", "sm_90"), ("sm_103", "sm_100"),
+                          ("sm_120", "sm_100"), ("gfx942", "gfx942"), ("gfx950", "gfx942")])
 def test_a_device_is_compiled_for_the_nearest_older_target(name, target):
     assert nearest(name).name == target
 

@@ -100,7 +100,8 @@ def test_rows_and_columns(m, n):
         same(variance, lambda x: x.var(1), x)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (1, 77, 60), (100, 1, 60), (13, 33, 7), (100, 77, 60), (0, 7, 5), (5, 7, 0), (130, 70, 300)])
+@pytest.mark.parametrize(("m", "n", "k"),
+                         [(1, 1, 1), (1, 77, 60), (100, 1, 60), (13, 33, 7), (100, 77, 60), (0, 7, 5), (5, 7, 0), (130, 70, 300)])
 def test_products(m, n, k):
     reference = lambda x, w, b: F.gelu(x @ w.T + b)  # noqa: E731
     same(linear_gelu, reference, randn(m, k), randn(n, k), randn(n))
@@ -109,13 +110,15 @@ def test_products(m, n, k):
     same(attention, lambda q, k, v: torch.softmax(q @ k.T * 0.125, 1) @ v, randn(max(m, 1), k), randn(max(n, 1), k), randn(max(n, 1), 17))
 
 
-@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), [(1, 0, 1, 1), (2, 1, 1, 1), (1, 1, 2, 1), (2, 3, 1, 2), (3, 2, 1, 4)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"),
+                         [(1, 0, 1, 1), (2, 1, 1, 1), (1, 1, 2, 1), (2, 3, 1, 2), (3, 2, 1, 4)])
 def test_convolutions(stride, padding, dilation, groups):
     @dlc.kernel
     def conv(x: f32[B, 4, H, W], w: f32[8, 4 // groups, 3, 3], b: f32[8]):
         return dlc.conv2d(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
-    same(conv, lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups), randn(2, 4, 11, 13), randn(8, 4 // groups, 3, 3), randn(8))
+    same(conv, lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups), randn(2, 4, 11, 13),
+         randn(8, 4 // groups, 3, 3), randn(8))
 
 
 @pytest.mark.parametrize("dtype", [f16, bf16, f64])
@@ -127,7 +130,8 @@ def test_other_floats(dtype):
     kind = {"f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64}[dtype.name]
     a, b = randn(20, 9).to(kind), randn(9, 31).to(kind)
     exact = torch.relu(a.double() @ b.double()) + 1.0
-    torch.testing.assert_close(fused(a, b).double(), exact, rtol={"f16": 1e-3, "bf16": 8e-3, "f64": 1e-12}[dtype.name], atol=1e-3 if dtype != f64 else 1e-12)
+    torch.testing.assert_close(fused(a, b).double(), exact, rtol={"f16": 1e-3, "bf16": 8e-3, "f64": 1e-12}[dtype.name],
+                               atol=1e-3 if dtype != f64 else 1e-12)
 
 
 def test_unary_functions():
@@ -181,7 +185,8 @@ def test_kinds_of_arrays():
     out = softmax_rows(x)
     assert isinstance(out, np.ndarray)
     np.testing.assert_allclose(out, torch.softmax(torch.from_numpy(x), 1).numpy(), rtol=1e-6)
-    np.testing.assert_allclose(softmax_rows(x[::-1, ::-2].copy()[:, ::-1]), torch.softmax(torch.from_numpy(x[::-1, ::-2].copy()[:, ::-1].copy()), 1), rtol=1e-6)
+    np.testing.assert_allclose(softmax_rows(x[::-1, ::-2].copy()[:, ::-1]),
+                               torch.softmax(torch.from_numpy(x[::-1, ::-2].copy()[:, ::-1].copy()), 1), rtol=1e-6)
 
     @dlc.kernel
     def scale(a: bf16[N], s: f32):
@@ -249,7 +254,8 @@ def test_every_instruction_set():
             "torch.testing.assert_close(softmax_rows(x), torch.softmax(x, 1))")
     for name in ("x86-64-avx2", "x86-64"):
         import os
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "DLC_TARGET": name}, check=False)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "DLC_TARGET": name},
+                              check=False)
         assert done.returncode == 0, done.stderr
 
 

@@ -104,8 +104,8 @@ def test_pickles():
 
 def test_other_processes(tmp_path):
     (tmp_path / "there.py").write_text(
-        "import multiprocessing, sys, torch, dlc\nfrom dlc import f32\nM = dlc.dims('M')\n\n@dlc.kernel\ndef twice(x: f32[M]):\n    return x * 2.0\n\n"
-        "if __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "import multiprocessing, sys, torch, dlc\nfrom dlc import f32\nM = dlc.dims('M')\n\n@dlc.kernel\ndef twice(x: f32[M]):\n"
+        "    return x * 2.0\n\nif __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        assert pool.map(twice, [torch.ones(3)])[0].tolist() == [2, 2, 2]\n")
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, str(tmp_path / "there.py")], capture_output=True, text=True, check=False, timeout=60,

@@ -27,7 +27,8 @@ def doubled(x: f32[N]):
 
 def search() -> TuneReport:
     request = doubled.request([(8,)], [(1,)])
-    trials = [Trial(0, {}, samples=[2e-3], beside=[2e-3]), Trial(1, {"v": 2}, failure="crashed"), Trial(2, {"v": 4}, samples=[1e-3], beside=[2e-3])]
+    trials = [Trial(0, {}, samples=[2e-3], beside=[2e-3]), Trial(1, {"v": 2}, failure="crashed"),
+              Trial(2, {"v": 4}, samples=[1e-3], beside=[2e-3])]
     times = {"default": Measurement((2e-3, 2.1e-3)), "tuned": Measurement((1e-3, 1.1e-3)), "peer": Measurement((3e-3, 3.1e-3))}
     return TuneReport("doubled", Record(record_key(request), "doubled", {"v": 4}, {}, 2.0), trials, trials[2], times, "2x", 1.0)
 
@@ -44,7 +45,8 @@ def test_a_measurement_is_drawn_sample_by_sample(tmp_path: Path) -> None:
     report = doubled.bench(torch.randn(100), against=lambda x: x * 2, budget=0.1, limits=False)
     figure = bench_figure(report)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["dlc, warm", "peer, warm", "dlc, cold", "peer, cold"]
-    assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == sum(len(m.samples) for t in (report.warm, report.cold) for m in t.values())
+    samples = sum(len(m.samples) for t in (report.warm, report.cold) for m in t.values())
+    assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == samples
     assert bench_ratios({"doubled": report}).axes
     with pytest.raises(ArgumentError, match="end"):
         save_figure(figure, tmp_path / "bench.doc")

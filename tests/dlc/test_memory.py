@@ -100,7 +100,8 @@ def test_a_result_too_large_for_the_machine_is_a_clear_error():
         spread(torch.ones(1))
 
 
-@pytest.mark.parametrize("size, rounded", [(1, 4096), (4096, 4096), (5000, 8192), (2 << 20, 2 << 20), ((2 << 20) + 1, 4 << 20), (100 << 20, 104 << 20)])
+@pytest.mark.parametrize("size, rounded",
+                         [(1, 4096), (4096, 4096), (5000, 8192), (2 << 20, 2 << 20), ((2 << 20) + 1, 4 << 20), (100 << 20, 104 << 20)])
 def test_sizes_are_rounded_to_few(size, rounded):
     assert round_up(size) == rounded
 

@@ -46,7 +46,8 @@ def data(*shape: int, seed: int = 0) -> torch.Tensor:
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.nn.Module], tuple[torch.Tensor, ...]]] = {
     "linear": (lambda: nn.Linear(5, 7), lambda: torch.nn.Linear(5, 7), (data(3, 5),)),
-    "linear of three dimensions, no bias": (lambda: nn.Linear(5, 7, bias=False), lambda: torch.nn.Linear(5, 7, bias=False), (data(2, 3, 5),)),
+    "linear of three dimensions, no bias": (lambda: nn.Linear(5, 7, bias=False), lambda: torch.nn.Linear(5, 7, bias=False),
+                                            (data(2, 3, 5),)),
     "conv1d": (lambda: nn.Conv1d(3, 4, 3, padding=1, stride=2), lambda: torch.nn.Conv1d(3, 4, 3, padding=1, stride=2), (data(2, 3, 9),)),
     "conv2d": (lambda: nn.Conv2d(4, 6, (3, 2), 2, 1, groups=2), lambda: torch.nn.Conv2d(4, 6, (3, 2), 2, 1, groups=2), (data(2, 4, 7, 8),)),
     "conv2d same": (lambda: nn.Conv2d(2, 3, 3, padding="same"), lambda: torch.nn.Conv2d(2, 3, 3, padding="same"), (data(2, 2, 5, 5),)),
@@ -58,15 +59,17 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.nn.Module], 
     "batch norm of vectors": (lambda: nn.BatchNorm1d(3), lambda: torch.nn.BatchNorm1d(3), (data(8, 3),)),
     "embedding": (lambda: nn.Embedding(10, 4), lambda: torch.nn.Embedding(10, 4), (torch.tensor([[1, 2, 1], [9, 0, 1]]),)),
     "pools": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(1)),
-              lambda: torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(1)), (data(2, 3, 8, 8),)),
+              lambda: torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(1)),
+              (data(2, 3, 8, 8),)),
     "gelu": (lambda: nn.GELU("tanh"), lambda: torch.nn.GELU("tanh"), (data(4, 6),)),
     "silu, leaky, tanh, sigmoid, softmax": (
         lambda: nn.Sequential(nn.SiLU(), nn.LeakyReLU(0.1), nn.Tanh(), nn.Sigmoid(), nn.Softmax(1)),
-        lambda: torch.nn.Sequential(torch.nn.SiLU(), torch.nn.LeakyReLU(0.1), torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Softmax(1)), (data(4, 6),)),
+        lambda: torch.nn.Sequential(torch.nn.SiLU(), torch.nn.LeakyReLU(0.1), torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Softmax(1)),
+        (data(4, 6),)),
     "a small network": (
         lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 3)),
-        lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.GELU(),
-                                    torch.nn.Linear(8, 3)), (data(2, 1, 4, 4),)),
+        lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 8),
+                                    torch.nn.GELU(), torch.nn.Linear(8, 3)), (data(2, 1, 4, 4),)),
 }
 
 
@@ -129,7 +132,8 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, di
     "cross entropy, smoothed": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, -100, 1]), {"label_smoothing": 0.1}),
     "cross entropy, each": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, 1, 1]), {"reduction": "none"}),
     "cross entropy, weighted": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, 1, 1]), {"weight": torch.tensor([0.2, 1.0, 3.0])}),
-    "cross entropy, all": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, 1, 1]), {"weight": torch.tensor([0.2, 1.0, 3.0]), "label_smoothing": 0.2}),
+    "cross entropy, all": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, 1, 1]),
+                           {"weight": torch.tensor([0.2, 1.0, 3.0]), "label_smoothing": 0.2}),
     "cross entropy of probabilities": (nn.cross_entropy, F.cross_entropy, data(4, 3, seed=1).softmax(1), {"label_smoothing": 0.1}),
     "nll": (nn.nll_loss, F.nll_loss, torch.tensor([2, 0, 1, 1]), {"weight": torch.tensor([0.2, 1.0, 3.0])}),
 }
@@ -248,7 +252,8 @@ def test_initialisers_are_torchs() -> None:
     ours = nn.Linear(5, 4)
     near(ours.weight, theirs.weight)
     near(ours.bias, theirs.bias)
-    for name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_", "trunc_normal_"):
+    for name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_",
+                 "trunc_normal_"):
         torch.manual_seed(5)
         wanted = getattr(torch.nn.init, name)(torch.empty(6, 3))
         torch.manual_seed(5)
@@ -257,8 +262,8 @@ def test_initialisers_are_torchs() -> None:
 
 
 def test_settings_that_make_no_sense() -> None:
-    for make in (lambda: nn.Conv2d(3, 4, 3, groups=2), lambda: nn.GroupNorm(2, 3), lambda: nn.MultiheadAttention(5, 2), lambda: nn.Dropout(2.0),
-                 lambda: nn.TransformerBlock(4, 2, activation="x")):
+    for make in (lambda: nn.Conv2d(3, 4, 3, groups=2), lambda: nn.GroupNorm(2, 3), lambda: nn.MultiheadAttention(5, 2),
+                 lambda: nn.Dropout(2.0), lambda: nn.TransformerBlock(4, 2, activation="x")):
         with pytest.raises(ArgumentError):
             make()
 

@@ -50,7 +50,8 @@ def test_search(cache_dir, tmp_path):
     found = records.find(report.record.key)
     assert found is not None and found.reasons["0"] and not found.confirmed and found.key.machine == ""
     plan = softmax.plan(*args, target=by_name("sm_90"))
-    assert plan.tile and plan.record == found and {c.name: c.value for c in plan.decisions.made.values()} == {c.name: c.value for c in report.best.choices}
+    assert (plan.tile and plan.record == found
+            and {c.name: c.value for c in plan.decisions.made.values()} == {c.name: c.value for c in report.best.choices})
     assert softmax.plan(*args, target=by_name("sm_80")).record is None
     assert records.export(tmp_path / "all.json") == 1 and records.remove(found.key)
     assert records.import_(tmp_path / "all.json") == 1 and records.find(found.key) == found
@@ -94,7 +95,8 @@ def test_small_tiles_ask_for_more_of_the_cache():
 
 
 def test_a_last_wave_costs_a_whole_one():
-    full, over = (gpu_model.supposed(product.plan(*halves(128 * n, 2048, 1024), target=by_name("sm_80")).tile, by_name("sm_80"))[0] for n in (108, 109))
+    full, over = (gpu_model.supposed(product.plan(*halves(128 * n, 2048, 1024), target=by_name("sm_80")).tile, by_name("sm_80"))[0]
+                  for n in (108, 109))
     assert full.fill == 1.0 and over.fill < 0.9 and over.waves == full.waves + 1
 
 
@@ -113,7 +115,8 @@ def test_saved_files(tmp_path):
     assert names == {"product.py", "product.asm", "product.json", "product.launch.json", "product.txt", "product.ptx", "product.cubin"}
     facts = json.loads((tmp_path / "out" / "product.launch.json").read_text())
     (k,) = facts["kernels"]
-    assert [p["name"] for p in k["parameters"]] == ["x", "w", "matmul"] and k["threads"] % 32 == 0 and facts["outputs"][0]["shape"] == [64, 64]
+    assert ([p["name"] for p in k["parameters"]] == ["x", "w", "matmul"] and k["threads"] % 32 == 0
+            and facts["outputs"][0]["shape"] == [64, 64])
     assert (tmp_path / "out" / k["file"]).read_bytes()[:4] == b"\x7fELF"
 
 
@@ -124,7 +127,8 @@ def test_precision_is_part_of_the_definition():
 
     args = (meta(256, 128), meta(128, 256))
     assert fast.compile("sm_80", *args).kernels[0].resources.matrix_instructions > 0
-    assert 'input_precision="tf32"' in fast.source("sm_90", *args) and 'input_precision="tf32"' in fast.vjp.source("sm_90", *args, meta(256, 256))
+    assert ('input_precision="tf32"' in fast.source("sm_90", *args)
+            and 'input_precision="tf32"' in fast.vjp.source("sm_90", *args, meta(256, 256)))
     x, w = torch.randn(33, 40), torch.randn(40, 35)
     seen = dlc.emulate(fast, x, w, target="sm_80")
     assert seen.ok and seen.error.relative > 1e-5  # the rounding that was permitted shows

@@ -137,7 +137,8 @@ def test_long_rows_take_one_pass_by_default_and_short_ones_do_not() -> None:
 
 
 # -- attention -----------------------------------------------------------------------------------------------------
-def attention(q: f32[B, H, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D], extra: f32[M, N], ids: i64[M], *, kind: str = "plain", groups: int = 1):
+def attention(q: f32[B, H, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D], extra: f32[M, N], ids: i64[M], *, kind: str = "plain",
+              groups: int = 1):
     d, n = dlc.reduce_axis(D), dlc.reduce_axis(N)
     s = dlc.compute((B, H, M, N), lambda b, h, i, j: dlc.sum(q[b, h, i, d] * k[b, h // groups, j, d], d) * 0.25)
 

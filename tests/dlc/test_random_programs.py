@@ -49,4 +49,5 @@ def test_lowered_programs_verify(seed):
 
 def test_depth_is_no_limit():
     case = case_of(87)  # some three hundred operations one inside the other
-    np.testing.assert_allclose(plain(Kernel.of(case.program)(*case.arrays)), plain(evaluate(case.program, *case.arrays)[0]), rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(plain(Kernel.of(case.program)(*case.arrays)), plain(evaluate(case.program, *case.arrays)[0]),
+                               rtol=2e-2, atol=2e-2)

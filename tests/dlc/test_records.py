@@ -161,10 +161,12 @@ def test_another_process_finds_the_record(tmp_path: Path) -> None:
     x, w = torch.randn(64, 32), torch.randn(32, 96)
     records.save(tuned(x, w))
     (tmp_path / "elsewhere.py").write_text(
-        "import torch, dlc\nA, B, C = dlc.dims('A B C')\n\n\n@dlc.kernel\ndef other_name(left: dlc.f32[A, C], right: dlc.f32[C, B]):\n    return left @ right\n\n\n"
-        "torch.set_num_threads(THREADS)\np = other_name.plan(torch.randn(64, 32), torch.randn(32, 96))\nprint(p.record.decisions)\n"
+        "import torch, dlc\nA, B, C = dlc.dims('A B C')\n\n\n@dlc.kernel\ndef other_name(left: dlc.f32[A, C], right: dlc.f32[C, B]):\n"
+        "    return left @ right\n\n\ntorch.set_num_threads(THREADS)\n"
+        "p = other_name.plan(torch.randn(64, 32), torch.randn(32, 96))\nprint(p.record.decisions)\n"
         .replace("THREADS", str(torch.get_num_threads())))
-    out = subprocess.run([sys.executable, str(tmp_path / "elsewhere.py")], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    out = subprocess.run([sys.executable, str(tmp_path / "elsewhere.py")], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert out.stdout.strip() == repr(tuned(x, w).decisions)
 
 

@@ -21,19 +21,22 @@ def check(kernel, s, args, tolerance=1e-5):
     exact = kernel.reference(*args)
     got = interpreted(kernel.with_schedule(s).plan(*args, target=by_name("sm_90")), args)
     for g, want in zip(got, exact if isinstance(exact, tuple) else (exact,)):
-        np.testing.assert_allclose(g.astype(np.float64), want, rtol=tolerance, atol=tolerance * max(1.0, np.max(np.abs(want))), err_msg=f"{s}")
+        np.testing.assert_allclose(g.astype(np.float64), want, rtol=tolerance, atol=tolerance * max(1.0, np.max(np.abs(want))),
+                                   err_msg=f"{s}")
 
 
 def check_padded(kernel, s, args):
     """The same where private regions reach past the end of their tensors: what lies there is read with its tile, and never kept."""
     plan = kernel.with_schedule(s).plan(*args, target=by_name("sm_90"))
     artifact, (inputs, outputs) = triton_artifact(plan), parameter_names(plan)
-    tensors = dict(zip(inputs, args)) | {n: torch.empty([int(d) for d in t.shape], dtype=torch_dtype(t.dtype)) for n, t in zip(outputs, plan.program.outputs)}
+    tensors = dict(zip(inputs, args)) | {n: torch.empty([int(d) for d in t.shape], dtype=torch_dtype(t.dtype))
+                                         for n, t in zip(outputs, plan.program.outputs)}
     report = interpret(artifact, tensors)
     assert all("before anything was written there" in f for f in report.findings), report.findings
     exact = kernel.reference(*args)
     for n, want in zip(outputs, exact if isinstance(exact, tuple) else (exact,)):
-        np.testing.assert_allclose(report.outputs[n].astype(np.float64), want, rtol=1e-4, atol=1e-4 * max(1.0, np.max(np.abs(want))), err_msg=f"{s}")
+        np.testing.assert_allclose(report.outputs[n].astype(np.float64), want, rtol=1e-4, atol=1e-4 * max(1.0, np.max(np.abs(want))),
+                                   err_msg=f"{s}")
 
 
 def plain(kernel, *args):

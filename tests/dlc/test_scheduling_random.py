@@ -122,4 +122,5 @@ def test_most_steps_are_taken_somewhere():
         x = Shuffler(kernel.schedule("cpu", *(np.zeros(s, np.float32) for s in shapes), default=seed % 2 == 0), seed)
         x.run(30)
         taken |= set(x.done)
-    assert taken >= {"split", "tile", "reorder", "fuse", "small tile", "parallel", "compute_at", "compute_inline", "cache_read", "cache_write", "pad"}
+    assert taken >= {"split", "tile", "reorder", "fuse", "small tile", "parallel", "compute_at", "compute_inline", "cache_read",
+                     "cache_write", "pad"}

@@ -125,8 +125,8 @@ def test_functions_and_methods_and_foreign_arrays() -> None:
 def test_indexing() -> None:
     a, x = pair(5, 6)
     at = dlc.tensor([4, 0, 2])
-    for ours, theirs in [(a[1], x[1]), (a[-1, 2], x[-1, 2]), (a[1:4:2], x[1:4:2]), (a[:, None, ::-1], x.flip(1)[:, None]), (a[..., 0], x[..., 0]),
-                         (a[at], x[[4, 0, 2]]), ((a * 2)[1:, at], (x * 2)[1:, [4, 0, 2]])]:
+    for ours, theirs in [(a[1], x[1]), (a[-1, 2], x[-1, 2]), (a[1:4:2], x[1:4:2]), (a[:, None, ::-1], x.flip(1)[:, None]),
+                         (a[..., 0], x[..., 0]), (a[at], x[[4, 0, 2]]), ((a * 2)[1:, at], (x * 2)[1:, [4, 0, 2]])]:
         close(ours, theirs)
 
 

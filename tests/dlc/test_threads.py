@@ -34,7 +34,8 @@ def os_threads():
 
 def run(body, **facts):
     """Run a program in a process of its own; a hang is a failure."""
-    done = subprocess.run([sys.executable, "-c", _HEAD + textwrap.dedent(body)], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **facts)
+    done = subprocess.run([sys.executable, "-c", _HEAD + textwrap.dedent(body)], capture_output=True, text=True, timeout=60, cwd=ROOT,
+                          check=False, **facts)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -25,7 +25,8 @@ def test_the_loop_learns_and_keeps_the_best_state() -> None:
     opt = optim.AdamW(model.parameters(), lr=0.05)
     data, held = Loader(POINTS[:64], SIDES[:64], batch_size=32, shuffle=True), Loader(POINTS[64:], SIDES[64:], batch_size=32)
     seen: list[int] = []
-    history = fit(model, opt, data, held, epochs=30, schedule=optim.CosineLR(opt, 60), clip=5.0, progress=False, report=lambda n, h: seen.append(n))
+    history = fit(model, opt, data, held, epochs=30, schedule=optim.CosineLR(opt, 60), clip=5.0, progress=False,
+                  report=lambda n, h: seen.append(n))
     assert history.loss[-1] < 0.5 * history.loss[0] and seen == list(range(30)) and history.steps == 60 and history.rate[-1] == 0
     assert history.accuracy[history.best] == max(history.accuracy) == evaluate(model, held)[1] >= 0.8
     assert set(history.as_dict()) == {"loss", "validation_loss", "accuracy", "rate", "best", "seconds", "steps"}

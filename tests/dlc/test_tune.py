@@ -163,7 +163,8 @@ def test_two_processes_tune_one_kernel_and_a_third_finds_the_record(tmp_path: Pa
     script = tmp_path / "work.py"
     script.write_text(TUNED)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    both = [subprocess.Popen([sys.executable, str(script), "tune"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, str(script), "tune"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)]
     for p in both:
         out, err = p.communicate(timeout=120)
         assert p.returncode == 0 and "default schedule" in out and not err, err

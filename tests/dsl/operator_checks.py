@@ -18,8 +18,8 @@ from dsl.interp import evaluate
 from dsl.program import Program, trace
 from tests.dsl.operators import Case, values
 
-TORCH = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64, "i32": torch.int32, "bool": torch.bool,
-         "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8}
+TORCH = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64, "i32": torch.int32,
+         "bool": torch.bool, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8}
 NAMES = {t: n for n, t in TORCH.items()}
 
 
@@ -63,7 +63,8 @@ def compare(got: torch.Tensor, want: torch.Tensor, tol: float, what: str, scale:
     if scale is None:
         finite = want[want.isfinite()].abs()
         scale = float(finite.max()) if finite.numel() else 0.0
-    torch.testing.assert_close(got, want, rtol=tol, atol=tol * max(scale, 1e-3), equal_nan=True, msg=lambda m: f"{what}: {m}\n{got}\n{want}")
+    torch.testing.assert_close(got, want, rtol=tol, atol=tol * max(scale, 1e-3), equal_nan=True,
+                               msg=lambda m: f"{what}: {m}\n{got}\n{want}")
 
 
 def as_torch(a: np.ndarray) -> torch.Tensor:
@@ -147,7 +148,8 @@ def check_gradients(case: Case, compiled: bool = False, seed: int = 1, tol: floa
     generator = torch.Generator().manual_seed(seed + 1)
     cotangents = [torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype) for r in results]
     wanted = [t for t in moving if t.requires_grad]
-    want = torch.autograd.grad([r for r in results if r.requires_grad], wanted, [c for r, c in zip(results, cotangents) if r.requires_grad], allow_unused=True)
+    want = torch.autograd.grad([r for r in results if r.requires_grad], wanted, [c for r, c in zip(results, cotangents) if r.requires_grad],
+                               allow_unused=True)
     program = program_for(case.ours, [t.detach() for t in moving], case.fixed, case.name)
     backward = vjp(program, [p.name for p, t in zip(program.inputs, moving) if t.requires_grad])
     verify(backward)

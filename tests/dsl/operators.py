@@ -98,7 +98,8 @@ POINTWISE = [
     *_one("acosh", "above"),
     *_one("abs neg sign floor ceil round trunc nan_to_num"),
     *_one("isnan isinf isfinite signbit logical_not", grad=False),
-    *_one("relu relu6 elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh hardswish hardshrink softshrink tanhshrink leaky_relu",
+    *_one("relu relu6 elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh hardswish hardshrink softshrink tanhshrink "
+          "leaky_relu",
           "wide"),
     *_one("hardsigmoid", "wide", grad=False),  # torch's own derivative has a float32 1/6 in it
     *_two("add sub mul maximum minimum atan2 hypot logaddexp logaddexp2 copysign"),
@@ -163,13 +164,14 @@ REDUCTIONS = [
     _c("norm_all", lambda a: dlc.norm(a), lambda a: torch.linalg.vector_norm(a), CUBE),
     *[_same(n, lambda m, a, n=n: getattr(m, n)(a, 1), CUBE) for n in ("cumsum", "cumprod", "logcumsumexp")],
     _c("cummax", lambda a: dlc.cummax(a, 1)[0], lambda a: torch.cummax(a, 1)[0], CUBE),
-    _same("methods", lambda m, a: a.sum(1).mean() + a.std() + a.amax(dim=(0, 1)).sum() - a.max() + a.abs().exp().sum(-1, keepdim=True).mean(), CUBE),
+    _same("methods",
+          lambda m, a: a.sum(1).mean() + a.std() + a.amax(dim=(0, 1)).sum() - a.max() + a.abs().exp().sum(-1, keepdim=True).mean(), CUBE),
 ]
 
 PRODUCTS = [
     *[_same(f"matmul_{n}", lambda m, a, b: m.matmul(a, b), a, b) for n, (a, b) in enumerate([
-        ((3, 4), (4, 5)), ((4,), (4,)), ((4,), (4, 5)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 5)),
-        ((3, 4), (2, 4, 5)), ((4,), (2, 4, 5)), ((2, 3, 4), (4,)), ((1, 3, 4), (2, 4, 5))])],
+        ((3, 4), (4, 5)), ((4,), (4,)), ((4,), (4, 5)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)),
+        ((2, 1, 3, 4), (6, 4, 5)), ((3, 4), (2, 4, 5)), ((4,), (2, 4, 5)), ((2, 3, 4), (4,)), ((1, 3, 4), (2, 4, 5))])],
     _same("operator", lambda m, a, b: a @ b, A, (5, 2)),
     _same("mm", lambda m, a, b: m.mm(a, b), A, (5, 2)),
     _same("bmm", lambda m, a, b: m.bmm(a, b), CUBE, (2, 4, 5)),
@@ -184,9 +186,10 @@ PRODUCTS = [
     _same("addmv", lambda m, c, a, b: m.addmv(c, a, b), (3,), A, (5,)),
     _same("baddbmm", lambda m, c, a, b: m.baddbmm(c, a, b, alpha=0.5), (2, 3, 5), CUBE, (2, 4, 5)),
     *[_same(f"einsum_{e}", lambda m, *t, e=e: m.einsum(e, *t), *shapes) for e, *shapes in [
-        ("ij,jk->ik", A, (5, 2)), ("bij,bjk->bik", CUBE, (2, 4, 5)), ("ij->ji", A), ("ij->", A), ("ii->i", (4, 4)), ("ii", (4, 4)), ("ij,kj", A, B),
-        ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), ("...ij,...jk->...ik", (2, 1, 3, 4), (5, 4, 6)), ("i,j,k->ijk", (2,), (3,), (4,)),
-        ("ij,jk,kl->il", A, (5, 2), (2, 4)), ("ij,ij->i", A, A), ("...i->i...", CUBE), ("i,i", (5,), (5,)), ("ij,i,j->", A, (3,), (5,)), ("bi,bj->bij", A, (3, 2))]],
+        ("ij,jk->ik", A, (5, 2)), ("bij,bjk->bik", CUBE, (2, 4, 5)), ("ij->ji", A), ("ij->", A), ("ii->i", (4, 4)), ("ii", (4, 4)),
+        ("ij,kj", A, B), ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), ("...ij,...jk->...ik", (2, 1, 3, 4), (5, 4, 6)),
+        ("i,j,k->ijk", (2,), (3,), (4,)), ("ij,jk,kl->il", A, (5, 2), (2, 4)), ("ij,ij->i", A, A), ("...i->i...", CUBE),
+        ("i,i", (5,), (5,)), ("ij,i,j->", A, (3,), (5,)), ("bi,bj->bij", A, (3, 2))]],
 ]
 
 SHAPES = [
@@ -262,11 +265,14 @@ INDEXED = [
 
 CREATED = [
     _c("arange", lambda a: (dlc.arange(5), dlc.arange(2, 9), dlc.arange(9, 1, -2), dlc.arange(0.0, 1.0, 0.3), dlc.arange(5.0)),
-       lambda a: (torch.arange(5), torch.arange(2, 9), torch.arange(9, 1, -2), torch.arange(0.0, 1.0, 0.3), torch.arange(5.0)), (2,), grad=False, dtypes=("f32",)),
-    _c("linspace", lambda a: (dlc.linspace(-1, 2, 7), dlc.linspace(0, 1, 1)), lambda a: (torch.linspace(-1, 2, 7), torch.linspace(0, 1, 1)), (2,), grad=False,
-       dtypes=("f32",)),
-    _c("constants", lambda a: (dlc.zeros(2, 3), dlc.ones((2,), dtype=dlc.f64), dlc.full((3,), 2), dlc.full((2, 2), 1.5), dlc.eye(3), dlc.eye(2, 4)),
-       lambda a: (torch.zeros(2, 3), torch.ones(2, dtype=torch.float64), torch.full((3,), 2), torch.full((2, 2), 1.5), torch.eye(3), torch.eye(2, 4)), (2,),
+       lambda a: (torch.arange(5), torch.arange(2, 9), torch.arange(9, 1, -2), torch.arange(0.0, 1.0, 0.3), torch.arange(5.0)), (2,),
+       grad=False, dtypes=("f32",)),
+    _c("linspace", lambda a: (dlc.linspace(-1, 2, 7), dlc.linspace(0, 1, 1)), lambda a: (torch.linspace(-1, 2, 7), torch.linspace(0, 1, 1)),
+       (2,), grad=False, dtypes=("f32",)),
+    _c("constants",
+       lambda a: (dlc.zeros(2, 3), dlc.ones((2,), dtype=dlc.f64), dlc.full((3,), 2), dlc.full((2, 2), 1.5), dlc.eye(3), dlc.eye(2, 4)),
+       lambda a: (torch.zeros(2, 3), torch.ones(2, dtype=torch.float64), torch.full((3,), 2), torch.full((2, 2), 1.5), torch.eye(3),
+                  torch.eye(2, 4)), (2,),
        grad=False, dtypes=("f32",)),
     _same("like", lambda m, a: (m.zeros_like(a), m.ones_like(a), m.full_like(a, 2.5)), A, grad=False),
 ]
@@ -285,17 +291,21 @@ def _convt(rank: int, n: int, x: tuple[int, ...], w: tuple[int, ...], bias: bool
 
 
 CONVOLUTIONS = [
-    _conv(1, 0, (2, 3, 9), (4, 3, 3)), _conv(1, 1, (2, 4, 9), (6, 2, 3), stride=2, padding=1, groups=2), _conv(1, 2, (3, 9), (4, 3, 2), padding="same"),
-    _conv(1, 3, (2, 3, 9), (4, 3, 4), padding="same", dilation=2), _conv(1, 4, (2, 3, 9), (4, 3, 3), False, padding="valid", stride=3),
+    _conv(1, 0, (2, 3, 9), (4, 3, 3)), _conv(1, 1, (2, 4, 9), (6, 2, 3), stride=2, padding=1, groups=2),
+    _conv(1, 2, (3, 9), (4, 3, 2), padding="same"), _conv(1, 3, (2, 3, 9), (4, 3, 4), padding="same", dilation=2),
+    _conv(1, 4, (2, 3, 9), (4, 3, 3), False, padding="valid", stride=3),
     _conv(2, 0, (2, 3, 6, 7), (4, 3, 3, 2)), _conv(2, 1, (2, 3, 6, 7), (4, 3, 3, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
     _conv(2, 2, (1, 4, 5, 5), (4, 1, 3, 3), False, padding=1, groups=4), _conv(2, 3, (1, 4, 5, 5), (8, 1, 3, 3), padding="same", groups=4),
     _conv(2, 4, (1, 2, 5, 6), (3, 2, 1, 1), stride=2), _conv(3, 0, (1, 2, 4, 5, 4), (3, 2, 2, 3, 2), padding=1, stride=(1, 2, 1)),
     _conv(3, 1, (1, 4, 4, 4, 4), (2, 2, 2, 2, 2), groups=2, dilation=2, padding=1),
     _convt(1, 0, (2, 3, 5), (3, 4, 3)), _convt(1, 1, (2, 4, 5), (4, 3, 3), stride=2, padding=1, output_padding=1, groups=2),
-    _convt(1, 2, (2, 3, 5), (3, 4, 4), stride=3, dilation=2), _convt(1, 3, (2, 3, 5), (3, 4, 4), stride=4, dilation=2, padding=2, output_padding=3),
+    _convt(1, 2, (2, 3, 5), (3, 4, 4), stride=3, dilation=2),
+    _convt(1, 3, (2, 3, 5), (3, 4, 4), stride=4, dilation=2, padding=2, output_padding=3),
     _convt(1, 4, (2, 3, 5), (3, 4, 3), stride=2, dilation=3, output_padding=2), _convt(1, 5, (2, 2, 4), (2, 2, 2), stride=4),
-    _convt(2, 0, (2, 3, 4, 5), (3, 4, 3, 3), stride=2, padding=1), _convt(2, 1, (1, 4, 3, 4), (4, 2, 2, 3), stride=(2, 3), groups=2, output_padding=(1, 0)),
-    _convt(2, 2, (1, 3, 4, 4), (3, 2, 3, 3), False, dilation=2), _convt(3, 0, (1, 2, 3, 3, 2), (2, 3, 2, 3, 2), stride=2, padding=(0, 1, 0)),
+    _convt(2, 0, (2, 3, 4, 5), (3, 4, 3, 3), stride=2, padding=1),
+    _convt(2, 1, (1, 4, 3, 4), (4, 2, 2, 3), stride=(2, 3), groups=2, output_padding=(1, 0)),
+    _convt(2, 2, (1, 3, 4, 4), (3, 2, 3, 3), False, dilation=2),
+    _convt(3, 0, (1, 2, 3, 3, 2), (2, 3, 2, 3, 2), stride=2, padding=(0, 1, 0)),
 ]
 
 
@@ -306,16 +316,19 @@ def _pool(kind: str, rank: int, n: int, x: tuple[int, ...], *args: Any, kindx: s
 
 POOLS = [
     _pool("max", 1, 0, (2, 3, 8), 3), _pool("max", 1, 1, (2, 3, 8), 3, 2, 1, ceil_mode=True), _pool("max", 1, 2, (3, 8), 2, 1, 0, 2),
-    _pool("max", 2, 0, (2, 3, 6, 7), 2), _pool("max", 2, 1, (2, 3, 6, 7), (3, 2), (2, 1), (1, 0)), _pool("max", 2, 2, (1, 2, 7, 7), 3, 2, 1, kindx="ties"),
-    _pool("max", 2, 3, (1, 2, 6, 6), 3, 2, 1, ceil_mode=True, kindx="ties"), _pool("max", 3, 0, (1, 2, 4, 5, 4), 2, 2, 1), _pool("max", 3, 1, (1, 1, 4, 4, 4), 2),
-    _same("max_pool2d_indices", lambda m, a: m.max_pool2d(a, 3, 2, 1, return_indices=True)[1], ((1, 2, 7, 6), "ties"), fixed=True, grad=False),
+    _pool("max", 2, 0, (2, 3, 6, 7), 2), _pool("max", 2, 1, (2, 3, 6, 7), (3, 2), (2, 1), (1, 0)),
+    _pool("max", 2, 2, (1, 2, 7, 7), 3, 2, 1, kindx="ties"), _pool("max", 2, 3, (1, 2, 6, 6), 3, 2, 1, ceil_mode=True, kindx="ties"),
+    _pool("max", 3, 0, (1, 2, 4, 5, 4), 2, 2, 1), _pool("max", 3, 1, (1, 1, 4, 4, 4), 2),
+    _same("max_pool2d_indices", lambda m, a: m.max_pool2d(a, 3, 2, 1, return_indices=True)[1], ((1, 2, 7, 6), "ties"), fixed=True,
+          grad=False),
     _pool("avg", 1, 0, (2, 3, 8), 3), _pool("avg", 1, 1, (2, 3, 8), 3, 2, 1, ceil_mode=True), _pool("avg", 2, 0, (2, 3, 6, 7), 2),
     _pool("avg", 2, 1, (2, 3, 6, 7), (3, 2), (2, 1), (1, 0)), _pool("avg", 2, 2, (2, 3, 6, 7), 3, 2, 1, count_include_pad=False),
     _pool("avg", 2, 3, (2, 3, 6, 7), 3, 2, 1, True, False), _pool("avg", 2, 4, (2, 3, 6, 8), 3, 2, 1, True, True),
     _pool("avg", 2, 5, (2, 3, 6, 7), 3, 2, 1, divisor_override=5), _pool("avg", 3, 0, (1, 2, 4, 5, 4), 2, 1, 1),
     _pool("adaptive_avg", 1, 0, (2, 3, 8), 4), _pool("adaptive_avg", 1, 1, (2, 3, 8), 3), _pool("adaptive_avg", 2, 0, (2, 3, 6, 8), 1),
-    _pool("adaptive_avg", 2, 1, (2, 3, 6, 8), (4, 3)), _pool("adaptive_avg", 2, 2, (2, 3, 6, 8), (None, 5)), _pool("adaptive_avg", 3, 0, (1, 2, 4, 5, 4), (2, 3, 1)),
-    _pool("adaptive_max", 1, 0, (2, 3, 8), 3), _pool("adaptive_max", 2, 0, (2, 3, 6, 8), (4, 3), kindx="ties"), _pool("adaptive_max", 2, 1, (2, 3, 6, 8), 2),
+    _pool("adaptive_avg", 2, 1, (2, 3, 6, 8), (4, 3)), _pool("adaptive_avg", 2, 2, (2, 3, 6, 8), (None, 5)),
+    _pool("adaptive_avg", 3, 0, (1, 2, 4, 5, 4), (2, 3, 1)), _pool("adaptive_max", 1, 0, (2, 3, 8), 3),
+    _pool("adaptive_max", 2, 0, (2, 3, 6, 8), (4, 3), kindx="ties"), _pool("adaptive_max", 2, 1, (2, 3, 6, 8), 2),
     _pool("adaptive_max", 3, 0, (1, 2, 4, 5, 4), 3),
     _same("global_pool", lambda m, a: m.adaptive_avg_pool2d(a, 1) + a.amax((2, 3), keepdim=True), (2, 3, 4, 5)),
 ]
@@ -327,11 +340,13 @@ NORMS = [
     _same("layer_norm", lambda m, a, w, b: m.layer_norm(a, (4,), w, b), CUBE, (4,), (4,), fixed=True, tol=1e-5),
     _same("layer_norm_two", lambda m, a, w, b: m.layer_norm(a, (3, 4), w, b, 1e-3), CUBE, (3, 4), (3, 4), fixed=True, tol=1e-5),
     _same("layer_norm_plain", lambda m, a: m.layer_norm(a, a.shape[1:]), CUBE, tol=1e-5),
-    _c("layer_norm_short", lambda a, w, b: dlc.layer_norm(a, w, b), lambda a, w, b: F.layer_norm(a, (4,), w, b), CUBE, (4,), (4,), tol=1e-5),
+    _c("layer_norm_short", lambda a, w, b: dlc.layer_norm(a, w, b), lambda a, w, b: F.layer_norm(a, (4,), w, b), CUBE, (4,),
+       (4,), tol=1e-5),
     _same("rms_norm", lambda m, a, w: m.rms_norm(a, (4,), w), CUBE, (4,), fixed=True, tol=1e-5),
     _same("rms_norm_eps", lambda m, a, w: m.rms_norm(a, (3, 4), w, 1e-3), CUBE, (3, 4), fixed=True, tol=1e-5),
     _c("rms_norm_short", lambda a, w: dlc.rms_norm(a, w), lambda a, w: F.rms_norm(a, (4,), w, 1e-6), CUBE, (4,), tol=1e-5),
-    _same("batch_norm_eval", lambda m, a, u, v, w, b: m.batch_norm(a, u, v, w, b), (2, 3, 4), ((3,), "normal!"), ((3,), "positive!"), (3,), (3,), tol=1e-5),
+    _same("batch_norm_eval", lambda m, a, u, v, w, b: m.batch_norm(a, u, v, w, b), (2, 3, 4), ((3,), "normal!"), ((3,), "positive!"), (3,),
+          (3,), tol=1e-5),
     _same("batch_norm_batch", lambda m, a, w, b: m.batch_norm(a, None, None, w, b, True), (4, 3, 2), (3,), (3,), tol=1e-5),
     _same("group_norm", lambda m, a, w, b: m.group_norm(a, 2, w, b), (2, 4, 3, 2), (4,), (4,), fixed=True, tol=1e-5),
     _same("group_norm_one", lambda m, a: m.group_norm(a, 1), (2, 4, 3), tol=1e-5),
@@ -342,22 +357,26 @@ NORMS = [
 LOSSES = [
     *[_same(f"{n}_{r}", lambda m, a, b, n=n, r=r: getattr(m, n)(a, b, reduction=r), A, A)
       for n in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") for r in ("mean", "sum", "none")],
-    _same("smooth_l1_beta", lambda m, a, b: m.smooth_l1_loss(a, b, beta=0.3), A, A), _same("huber_delta", lambda m, a, b: m.huber_loss(a, b, delta=0.3), A, A),
+    _same("smooth_l1_beta", lambda m, a, b: m.smooth_l1_loss(a, b, beta=0.3), A, A),
+    _same("huber_delta", lambda m, a, b: m.huber_loss(a, b, delta=0.3), A, A),
     _same("bce", lambda m, a, b: m.binary_cross_entropy(a, b), (A, "unit"), (A, "unit")),
     _same("bce_weight", lambda m, a, b, w: m.binary_cross_entropy(a, b, w, reduction="sum"), (A, "unit"), (A, "unit"), (A, "positive!")),
     _same("bce_logits", lambda m, a, b: m.binary_cross_entropy_with_logits(a, b), (A, "wide"), (A, "unit")),
-    _same("bce_logits_weights", lambda m, a, b, w, p: m.binary_cross_entropy_with_logits(a, b, w, pos_weight=p, reduction="none"), (A, "wide"), (A, "unit"),
-          (A, "positive!"), ((5,), "positive!")),
-    *[_same(f"kl_div_{r}", lambda m, a, b, r=r: m.kl_div(a, b, reduction=r), (A, "log"), (A, "shares")) for r in ("mean", "sum", "none", "batchmean")],
+    _same("bce_logits_weights", lambda m, a, b, w, p: m.binary_cross_entropy_with_logits(a, b, w, pos_weight=p, reduction="none"),
+          (A, "wide"), (A, "unit"), (A, "positive!"), ((5,), "positive!")),
+    *[_same(f"kl_div_{r}", lambda m, a, b, r=r: m.kl_div(a, b, reduction=r), (A, "log"), (A, "shares"))
+      for r in ("mean", "sum", "none", "batchmean")],
     _same("kl_div_log", lambda m, a, b: m.kl_div(a, b, reduction="sum", log_target=True), (A, "log"), (A, "log")),
     _same("soft_margin_loss", lambda m, a, b: m.soft_margin_loss(a, b), A, (A, "sign!")),
     _same("hinge_embedding_loss", lambda m, a, b: m.hinge_embedding_loss(a, b), A, (A, "sign")),
     _same("poisson_nll_loss", lambda m, a, b: m.poisson_nll_loss(a, b), A, (A, "positive")),
-    *[_same(f"cross_entropy_{r}", lambda m, a, t, r=r: m.cross_entropy(a, t, reduction=r), A, ((3,), "int:0:5")) for r in ("mean", "sum", "none")],
+    *[_same(f"cross_entropy_{r}", lambda m, a, t, r=r: m.cross_entropy(a, t, reduction=r), A, ((3,), "int:0:5"))
+      for r in ("mean", "sum", "none")],
     _same("cross_entropy_weight", lambda m, a, t, w: m.cross_entropy(a, t, w), (6, 5), ((6,), "int:0:5"), ((5,), "positive!")),
     _same("cross_entropy_ignore", lambda m, a, t: m.cross_entropy(a, t, ignore_index=2), (6, 5), ((6,), "int:0:5")),
     _same("cross_entropy_ignore_outside", lambda m, a, t: m.cross_entropy(a, t - 1, ignore_index=-1), (6, 5), ((6,), "int:0:5")),
-    _same("cross_entropy_smooth", lambda m, a, t, w: m.cross_entropy(a, t, w, label_smoothing=0.2, ignore_index=1), (6, 5), ((6,), "int:0:5"), ((5,), "positive!")),
+    _same("cross_entropy_smooth", lambda m, a, t, w: m.cross_entropy(a, t, w, label_smoothing=0.2, ignore_index=1), (6, 5),
+          ((6,), "int:0:5"), ((5,), "positive!")),
     _same("cross_entropy_planes", lambda m, a, t: m.cross_entropy(a, t), (2, 5, 3, 4), ((2, 3, 4), "int:0:5")),
     _same("cross_entropy_vector", lambda m, a, t: m.cross_entropy(a, t), (5,), ((), "int:0:5")),
     _same("cross_entropy_shares", lambda m, a, t: m.cross_entropy(a, t), A, (A, "shares")),
@@ -376,19 +395,22 @@ ATTENTION = [
     _same("attention_causal", lambda m, q, k, v: m.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3), Q, K, V, tol=1e-5),
     _same("attention_mask", lambda m, q, k, v, a: m.scaled_dot_product_attention(q, k, v, a), Q, K, V, ((4, 6), "bool"), tol=1e-5),
     _same("attention_bias", lambda m, q, k, v, a: m.scaled_dot_product_attention(q, k, v, a), Q, K, V, (1, 4, 6), tol=1e-5),
-    _same("attention_groups", lambda m, q, k, v: m.scaled_dot_product_attention(q, k, v, enable_gqa=True), (2, 6, 4, 5), K, V, fixed=True, tol=1e-5),
+    _same("attention_groups", lambda m, q, k, v: m.scaled_dot_product_attention(q, k, v, enable_gqa=True), (2, 6, 4, 5), K, V,
+          fixed=True, tol=1e-5),
     _same("attention_plain", lambda m, q, k, v: m.scaled_dot_product_attention(q, k, v), (1, 4, 5), (1, 6, 5), (1, 6, 5), tol=1e-5),
 ]
 
 IMAGES = [
     *[_same(f"interpolate_{n}", lambda m, a, kw=kw: m.interpolate(a, **kw), x, fixed=True, tol=1e-5) for n, (x, kw) in enumerate([
-        ((2, 3, 5), {"scale_factor": 2}), ((2, 3, 5), {"size": 8}), ((2, 2, 4, 5), {"scale_factor": 2, "mode": "nearest"}), ((1, 2, 4, 5), {"size": (7, 3)}),
-        ((1, 2, 4, 5), {"size": (7, 3), "mode": "nearest-exact"}), ((1, 1, 2, 3, 2), {"scale_factor": 2}),
+        ((2, 3, 5), {"scale_factor": 2}), ((2, 3, 5), {"size": 8}), ((2, 2, 4, 5), {"scale_factor": 2, "mode": "nearest"}),
+        ((1, 2, 4, 5), {"size": (7, 3)}), ((1, 2, 4, 5), {"size": (7, 3), "mode": "nearest-exact"}), ((1, 1, 2, 3, 2), {"scale_factor": 2}),
         ((2, 3, 5), {"size": 9, "mode": "linear"}), ((2, 3, 5), {"size": 9, "mode": "linear", "align_corners": True}),
         ((1, 2, 4, 5), {"scale_factor": 2, "mode": "bilinear"}), ((1, 2, 4, 5), {"size": (7, 3), "mode": "bilinear"}),
-        ((1, 2, 4, 5), {"size": (7, 3), "mode": "bilinear", "align_corners": True}), ((1, 2, 4, 6), {"scale_factor": 0.5, "mode": "bilinear"}),
-        ((1, 2, 4, 5), {"scale_factor": 1.5, "mode": "bilinear"}), ((1, 2, 4, 5), {"scale_factor": 1.3, "recompute_scale_factor": True, "mode": "bilinear"}),
-        ((1, 1, 2, 3, 2), {"size": (3, 4, 5), "mode": "trilinear"}), ((1, 2, 4, 5), {"scale_factor": 1.5}), ((1, 2, 4, 5), {"size": (1, 1), "mode": "bilinear"})])],
+        ((1, 2, 4, 5), {"size": (7, 3), "mode": "bilinear", "align_corners": True}),
+        ((1, 2, 4, 6), {"scale_factor": 0.5, "mode": "bilinear"}), ((1, 2, 4, 5), {"scale_factor": 1.5, "mode": "bilinear"}),
+        ((1, 2, 4, 5), {"scale_factor": 1.3, "recompute_scale_factor": True, "mode": "bilinear"}),
+        ((1, 1, 2, 3, 2), {"size": (3, 4, 5), "mode": "trilinear"}), ((1, 2, 4, 5), {"scale_factor": 1.5}),
+        ((1, 2, 4, 5), {"size": (1, 1), "mode": "bilinear"})])],
     _same("pixel_shuffle", lambda m, a: m.pixel_shuffle(a, 2), (2, 8, 3, 2), fixed=True),
     _same("pixel_unshuffle", lambda m, a: m.pixel_unshuffle(a, 2), (2, 2, 4, 6), fixed=True),
     _same("unfold", lambda m, a: m.unfold(a, (2, 3), padding=1, stride=2), (2, 3, 5, 6), fixed=True),

@@ -91,7 +91,8 @@ def test_padded_window_reads_lose_their_forward_guard(rng: np.random.Generator) 
     assert not reductions(backward) and "and" not in {e.name for e in walk(guard.args[0]) if isinstance(e, Op)}
 
 
-@pytest.mark.parametrize("stride,dilation,pad,taps", [(1, 1, 0, 3), (1, 1, 1, 3), (2, 1, 1, 3), (2, 1, 0, 2), (3, 1, 0, 2), (2, 2, 1, 3), (3, 2, 2, 4)])
+@pytest.mark.parametrize("stride,dilation,pad,taps",
+                         [(1, 1, 0, 3), (1, 1, 1, 3), (2, 1, 1, 3), (2, 1, 0, 2), (3, 1, 0, 2), (2, 2, 1, 3), (3, 2, 2, 4)])
 def test_conv1d(stride: int, dilation: int, pad: int, taps: int, rng: np.random.Generator) -> None:
     def conv(x: f64[B, C, H], w: f64[D, C, taps]):
         c, r = reduce_axis(C, name="c"), reduce_axis(taps, name="r")

@@ -61,8 +61,8 @@ def test_fma_and_constant_powers(rng: np.random.Generator) -> None:
 TORCH = {
     "abs": (lambda x: op("abs", x), torch.abs), "relu": (lambda x: op("max", x, 0), torch.relu),
     "clamp": (lambda x: op("min", op("max", x, -1.0), 1.0), lambda x: torch.clamp(x, -1, 1)),
-    "square": (lambda x: x ** 2, lambda x: x ** 2), "cube": (lambda x: x ** 3, lambda x: x ** 3), "zeroth": (lambda x: x ** 0, lambda x: x ** 0),
-    "maximum": (lambda x: op("max", x, x * 0 + 1), lambda x: torch.maximum(x, x * 0 + 1)),
+    "square": (lambda x: x ** 2, lambda x: x ** 2), "cube": (lambda x: x ** 3, lambda x: x ** 3),
+    "zeroth": (lambda x: x ** 0, lambda x: x ** 0), "maximum": (lambda x: op("max", x, x * 0 + 1), lambda x: torch.maximum(x, x * 0 + 1)),
     "sqrt": (lambda x: op("sqrt", op("abs", x) + 1), lambda x: torch.sqrt(x.abs() + 1)),
     "where": (lambda x: where(x > 0, op("log", x), 0 * x), lambda x: torch.where(x > 0, torch.log(torch.where(x > 0, x, 1.0)), 0 * x)),
     "tower": (lambda x: op("pow", op("abs", x), x * x), lambda x: x.abs() ** (x * x)),

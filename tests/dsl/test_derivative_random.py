@@ -38,7 +38,8 @@ def directional(c: Case, rng: np.random.Generator):
 
     def loss(step: float) -> float:
         moved = values | {n: values[n] + step * w for n, w in ways.items()}
-        return sum(float((o * w).sum()) for o, w in zip((o for t, o in zip(program.outputs, call(program, moved)) if t.dtype.is_float), weights))
+        return sum(float((o * w).sum())
+                   for o, w in zip((o for t, o in zip(program.outputs, call(program, moved)) if t.dtype.is_float), weights))
 
     return reverse, onward, loss, scale
 

@@ -118,7 +118,8 @@ def test_reductions_under_a_condition_stay_in_bounds(rng: np.random.Generator) -
 def scanning(carrier, exclusive=False, reverse=False, lift=lambda e: e):
     def kernel(x: f64[M, N]):
         t = axis_of(reduce_axis(N, name="t"))
-        return compute((M, N), lambda i, j: scan(carrier, (lift(x[i, t]),), t, j.term, exclusive=exclusive, reverse=reverse) * 1.5, name="y")
+        return compute((M, N), lambda i, j: scan(carrier, (lift(x[i, t]),), t, j.term, exclusive=exclusive, reverse=reverse) * 1.5,
+                       name="y")
     return kernel
 
 
@@ -143,7 +144,8 @@ def test_other_scans(carrier, reverse: bool, rng: np.random.Generator) -> None:
 def test_scans_follow_torch(carrier, fn, rng: np.random.Generator) -> None:
     x, g = rng.standard_normal((3, 7)), rng.standard_normal((3, 7))
     x[0, 3] = 0
-    np.testing.assert_allclose(gradients(scanning(carrier), x, cotangents=[g])["d_x"], torch_gradient(lambda t: fn(t) * 1.5, x, g), atol=1e-12)
+    np.testing.assert_allclose(gradients(scanning(carrier), x, cotangents=[g])["d_x"],
+                               torch_gradient(lambda t: fn(t) * 1.5, x, g), atol=1e-12)
 
 
 def test_a_scan_is_differentiated_by_scans() -> None:
@@ -170,7 +172,8 @@ def test_linear_recurrences(rng: np.random.Generator) -> None:
 
 # -- carriers of users ---------------------------------------------------------------------------------------------
 NORM = replace(  # the euclidean norm: one number of state
-    SUM, name="norm", lift=lambda a, x, s: (a.op("mul", a.cast(x[0], s[0]), a.cast(x[0], s[0])),), finalize=lambda a, s: (a.op("sqrt", s[0]),))
+    SUM, name="norm", lift=lambda a, x, s: (a.op("mul", a.cast(x[0], s[0]), a.cast(x[0], s[0])),),
+    finalize=lambda a, s: (a.op("sqrt", s[0]),))
 SATURATING = replace(SUM, name="saturating", combine=lambda a, x, y: (
     a.op("sub", a.op("add", x[0], y[0]), a.op("mul", x[0], y[0])),))  # 1 - (1-x)(1-y)
 

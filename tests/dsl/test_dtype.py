@@ -13,9 +13,9 @@ from dsl.errors import DtypeError
 from dsl.expr import Input, as_expr
 from dsl.program import dims
 
-TORCH = {"bool": torch.bool, "u8": torch.uint8, "u32": torch.uint32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32, "i64": torch.int64,
-         "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64, "f8e4m3": torch.float8_e4m3fn,
-         "f8e5m2": torch.float8_e5m2}
+TORCH = {"bool": torch.bool, "u8": torch.uint8, "u32": torch.uint32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32,
+         "i64": torch.int64, "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64,
+         "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2}
 OURS = {t: by_name(n) for n, t in TORCH.items()}
 COMMON = [n for n in TORCH if n not in ("u32", "f8e4m3", "f8e5m2")]
 N = dims("N")
@@ -57,8 +57,10 @@ def test_tensors_with_tensors_of_rank_0(a, b):
     assert dlc.mul(tensor(a), tensor(b, 0)).dtype == OURS[want]
 
 
-@pytest.mark.parametrize("name", ["add", "mul", "div", "floor_divide", "remainder", "pow", "maximum", "atan2", "eq", "lt", "bitwise_and", "fmod", "sub"])
-@pytest.mark.parametrize(("a", "b"), [("i32", "f16"), ("u8", "i8"), ("bool", "i16"), ("f32", "f64"), ("bf16", "f16"), ("i64", "i32"), ("bool", "bool")])
+@pytest.mark.parametrize("name", ["add", "mul", "div", "floor_divide", "remainder", "pow", "maximum", "atan2", "eq", "lt", "bitwise_and",
+                                  "fmod", "sub"])
+@pytest.mark.parametrize(("a", "b"),
+                         [("i32", "f16"), ("u8", "i8"), ("bool", "i16"), ("f32", "f64"), ("bf16", "f16"), ("i64", "i32"), ("bool", "bool")])
 def test_results_of_operations(name, a, b):
     x, y = torch.ones(2, dtype=TORCH[a]), torch.ones(2, dtype=TORCH[b])
     try:
@@ -70,8 +72,8 @@ def test_results_of_operations(name, a, b):
     assert getattr(dlc, name)(tensor(a), tensor(b)).dtype == want
 
 
-@pytest.mark.parametrize("name", ["sum", "prod", "amax", "amin", "argmax", "argmin", "any", "all", "count_nonzero", "cumsum", "cumprod", "mean", "var", "std",
-                                  "logsumexp"])
+@pytest.mark.parametrize("name", ["sum", "prod", "amax", "amin", "argmax", "argmin", "any", "all", "count_nonzero", "cumsum", "cumprod",
+                                  "mean", "var", "std", "logsumexp"])
 @pytest.mark.parametrize("a", COMMON)
 def test_results_of_reductions(name, a):
     x = torch.ones(2, dtype=TORCH[a])
@@ -84,8 +86,8 @@ def test_results_of_reductions(name, a):
     assert getattr(dlc, name)(tensor(a)).dtype == want
 
 
-@pytest.mark.parametrize("name", ["exp", "sqrt", "sin", "sigmoid", "erf", "abs", "neg", "floor", "sign", "square", "isnan", "logical_not", "bitwise_not", "relu",
-                                  "reciprocal", "trunc", "isfinite"])
+@pytest.mark.parametrize("name", ["exp", "sqrt", "sin", "sigmoid", "erf", "abs", "neg", "floor", "sign", "square", "isnan", "logical_not",
+                                  "bitwise_not", "relu", "reciprocal", "trunc", "isfinite"])
 @pytest.mark.parametrize("a", COMMON)
 def test_results_of_functions(name, a):
     x = torch.ones(2, dtype=TORCH[a])
@@ -108,7 +110,8 @@ def test_unknown_names_are_refused():
 
 
 @pytest.mark.parametrize(("call", "title"), [
-    (lambda x: dlc.neg(x), "`neg` is not defined for bool; cast to an integer first"), (lambda x: x - x, "`sub` is not defined for bool; cast to an integer first"),
+    (lambda x: dlc.neg(x), "`neg` is not defined for bool; cast to an integer first"),
+    (lambda x: x - x, "`sub` is not defined for bool; cast to an integer first"),
     (lambda x: dlc.mean(x), "mean of bool"), (lambda x: dlc.argmax(x), "argmax of bool"), (lambda x: dlc.var(x), "var of bool")])
 def test_what_torch_refuses_of_bools(call, title):
     with pytest.raises(DtypeError) as e:

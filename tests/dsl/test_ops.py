@@ -44,7 +44,8 @@ def test_empty_dimensions(case):
 def test_dlc_exports_the_catalogue():
     """The same functions; makers of tensors (``zeros``) also serve outside a definition, and have the catalogue's meaning inside one."""
     makers = create.CREATORS
-    assert {n: getattr(dlc, n) for n in catalogue.operations() if n not in makers} == {n: f for n, f in catalogue.operations().items() if n not in makers}
+    assert ({n: getattr(dlc, n) for n in catalogue.operations() if n not in makers}
+            == {n: f for n, f in catalogue.operations().items() if n not in makers})
 
     @dlc.kernel
     def ones(x: dlc.f32[3]):

@@ -16,8 +16,9 @@ def _input(name, *shape):
 
 
 NAMES = {
-    "dlc": dlc, "M": M, "N": N, "K": K, "x": _input("x", M, K), "w": _input("w", N, M), "y": _input("y", N, K), "v": _input("v", M), "m": _input("m", M),
-    "s": _input("s"), "p": _input("p", 2, M, K), "q": _input("q", 3, K, N), "image": _input("image", 2, 3, 8, 8), "small": _input("small", 2, 3, 4, 4),
+    "dlc": dlc, "M": M, "N": N, "K": K, "x": _input("x", M, K), "w": _input("w", N, M), "y": _input("y", N, K), "v": _input("v", M),
+    "m": _input("m", M), "s": _input("s"), "p": _input("p", 2, M, K), "q": _input("q", 3, K, N), "image": _input("image", 2, 3, 8, 8),
+    "small": _input("small", 2, 3, 4, 4),
 }
 
 CASES = [

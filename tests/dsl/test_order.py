@@ -93,7 +93,8 @@ def test_what_no_order_can_change_has_no_name() -> None:
 
 
 @pytest.mark.parametrize(("digit", "text"), [
-    (Digit("k", 1, None, 5), "serial(k)"), (Digit("k", 8, None, 5, "lanes"), "lanes(k//8)"), (Digit("k", 8, 4, 4, "unroll"), "unroll(k//8%4)")])
+    (Digit("k", 1, None, 5), "serial(k)"), (Digit("k", 8, None, 5, "lanes"), "lanes(k//8)"),
+    (Digit("k", 8, 4, 4, "unroll"), "unroll(k//8%4)")])
 def test_digits_are_arithmetic(digit: Digit, text: str) -> None:
     assert str(digit) == text
 

@@ -127,7 +127,8 @@ def test_errors_have_line_column_and_caret(line: str) -> None:
 @pytest.mark.parametrize("text, why", [
     ("", "a program is `def name"), ("x = 3\ndef f(x: f32):\n    return x", "sizes are declared before"),
     ("def f(x: f32):\n    y: f32 = x", "the program returns nothing"), ("def f(x):\n    return x", "`x` has no type"),
-    ("def f(x: f32):\n    return x", "`x` is not a definition"), ('N = dims("M")\ndef f(x: f32):\n    return x', "the sizes 'M' are called N"),
+    ("def f(x: f32):\n    return x", "`x` is not a definition"),
+    ('N = dims("M")\ndef f(x: f32):\n    return x', "the sizes 'M' are called N"),
 ])
 def test_programs_that_are_none(text: str, why: str) -> None:
     with pytest.raises(TextError, match="line 1|line 2"):

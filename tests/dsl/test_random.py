@@ -16,7 +16,8 @@ M, N = dlc.dims("M N")
 
 def reference(counter, key):
     """Philox 4x32-10 on arrays of uint64 that hold words of 32 bits."""
-    c, k = [np.asarray(v, np.uint64) & np.uint64(0xFFFFFFFF) for v in counter], [np.asarray(v, np.uint64) & np.uint64(0xFFFFFFFF) for v in key]
+    c = [np.asarray(v, np.uint64) & np.uint64(0xFFFFFFFF) for v in counter]
+    k = [np.asarray(v, np.uint64) & np.uint64(0xFFFFFFFF) for v in key]
     mask = np.uint64(0xFFFFFFFF)
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
