@@ -54,13 +54,23 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: 
     check_count(sizes, what, f"{x} and {weight}")
     source = pad_constant(x, {n + 2: p for n, p in enumerate(pads)})
 
-    def body(n: Any, f: Any, *at: Any) -> Expr:
+    def total(n: Any, f: Any, channel: Any, at: Any) -> Expr:
         places = [p * t + r * g for p, t, r, g in zip(at, steps, offsets, gaps)]
-        channel = c if per_group is None else op("floordiv", f, per_group) * index(weight.shape[1]) + c
-        total = reduce_over(SUM, (product(source.read(n, channel, *places), weight.read(f, c, *offsets)),), (c, *offsets))
-        return total if bias is None else total + bias.read(f)
+        return reduce_over(SUM, (product(source.read(n, channel, *places), weight.read(f, c, *offsets)),), (c, *offsets))
 
-    return build(what, (x.shape[0], weight.shape[0], *sizes), body, ("n", "f", *spatial_names(rank)))
+    def biased(value: Expr, f: Any) -> Expr:
+        return value if bias is None else value + bias.read(f)
+
+    names, shape = ("n", "f", *spatial_names(rank)), (x.shape[0], weight.shape[0], *sizes)
+    if per_group is None:
+        return build(what, shape, lambda n, f, *at: biased(total(n, f, c, at), f), names)
+    channels = index(weight.shape[1])
+    if per_group == 1:
+        return build(what, shape, lambda n, f, *at: biased(total(n, f, f * channels + c, at), f), names)
+    # a group is a product of its own: its axis is apart from that of the filters in it, which is the one that reuses the channels
+    parts = build(f"{what}_groups", (x.shape[0], groups, per_group, *sizes),
+                  lambda n, g, f, *at: total(n, g * per_group + f, g * channels + c, at), ("n", "g", "f", *spatial_names(rank)))
+    return build(what, shape, lambda n, f, *at: biased(parts.read(n, op("floordiv", f, per_group), op("mod", f, per_group), *at), f), names)
 
 
 def _group_size(size: Term, groups: int, what: str, t: Tensor) -> int | None:
