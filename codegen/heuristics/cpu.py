@@ -14,6 +14,7 @@ from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
+from codegen.heuristics.windows import overlapping, unroll_rows
 from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
@@ -193,19 +194,23 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     rest = [x for x in nest[name].order if x not in loops]
     nest = reorder(nest, name, [*loops, *rest])
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
-    width = 0
+    beside = overlapping(nest[name], lane) if lane is not None and not group.members else None
     if lane is not None:
         width = _row_width(setting.target, size(lane.extent))
-        nest = split(nest, name, row_loop, width, tail="mask")
+        nest = split(nest, name, row_loop, width, tail="mask" if beside is None else "peel")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
         loops = [x if x != row_loop else f"{row_loop}.o" for x in loops]
+    if beside is not None:
+        nest, loops = unroll_rows(nest, name, beside, loops, setting)
+        loops = [*(x for x in loops if x != f"{row_loop}.o"), f"{row_loop}.o"]
+        nest = reorder(nest, name, [*loops, *(x for x in nest[name].order if x not in loops)])
     total = sum(iterations(nest[m]) * max(1, cost(nest[m].body)) for m in stages)
     for member, rows_of in group.members.items():
         nest = compute_at(nest, member, name, loops[-1])
         nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting)
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
-    for x in loops:
+    for x in loops[:-1] if beside is not None and len(loops) > 1 else loops:  # a ragged tail has code of its own in a serial loop
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest
 
@@ -244,7 +249,7 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
     row_loops = [x for x in s.order if x.split(".")[0] in {names[a] for a in rows}]
     work = max(cost(t.body) for t in s.tensors)
     if lane is not None:
-        tile = [x for x in row_loops if s.role(x) == "vectorize"]
+        tile = [x for x in row_loops if s.role(x) in ("unroll", "vectorize")]
         if name != "" and not tile:
             mapped = next((names[a] for a, v in up.items() if v is lane), None)
             if mapped is not None and s.attach is not None:

@@ -1,0 +1,39 @@
+"""Reductions over windows that overlap, and have no other reuse: several results along an axis share what they load."""
+
+from __future__ import annotations
+
+import math
+
+from codegen.analysis.access import size
+from codegen.heuristics.decisions import Setting
+from dsl.algebra import reads
+from dsl.dim import Term, Var
+from dsl.nest import Nest, Stage
+from dsl.primitives.loops import set_role, split
+
+_WINDOW = 64  # terms of a reduction that is computed for several results at a time
+_TOGETHER = 4  # results of overlapping windows that are computed together
+
+
+def overlapping(stage: Stage, lane: Var) -> Var | None:
+    """A row axis whose neighbours read much of the same: a short sum, a window, moves along with it."""
+    if stage.kind != "reduce" or math.prod(size(v.extent) for v in stage.bound) > _WINDOW:
+        return None
+    windows = [i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term) and len(i.vars) == 2]
+    found = [a for a in stage.axes if a is not lane and size(a.extent) >= _TOGETHER and any(_slides(i, a, v) for i in windows for v in stage.bound)]
+    return found[-1] if found else None
+
+
+def _slides(index: Term, axis: Var, offset: Var) -> bool:
+    """Whether an index is a window's: places along ``axis`` that the offsets of several results share."""
+    steps, gap = index.coef(axis), index.coef(offset)
+    return bool(steps) and bool(gap) and size(offset.extent) > 1 and steps % gap == 0 and steps // gap < size(offset.extent)  # type: ignore[operator]
+
+
+def unroll_rows(nest: Nest, name: str, axis: Var, loops: list[str], setting: Setting) -> tuple[Nest, list[str]]:
+    """Several results of overlapping windows at a time: what they share is loaded once, and their sums do not wait for each other."""
+    loop = nest[name].axis_names()[axis]
+    count = setting.choose(f"{name}.rows", _TOGETHER, (1, 2, 4, 8))
+    nest = split(nest, name, loop, count, tail="peel")
+    nest = set_role(nest, name, f"{loop}.i", "unroll")
+    return nest, [x if x != loop else f"{loop}.o" for x in loops]

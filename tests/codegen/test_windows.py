@@ -1,0 +1,54 @@
+"""Windows that overlap share their loads, and groups of channels are products of their own."""
+
+import pytest
+import torch
+
+import dlc
+from codegen.heuristics import Decisions, default_schedule
+from codegen.target import by_name
+from dlc import f32
+from tests.codegen.products import planned, run
+
+
+def convolution(image, weight, stride, padding, dilation, groups):
+    @dlc.kernel
+    def conv(x: f32[image], w: f32[weight]):
+        return dlc.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+    return conv
+
+
+def scheduled(kernel, *args):
+    plan = planned(kernel, *args, target="x86-64-avx2")
+    return default_schedule(plan.unscheduled, by_name("x86-64-avx2"), plan.strides, Decisions())
+
+
+@pytest.mark.parametrize("size", [(20, 28), (13, 17), (5, 9), (5, 8), (6, 33)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "window"), [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 2, 1, 5), (2, (0, 1), (1, 2), 3)])
+def test_depthwise_convolutions(size, stride, padding, dilation, window):
+    x, w = torch.randn(2, 6, *size), torch.randn(6, 1, window, window)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), None, stride, padding, dilation, 6)
+    got = run(convolution(x.shape, w.shape, stride, padding, dilation, 6), x, w)[1]
+    assert got.shape == expected.shape and float((got.double() - expected).abs().max()) < 1e-4
+
+
+def test_rows_of_windows_are_unrolled_and_ragged_lanes_peeled():
+    x, w = torch.randn(1, 16, 30, 28), torch.randn(16, 1, 3, 3)
+    s = scheduled(convolution(x.shape, w.shape, 1, 1, 1, 16), x, w)["conv2d"]
+    assert s.role("y.i") == "unroll" and s.role("x.i") == "vectorize" and s.order[-2:] == ("y.i", "x.i") and s.role("x.o") == "serial"
+
+
+def test_windows_that_do_not_overlap_share_nothing():
+    x, w = torch.randn(1, 16, 60, 56), torch.randn(16, 1, 3, 3)
+    assert all(r != "unroll" for r in scheduled(convolution(x.shape, w.shape, 3, 1, 1, 16), x, w)["conv2d"].roles.values())
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_groups_are_products(groups, stride, dilation):
+    x, w = torch.randn(2, 8 * groups, 13, 19), torch.randn(12 * groups, 8, 3, 3)
+    kernel = convolution(x.shape, w.shape, stride, 1, dilation, groups)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), None, stride, 1, dilation, groups)
+    got = run(kernel, x, w)[1]
+    assert float((got.double() - expected).abs().max()) < 1e-4
+    assert "unroll" in scheduled(kernel, x, w)["conv2d_groups"].roles.values()
