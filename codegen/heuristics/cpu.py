@@ -194,7 +194,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     rest = [x for x in nest[name].order if x not in loops]
     nest = reorder(nest, name, [*loops, *rest])
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
-    beside = overlapping(nest[name], lane) if lane is not None and not group.members else None
+    beside = _beside(nest, group, lane)
     if lane is not None:
         width = _row_width(setting.target, size(lane.extent))
         nest = split(nest, name, row_loop, width, tail="mask" if beside is None else "peel")
@@ -209,10 +209,31 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     for member, rows_of in group.members.items():
         nest = compute_at(nest, member, name, loops[-1])
         nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting)
+        if beside is not None:
+            nest = _unroll_attached(nest, member, next(a for a, v in rows_of.items() if v is beside))
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
     for x in loops[:-1] if beside is not None and len(loops) > 1 else loops:  # a ragged tail has code of its own in a serial loop
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest
+
+
+def _beside(nest: Nest, group: Group, lane: Var | None) -> Var | None:
+    """The row axis along which windows overlap: the anchor's own, or those of the only stage it finishes."""
+    if lane is None or not group.members:
+        return None if lane is None else overlapping(nest[group.anchor], lane)
+    (member, rows_of), *more = group.members.items()
+    mine = next((a for a, v in rows_of.items() if v is lane), None)
+    if more or mine is None or len(rows_of) != len(nest[member].axes):
+        return None
+    found = overlapping(nest[member], mine)
+    return None if found is None else rows_of[found]
+
+
+def _unroll_attached(nest: Nest, name: str, axis: Var) -> Nest:
+    """The rows of an attached stage's tile next to its lanes, inside of its sum."""
+    loop, order = nest[name].axis_names()[axis], nest[name].order
+    nest = reorder(nest, name, [*(x for x in order[:-1] if x != loop), loop, order[-1]])
+    return set_role(nest, name, loop, "unroll")
 
 
 def _row_width(target: Target, extent: int) -> int:

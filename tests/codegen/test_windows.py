@@ -38,6 +38,20 @@ def test_rows_of_windows_are_unrolled_and_ragged_lanes_peeled():
     assert s.role("y.i") == "unroll" and s.role("x.i") == "vectorize" and s.order[-2:] == ("y.i", "x.i") and s.role("x.o") == "serial"
 
 
+@pytest.mark.parametrize("size", [(20, 28), (13, 17), (9, 9)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_finishes_a_window_takes_its_rows(size, stride):
+    x, w, b = torch.randn(2, 6, *size), torch.randn(6, 1, 3, 3), torch.randn(6)
+
+    @dlc.kernel
+    def conv(x: f32[(2, 6, *size)], w: f32[6, 1, 3, 3], b: f32[6]):
+        return dlc.silu(dlc.conv2d(x, w, b, stride=stride, padding=1, groups=6))
+
+    expected = torch.nn.functional.silu(torch.nn.functional.conv2d(x.double(), w.double(), b.double(), stride, 1, 1, 6))
+    assert float((run(conv, x, w, b)[1].double() - expected).abs().max()) < 1e-4
+    assert any("unroll" in s.roles.values() for s in scheduled(conv, x, w, b).stages if s.kind == "reduce")
+
+
 def test_windows_that_do_not_overlap_share_nothing():
     x, w = torch.randn(1, 16, 60, 56), torch.randn(16, 1, 3, 3)
     assert all(r != "unroll" for r in scheduled(convolution(x.shape, w.shape, 3, 1, 1, 16), x, w)["conv2d"].roles.values())
