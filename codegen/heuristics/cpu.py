@@ -223,8 +223,8 @@ def _beside(nest: Nest, group: Group, lane: Var | None) -> Var | None:
         return None if lane is None else overlapping(nest[group.anchor], lane)
     (member, rows_of), *more = group.members.items()
     mine = next((a for a, v in rows_of.items() if v is lane), None)
-    if more or mine is None or len(rows_of) != len(nest[member].axes):
-        return None
+    if more or mine is None or len(rows_of) != len(nest[member].axes) or lane is not group.rows[-1]:
+        return None  # results that are stored across the lanes are better stored line by line
     found = overlapping(nest[member], mine)
     return None if found is None else rows_of[found]
 
