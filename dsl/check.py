@@ -3,32 +3,85 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 from dsl.algebra import walk
 from dsl.decide import counterexample
 from dsl.dim import Term, Var, as_term, nonneg
+from dsl.dtype import bool_, i64
 from dsl.errors import BoundsError, InternalError
-from dsl.expr import Compute, Const, Expr, Index, Op, Read, Where
+from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Scan, Where
+from dsl.opset import OPS, result_dtype
 from dsl.program import Program
 
 _AS_NONNEG = {"ge": (1, 0), "gt": (1, -1), "le": (-1, 0), "lt": (-1, -1)}
 
 
 def verify(program: Program) -> None:
-    """Check that every variable is bound and every read has its tensor's rank.
+    """Check that every variable is bound, and the rule of shape and dtype of every node (:data:`RULES`).
 
     Raises:
-        InternalError: the program is malformed.
+        InternalError: the program is malformed; the message names the definition and the node.
     """
     for c in program.computes:
         loose = [v for v in c.body.free if v.kind == "axis" and v not in c.axes]
         if loose:
-            raise InternalError(f"{c.name} uses the unbound axis {loose[0]}")
+            raise InternalError(f"{c.name} uses the unbound axis {loose[0]}", loc=c.loc)
+        if c.body.dtype != c.dtype:
+            raise InternalError(f"{c.name} is {c.dtype}, its body {c.body.dtype}", loc=c.loc)
         for e in walk(c.body):
-            if isinstance(e, Read) and len(e.indices) != e.tensor.ndim:
-                raise InternalError(f"{c.name} reads {e.tensor.name} with {len(e.indices)} indices")
+            wrong = RULES[type(e)](e) if type(e) in RULES else f"a {type(e).__name__} has no place in a program"
+            if wrong is not None:
+                raise InternalError(f"{c.name}: {wrong}", f"in `{e}`", loc=e.loc or c.loc)
+
+
+# -- the rule of each node: what is wrong with it, or None ---------------------------------------------------------
+def _index(e: Index) -> str | None:
+    return None if e.dtype is i64 else f"an index of dtype {e.dtype}"
+
+
+def _read(e: Read) -> str | None:
+    if len(e.indices) != e.tensor.ndim:
+        return f"{e.tensor.name} has {e.tensor.ndim} dimensions and is read with {len(e.indices)} indices"
+    if e.dtype != e.tensor.dtype:
+        return f"a read of dtype {e.dtype} from {e.tensor.name}, which is {e.tensor.dtype}"
+    loose = [a.dtype for a in e.args if not a.dtype.is_int]
+    return f"an index of dtype {loose[0]}" if loose else None
+
+
+def _op(e: Op) -> str | None:
+    if e.name not in OPS or len(e.args) != OPS[e.name].arity:
+        return f"no operation `{e.name}` of {len(e.args)} operands"
+    rule = result_dtype(e.name, [a.dtype for a in e.args])
+    if isinstance(rule, str):
+        return rule
+    if any(a.dtype != rule[0] for a in e.args):
+        return f"operands of dtypes {', '.join(str(a.dtype) for a in e.args)}, not all {rule[0]}"
+    return None if e.dtype == rule[1] else f"`{e.name}` of {rule[0]} is {rule[1]}, not {e.dtype}"
+
+
+def _where(e: Where) -> str | None:
+    cond, then, other = e.args
+    if cond.dtype is not bool_:
+        return f"a condition of dtype {cond.dtype}"
+    return None if then.dtype == other.dtype == e.dtype else f"branches of dtypes {then.dtype} and {other.dtype} for {e.dtype}"
+
+
+def _reduced(e: Reduce | Scan) -> str | None:
+    carrier, out = e.data[0], e.data[2] if isinstance(e, Reduce) else e.data[3]
+    given = tuple(a.dtype for a in e.args)
+    if carrier.arity and len(given) != carrier.arity:
+        return f"`{carrier}` takes {carrier.arity} inputs, not {len(given)}"
+    if any(v.extent is None for v in (e.data[1] if isinstance(e, Reduce) else (e.data[1],))):
+        return "an axis without an extent"
+    results = carrier.result(given)
+    return None if results[out] == e.dtype else f"result {out} of `{carrier}` is {results[out]}, not {e.dtype}"
+
+
+RULES: dict[type[Expr], Callable[[Any], str | None]] = {
+    Const: lambda e: None, Index: _index, Read: _read, Op: _op, Cast: lambda e: None, Where: _where, Reduce: _reduced, Scan: _reduced,
+}
 
 
 def prove_bounds(program: Program) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 import dlc
 from dlc import f32
+from dsl.carrier import SUM
 from dsl.check import prove_bounds, verify
 from dsl.dim import Term, Var, as_term
+from dsl.dtype import i64
 from dsl.errors import BoundsError, InternalError
-from dsl.expr import Compute, Input, index, op, where
+from dsl.expr import Compute, Input, Op, Read, Reduce, Where, const, index, op, where
 from dsl.program import Program
 
 M = dlc.dims("M")
@@ -69,3 +71,28 @@ def test_malformed_programs_are_refused() -> None:
     x = Input("x", (as_term(4),), f32)
     with pytest.raises(InternalError, match="uses the unbound axis k"):
         verify(Program("p", (x,), (Compute("y", (i,), x.read(k)),)))
+
+
+@pytest.mark.parametrize(("body", "message"), [
+    (lambda x: Op((x, const(1, i64)), ("add",), f32), "operands of dtypes f32, i64, not all f32"),
+    (lambda x: Op((x, x), ("add",), i64), "`add` of f32 is f32, not i64"),
+    (lambda x: Op((x,), ("add",), f32), "no operation `add` of 1 operands"),
+    (lambda x: Where((x, x, x), (), f32), "a condition of dtype f32"),
+    (lambda x: Where((op("gt", x, 0.0), x, const(1, i64)), (), f32), "branches of dtypes f32 and i64 for f32"),
+    (lambda x: Reduce((x, x), (SUM, (Var("k", as_term(3)),), 0), f32), "`sum` takes 1 inputs, not 2"),
+    (lambda x: Reduce((const(1, i64),), (SUM, (Var("k", as_term(3)),), 0), f32), "result 0 of `sum` is i64, not f32"),
+    (lambda x: Read((), (x.tensor, x.data[1]), i64), "a read of dtype i64 from x, which is f32"),
+    (lambda x: Read((x,), (x.tensor, (None,)), f32), "an index of dtype f32"),
+])
+def test_the_rule_of_every_node(body, message) -> None:
+    x, i = Input("x", (as_term(5),), f32), Var("i", as_term(5))
+    e = body(x.read(as_term(i)))
+    with pytest.raises(InternalError) as caught:
+        verify(Program("p", (x,), (Compute("y", (i,), e),)))
+    assert message in str(caught.value)
+
+
+def test_a_body_has_the_dtype_of_its_tensor() -> None:
+    x, i = Input("x", (as_term(5),), f32), Var("i", as_term(5))
+    with pytest.raises(InternalError, match="y is i64, its body f32"):
+        verify(Program("p", (x,), (Compute("y", (i,), x.read(as_term(i)), None, i64),)))
