@@ -13,8 +13,8 @@ A tour, following a matrix product with bias and gelu through every file:
    which axis lies along the vector lanes, how many registers the accumulators take.
 5. ``codegen/lower`` turns the scheduled nest into a tile program (``codegen/tile/ir.py``): loops over tiles with named axes,
    with masks only where a range could not be proved full.
-6. ``codegen/emit/llvm.py`` and ``llvm_phase.py`` spell the tiles out as LLVM IR: unrolled axes become registers, the lane axis vectors; functions
-   such as erf are expanded by ``codegen/micro/maths``.
+6. ``codegen/emit/llvm.py`` and ``llvm_phase.py`` spell the tiles out as LLVM IR: unrolled axes become registers, the lane
+   axis vectors; functions such as erf are expanded by ``codegen/micro/maths``.
 7. ``dlc/runtime/cpu.py`` turns the text into machine code, kept by content in ``dlc/cache.py``; the kernel runs on torch's own
    OpenMP pool.
 

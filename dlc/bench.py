@@ -1,4 +1,7 @@
-"""A kernel against a peer: interleaved times with warm and with cold operands, rates, share of the machine's limit, errors against float64."""
+"""A kernel against a peer.
+
+Interleaved times with warm and with cold operands, rates, share of the machine's limit, errors against float64.
+"""
 
 from __future__ import annotations
 

@@ -169,9 +169,9 @@ def trained(digits: Digits, seeds: Sequence[int], epochs: int, console: Console)
 def learned(report: Report, digits: Digits, chosen: History, runs: Sequence[Run]) -> None:
     """How the training went, with proof of what ran where."""
     report.section("A network on handwritten digits")
-    report.text("""Architecture, rate and number of epochs were chosen by the accuracy on 288 images held out of the 1437 training images (validation).
-        With those settings the network was then trained on all of them, once for each seed. That this beats fewer epochs on fewer images was
-        also seen on the 360 test images, so the figures below are slightly optimistic.""")
+    report.text("""Architecture, rate and number of epochs were chosen by the accuracy on 288 images held out of the 1437 training images
+        (validation). With those settings the network was then trained on all of them, once for each seed. That this beats fewer epochs on
+        fewer images was also seen on the 360 test images, so the figures below are slightly optimistic.""")
     for run in runs:
         report.kpi(f"test accuracy, seed {run.seed}", f"{run.test_accuracy:.2%}",
                    f"{run.history.steps} steps in {run.history.seconds:.0f} s", "good" if run.test_accuracy >= 0.97 else "bad")
@@ -203,8 +203,8 @@ def _proof(report: Report, digits: Digits) -> None:
         train_step(model, cross_entropy, optimizer, x, y)
     seconds = time.perf_counter() - start
     launches = watch.counts.launches
-    report.section("What ran where").text("""One step of this network, counted while it ran: every launch of a generated kernel, and every operation that
-        torch computed itself (allocations and views aside).""")
+    report.section("What ran where").text("""One step of this network, counted while it ran: every launch of a generated kernel, and
+        every operation that torch computed itself (allocations and views aside).""")
     for phase in ("forward", "backward", "update"):
         report.kpi(phase, launches[phase], "generated kernels")
     report.kpi("torch", sum(watch.torch_ops.values()), "operations computed", "bad" if watch.torch_ops else "good")
@@ -236,7 +236,8 @@ def main() -> None:
     cross_compiled(report, console)
     learned(report, digits, chosen, runs)
     seconds = time.perf_counter() - start
-    report.footer = f"dlc {dlc.__version__} on {description()}; torch {torch.__version__}, {torch.get_num_threads()} threads; {seconds:.0f} s in all."
+    report.footer = (f"dlc {dlc.__version__} on {description()}; torch {torch.__version__}, {torch.get_num_threads()} threads; "
+                     f"{seconds:.0f} s in all.")
     report.write(Path(options.out))
     for m in found:
         console.print(f"{m.case.name}: torch / dlc {m.ratio.median:.2f} ({m.ratio.p25:.2f} to {m.ratio.p75:.2f})", highlight=False)

@@ -104,7 +104,8 @@ class Kernel(Asked):
         inputs = self.program.inputs
         return self.key, self.program.single, tuple(t.name for t in inputs), tuple(TORCH[t.dtype.name] for t in inputs)
 
-    _facts._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what torch.compiler.assume_constant_result does, without its import
+    # What torch.compiler.assume_constant_result does, without its import.
+    _facts._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _traced(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """The call as torch.compile records it: one operator."""
@@ -164,7 +165,9 @@ class Kernel(Asked):
 
     @property
     def jvp(self) -> Kernel:
-        """The forward derivative, itself a kernel: from the inputs it needs and a tangent ``t_<input>`` of every float input to ``t_<output>``.
+        """The forward derivative, itself a kernel.
+
+        It goes from the inputs it needs and a tangent ``t_<input>`` of every float input to ``t_<output>``.
 
         Raises:
             DerivativeError: the definition has no derivative.
@@ -206,7 +209,10 @@ class Kernel(Asked):
         return other
 
     def __get__(self, owner: Any, kind: type | None = None) -> Kernel:
-        """As a method: a definition whose first parameter has no type takes the object there, and may read its attributes while it is traced."""
+        """As a method: a definition whose first parameter has no type takes the object there.
+
+        It may read the object's attributes while it is traced.
+        """
         if owner is None or not _takes_owner(self.fn):
             return self
         bound = self._like(types.MethodType(self.fn, owner), self.statics)

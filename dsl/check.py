@@ -155,7 +155,10 @@ def _impossible(facts: tuple[Term, ...]) -> bool:
 
 
 def _settle(c: Compute, r: Read, n: int, i: Term, size: Term, need: Term, facts: tuple[Term, ...]) -> None:
-    """What the prover leaves open: looked at point by point where the sizes are numbers, else refused, with a witness if one is near a corner."""
+    """What the prover leaves open: looked at point by point where the sizes are numbers, else refused.
+
+    The refusal comes with a witness if one is near a corner.
+    """
     ragged = [v.extent - 1 - as_term(v) for f in (need, *facts) for v in f.vars if v.extent is not None and not v.extent.is_const]
     found = counterexample(need, [*facts, *ragged])
     if found is True:

@@ -63,7 +63,10 @@ def significance(stage: Stage, axis: str) -> list[str]:
 
 # -- between stages ------------------------------------------------------------------------------------------------
 def position(host: Stage, loop: str) -> float:
-    """Where a place in a stage's loops stands among them; ``""`` is inside the grid and outside everything else, and so is every grid loop."""
+    """Where a place in a stage's loops stands among them.
+
+    ``""`` is inside the grid and outside everything else, and so is every grid loop.
+    """
     if loop and host.role(loop) not in GRID_ROLES:
         return host.order.index(loop)
     return sum(host.role(x) in GRID_ROLES for x in host.order) - 0.5

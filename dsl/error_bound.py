@@ -258,7 +258,10 @@ def _none(r: _Reduction) -> Expr:
 
 
 def _logsumexp_bound(r: _Reduction) -> Expr:
-    """``max bound(x)``, the sum's own ``gamma_2d``, the rounding of ``x - max`` averaged over the weights (at most ``1 + log n``), the result's."""
+    """``max bound(x)``, the sum's own ``gamma_2d``, the rounding of ``x - max`` and the result's.
+
+    The rounding of ``x - max`` is averaged over the weights (at most ``1 + log n``).
+    """
     n = r.points
     own = _gamma(2 * r.depth, r.u) + r.u * (1 + math.log(n) if 1 < n < math.inf else 1 if n <= 1 else 64) + 8 * r.u
     finite = select(op("isfinite", r.e), r.scaled(op("abs", r.e), 2 * r.u), zero(r.e.dtype))
@@ -266,7 +269,10 @@ def _logsumexp_bound(r: _Reduction) -> Expr:
 
 
 def _moments_bound(r: _Reduction) -> Expr:
-    """Mean: as a sum. Variance: ``4 gamma_d sqrt(v (v + mean^2))``, after Chan, Golub and LeVeque, and what the inputs' errors make of it."""
+    """Mean: as a sum. Variance: ``4 gamma_d sqrt(v (v + mean^2))``, and what the inputs' errors make of it.
+
+    The variance's is after Chan, Golub and LeVeque.
+    """
     x, error, n = r.e.args[0], r.errors[0], r.points
     size = r.scaled(r.over(op("abs", x)), 1.0 / n)
     mean = add(r.scaled(size, _gamma(3 * r.depth, r.u)), r.scaled(r.over(error), 1.0 / n))

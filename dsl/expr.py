@@ -170,7 +170,7 @@ class Where(Expr):
 
 
 class Reduce(Expr):
-    """``carrier`` over the box of ``axes``. ``data = (carrier, axes, out)``; ``args`` are the carrier's inputs, ``out`` the finalised component."""
+    """``carrier`` over the box of ``axes``: ``data = (carrier, axes, out)``, the carrier's inputs as ``args``, the component ``out``."""
 
     __slots__ = ()
 

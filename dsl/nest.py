@@ -268,7 +268,10 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
 
 
 def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term]) -> list[tuple[str, Term]]:
-    """Fill in the values of loops that relations replaced, from those that stand; returns (axis, term that is ``>= 0`` on its real points)."""
+    """Fill in the values of loops that relations replaced, from those that stand.
+
+    Returns (axis, term that is ``>= 0`` on its real points).
+    """
     checks: list[tuple[str, Term]] = []
     for r in reversed(stage.relations):
         if isinstance(r, Fuse):

@@ -92,7 +92,10 @@ def summation_orders(nest: Nest) -> tuple[Order, ...]:
 
 
 def order_class(nest: Nest) -> str:
-    """One line per reduction whose order can be seen in the bits: equal texts mean equal bits on one target; empty where every order is exact."""
+    """One line per reduction whose order can be seen in the bits; empty where every order is exact.
+
+    Equal texts mean equal bits on one target.
+    """
     return "\n".join(f"{o.stage}: {o.name}" for o in summation_orders(nest) if not o.exact)
 
 

@@ -59,7 +59,8 @@ class Program:
             tensors[t] = Input(t.name, tuple(s.subs(env) for s in t.shape), t.dtype, t.loc)
         for c in self.computes:
             tensors[c] = _specialize_compute(c, env, tensors)
-        return Program(self.name, tuple(tensors[t] for t in self.inputs), tuple(tensors[t] for t in self.outputs), self.single, self.loc)  # type: ignore[misc]
+        inputs, outputs = tuple(tensors[t] for t in self.inputs), tuple(tensors[t] for t in self.outputs)
+        return Program(self.name, inputs, outputs, self.single, self.loc)  # type: ignore[arg-type]
 
 
 def _specialize_compute(c: Compute, env: Mapping[Var, Term], tensors: Mapping[Tensor, Tensor]) -> Compute:

@@ -199,7 +199,10 @@ class Schedule:
 
     # -- places ------------------------------------------------------------------------------------------------
     def compute_at(self, stage: str, at: str | None = None) -> Schedule:
-        """Compute a stage inside a loop of a reader; see :func:`dsl.primitives.placement.compute_at`. With one argument, the stage in focus."""
+        """Compute a stage inside a loop of a reader; see :func:`dsl.primitives.placement.compute_at`.
+
+        With one argument, the stage in focus.
+        """
         producer = self.names.stage(stage).name if at is not None else self.names.focused("compute_at")
         return self._do(placement.compute_at, producer, *self.names.place(at if at is not None else stage, producer))
 

@@ -1,7 +1,7 @@
 """Axes of one point are taken out of intermediate definitions.
 
-``max[i, j] = max[k](x[i, k])`` over ``j < 1``, read as ``max[i, 0]`` (a reduction that keeps its dimension), becomes ``max[i]``: what it shares
-its rows with is then plain to see. Outputs keep their shape, and so does a dimension that is indexed by data.
+``max[i, j] = max[k](x[i, k])`` over ``j < 1``, read as ``max[i, 0]`` (a reduction that keeps its dimension), becomes ``max[i]``: what it
+shares its rows with is then plain to see. Outputs keep their shape, and so does a dimension that is indexed by data.
 """
 
 from __future__ import annotations

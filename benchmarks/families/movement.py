@@ -56,7 +56,8 @@ def _flip(x: f32[M, N]):
 def cases() -> Iterable[Case]:
     """Every case of the family."""
     for count, rows, width in ((4096, 50000, 256), (512, 32000, 1024), (16384, 1000, 64)):
-        yield case(f"embedding {count} of {rows}x{width}", lambda c=count, r=rows, w=width: [torch.randint(0, r, (c,)), torch.randn(r, w)],  # type: ignore[misc]
+        yield case(f"embedding {count} of {rows}x{width}",
+                   lambda c=count, r=rows, w=width: [torch.randint(0, r, (c,)), torch.randn(r, w)],  # type: ignore[misc]
                    {"dlc": _embedding, **peers(nn.embedding)}, bytes=8 * count * width)
     yield case("gather 4096x100 of 4096x1000", lambda: [torch.randn(4096, 1000), torch.randint(0, 1000, (4096, 100))],
                {"dlc": _gather, **peers(lambda x, i: x.gather(1, i))}, bytes=16 * 4096 * 100)

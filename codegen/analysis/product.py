@@ -34,7 +34,10 @@ class Product:
 
     @property
     def unit(self) -> bool:
-        """Whether a matrix unit multiplies these operands. Integers other than signed bytes are multiplied one by one, as are wrapping bytes."""
+        """Whether a matrix unit multiplies these operands.
+
+        Integers other than signed bytes are multiplied one by one, as are wrapping bytes.
+        """
         return self.dtype.is_float or (self.dtype == i8 and self.result.bits >= 32)
 
     @property

@@ -1,4 +1,7 @@
-"""Tiles whose lanes run across memory: which axis memory is contiguous in, and the shuffles between registers along it and along the lanes."""
+"""Tiles whose lanes run across memory.
+
+Which axis memory is contiguous in, and the shuffles between registers along it and along the lanes.
+"""
 
 from __future__ import annotations
 

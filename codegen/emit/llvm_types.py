@@ -86,7 +86,10 @@ def lanes_of(v: ir.Value) -> int:
 
 
 class Repeated(ir.Constant):  # type: ignore[misc]
-    """One constant in every lane of a vector, written ``splat (float 1.0)``: a module is mostly these, and writing each lane takes longest."""
+    """One constant in every lane of a vector, written ``splat (float 1.0)``.
+
+    A module is mostly these, and writing each lane takes longest.
+    """
 
     def __init__(self, one: ir.Constant, lanes: int) -> None:
         super().__init__(ir.VectorType(one.type, lanes), [one] * lanes)

@@ -46,7 +46,10 @@ def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
 
 
 def _tile_cycles(nv: int, mr: int) -> float:
-    """Half-cycles of one step of an ``mr`` x ``nv`` tile: multiply-adds (or the latency that few of them cannot hide), loads, bytes from L2."""
+    """Half-cycles of one step of an ``mr`` x ``nv`` tile.
+
+    Multiply-adds (or the latency that few of them cannot hide), loads, bytes from L2.
+    """
     return max(nv * mr, _LOAD * (nv + mr), _LATENCY) + 0.1 * (nv + mr) + 0.02 * (64 * nv + 4 * mr)
 
 

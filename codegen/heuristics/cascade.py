@@ -54,7 +54,10 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
 
 
 def pick_again(nest: Nest) -> Nest:
-    """Compute single elements of a reduction again where a reader picks a few by data: the logit of a label, which is no reason to keep all."""
+    """Compute single elements of a reduction again where a reader picks a few by data.
+
+    The logit of a label is no reason to keep all of them.
+    """
     for s in nest.stages:
         if s.kind != "reduce" or nest.is_output(s) or len(s.tensors) != 1:
             continue

@@ -144,7 +144,10 @@ def _lanes(nest: Nest, name: str, loop: str, extent: int, setting: Setting) -> t
 
 
 def _register_tile(nest: Nest, host: str, name: str, setting: Setting) -> Nest:
-    """A product of a block: register tiles of rows by lanes over the whole sum, the lane factor packed where it does not lie along the lanes."""
+    """A product of a block: register tiles of rows by lanes over the whole sum.
+
+    The lane factor is packed where it does not lie along the lanes.
+    """
     s = nest[name]
     p = analyse(s, setting.strides)
     region = place(nest)[name].extent

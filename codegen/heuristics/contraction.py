@@ -150,7 +150,7 @@ def _contract(nest: Nest, p: Product, terms: Var, count: int) -> Nest:
 
 
 def _dot_terms(p: Product, anchor: str, lanes: int, setting: Setting) -> tuple[Var, int] | None:
-    """The reduction axis and the number of its terms that a dot instruction of the target adds up, where packing can bring them together."""
+    """The reduction axis and how many of its terms a dot instruction of the target adds up, where packing can bring them together."""
     if p.lanes is None or p.rows is None or p.row is None or p.lanes.dtype != p.rows.dtype:
         return None
     found = dot_instruction(setting.target.features, p.lanes.dtype, p.accumulator, lanes)

@@ -253,7 +253,8 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides)
         s = nest[m]
         up = {a: a for a in rows} if m == group.anchor else group.members[m]
         for x in accesses(s, strides):
-            if nest.producer(x.tensor) is not None and not (x.write and nest.is_output(s)) and nest.producer(x.tensor).name in group.members:  # type: ignore[union-attr]
+            made = nest.producer(x.tensor)
+            if made is not None and not (x.write and nest.is_output(s)) and made.name in group.members:
                 continue
             for a in (*s.axes, *s.bound):
                 key = up.get(a)

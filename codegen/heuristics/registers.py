@@ -47,7 +47,10 @@ def _fit(nest: Nest, p: Placed, target: Target) -> Nest:
 
 
 def _parts(sides: dict[str, int], lane: str | None, width: int, room: int) -> dict[str, int]:
-    """The part of each side that is computed at once: divisors, as nearly square as fits; the lanes in whole vectors where they are that many."""
+    """The part of each side that is computed at once: divisors, as nearly square as fits.
+
+    The lanes are whole vectors where they are that many.
+    """
     rows = [x for x in sides if x != lane]
     row = rows[-1] if rows else None
     out = dict.fromkeys(sides, 1)

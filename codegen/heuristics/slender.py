@@ -62,9 +62,9 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
 
 
 def passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Product | None:
-    """A reduction over whole rows of a tensor too large for the nearer caches, one result for every column: a matrix and a vector, column sums.
+    """A reduction over whole rows of a tensor too large for the nearer caches, with one result for every column.
 
-    Its lanes lie along the columns, and the rows pass as in :func:`schedule_stream`.
+    A matrix and a vector, say, or column sums. Its lanes lie along the columns, and the rows pass as in :func:`schedule_stream`.
     """
     s = nest[name]
     if not kept_in_memory(s) or len(s.bound) != 1:

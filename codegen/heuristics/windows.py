@@ -20,14 +20,16 @@ def overlapping(stage: Stage, lane: Var) -> Var | None:
     if stage.kind != "reduce" or math.prod(size(v.extent) for v in stage.bound) > _WINDOW:
         return None
     windows = [i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term) and len(i.vars) == 2]
-    found = [a for a in stage.axes if a is not lane and size(a.extent) >= _TOGETHER and any(_slides(i, a, v) for i in windows for v in stage.bound)]
+    found = [a for a in stage.axes
+             if a is not lane and size(a.extent) >= _TOGETHER and any(_slides(i, a, v) for i in windows for v in stage.bound)]
     return found[-1] if found else None
 
 
 def _slides(index: Term, axis: Var, offset: Var) -> bool:
     """Whether an index is a window's: places along ``axis`` that the offsets of several results share."""
     steps, gap = index.coef(axis), index.coef(offset)
-    return bool(steps) and bool(gap) and size(offset.extent) > 1 and steps % gap == 0 and steps // gap < size(offset.extent)  # type: ignore[operator]
+    return (bool(steps) and bool(gap) and size(offset.extent) > 1
+            and steps % gap == 0 and steps // gap < size(offset.extent))  # type: ignore[operator]
 
 
 def unroll_rows(nest: Nest, name: str, axis: Var, loops: list[str], setting: Setting) -> tuple[Nest, list[str]]:

@@ -249,7 +249,10 @@ def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Upd
 
 
 def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[PlacedLoop], inner: list[PlacedLoop]) -> None:
-    """States live in memory between iterations of the outer reduction loops: where the results go when they are of the same kind, else apart."""
+    """States live in memory between iterations of the outer reduction loops.
+
+    They lie where the results go when they are of the same kind, else apart.
+    """
     u = Update.of(cx, stage, p)
     t = stage.tensors[0]
     binding = cx.bindings.get(t)

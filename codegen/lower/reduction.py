@@ -166,7 +166,8 @@ def _dot(cx: Context, u: Update, acc: Value) -> Value:
     a, b = (lower_value(cx, narrow(f, dtype), u.p) for f in factors)
     if left:
         a, b = (v if _masked_by(v, left) else _masked(cx, v, left) for v in (a, b))
-    return cx.builder.add(Dot(a, b, acc, u.inner, dot_precision(*factors)), Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
+    product = Dot(a, b, acc, u.inner, dot_precision(*factors))
+    return cx.builder.add(product, Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
 
 
 def _masked(cx: Context, v: Value, left: tuple[Term, ...]) -> Value:

@@ -56,9 +56,9 @@ class Along:
         self.u, self.rows = u, replace(u, inner=())
 
     def emit(self, loops: list[PlacedLoop], store: Store, states: tuple[Value, ...] | None = None) -> tuple[Value, ...]:
-        """Prefixes along ``loops``, outermost first, from ``states`` on (the identity when None); returns the states after the last element.
+        """Prefixes along ``loops``, outermost first, from ``states`` on (the identity when None).
 
-        ``store`` says what to do with the prefixes of one step.
+        Returns the states after the last element. ``store`` says what to do with the prefixes of one step.
         """
         if states is None and (loops or not self.u.inner):
             states = identity_states(self.cx, self.rows)
@@ -108,7 +108,8 @@ def _last(cx: Context, v: Value, axis: Var) -> Value:
     zero = cx.builder.const(False if v.dtype == bool_ else 0.0 if v.dtype.is_float else 0, v.dtype)
     alone = cx.builder.map("where", (at_end, v, zero), v.dtype)
     kept = tuple(a for a in v.axes if a is not axis)
-    return cx.builder.add(Reduce(ANY if v.dtype == bool_ else SUM, (alone,), (axis,)), Value(v.dtype, kept, v.hint))  # type: ignore[no-any-return]
+    last = Reduce(ANY if v.dtype == bool_ else SUM, (alone,), (axis,))
+    return cx.builder.add(last, Value(v.dtype, kept, v.hint))  # type: ignore[no-any-return]
 
 
 def _swapped(c: Carrier) -> Carrier:

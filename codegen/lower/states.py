@@ -16,7 +16,10 @@ from dsl.nest import PlacedLoop, Stage
 
 @dataclass(frozen=True)
 class StateMemory:
-    """One private buffer for each component of a state, with an element for every iteration of ``loops`` and every point of the tile ``axes``."""
+    """One private buffer for each component of a state.
+
+    It has an element for every iteration of ``loops`` and every point of the tile ``axes``.
+    """
 
     buffers: tuple[Buffer, ...]
     loops: tuple[PlacedLoop, ...]

@@ -196,7 +196,8 @@ def _proved_inside(i: Expr, size: Term) -> bool:
     if isinstance(i, Cast):
         return _proved_inside(i.args[0], size)
     return (isinstance(i, Op) and i.name == "min" and isinstance(i.args[0], Op) and i.args[0].name == "max"
-            and isinstance(i.args[1], (Const, Index)) and size == (index_term(i.args[1]) if index_term(i.args[1]) is not None else size) + 1)  # type: ignore[operator]
+            and isinstance(i.args[1], (Const, Index))
+            and size == (index_term(i.args[1]) if index_term(i.args[1]) is not None else size) + 1)  # type: ignore[operator]
 
 
 def _inside(cx: Context, v: Value, size: Term) -> Value:

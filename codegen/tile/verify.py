@@ -178,7 +178,10 @@ class _Checker:
         self.result(op, axes, op.buffer.dtype)
 
     def store(self, op: Store, scope: _Scope) -> None:
-        """The value's, masks' and conditions' axes, if of more than one point, are among those of the indices, each of which decides where it goes."""
+        """The value's, masks' and conditions' axes, if of more than one point, are among those of the indices.
+
+        Each of the indices decides where the value goes.
+        """
         axes = self.access(op, scope)
         if op.buffer.scope == "input":
             _fail(f"store to the input {op.buffer.name}", op)

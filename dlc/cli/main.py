@@ -1,4 +1,7 @@
-"""The commands. Each names a kernel as ``file.py:name`` or ``package.module:name`` and its sizes as ``--dim M=512`` or ``--shape x=64,128``."""
+"""The commands.
+
+Each names a kernel as ``file.py:name`` or ``package.module:name`` and its sizes as ``--dim M=512`` or ``--shape x=64,128``.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,8 @@ def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data"
     found = training.run(epochs, seed, shown=not as_json)
     if plot is not None:
         save_figure(training.figure(found), plot)
-    text = f"loss {found.history.loss[-1]:.4f}, validation accuracy {max(found.history.accuracy):.1%}, test accuracy {found.test_accuracy:.1%}"
+    text = (f"loss {found.history.loss[-1]:.4f}, validation accuracy {max(found.history.accuracy):.1%}, "
+            f"test accuracy {found.test_accuracy:.1%}")
     _show(training.facts(found) if as_json else f"{text} after {epochs} epochs", as_json)
 
 

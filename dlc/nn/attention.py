@@ -51,7 +51,10 @@ class MultiheadAttention(Module):
 
 
 class TransformerBlock(Module):
-    """Attention and two linear layers, each after a normalisation and added to what it was given; parts named as torch's encoder layer's."""
+    """Attention and two linear layers, each after a normalisation and added to what it was given.
+
+    The parts are named as torch's encoder layer's.
+    """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, activation: str = "relu", norm_first: bool = True,
                  is_causal: bool = False) -> None:

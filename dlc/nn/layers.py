@@ -89,7 +89,10 @@ class Conv2d(_Conv):
 
 
 class Embedding(Module):
-    """Rows of a table by their numbers; weight ``(num_embeddings, embedding_dim)``. A number out of range is an error when it is looked up."""
+    """Rows of a table by their numbers; weight ``(num_embeddings, embedding_dim)``.
+
+    A number out of range is an error when it is looked up.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, dtype: Dtype = f32) -> None:
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -105,8 +108,9 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """Zeros for a share ``p`` of the elements in training, the others scaled up; nothing is kept for the backward, which draws the same numbers again.
+    """Zeros for a share ``p`` of the elements in training, the others scaled up.
 
+    Nothing is kept for the backward, which draws the same numbers again.
     The numbers are those of a counter (Philox) under a seed of the module's own and the count of its calls: ``seed`` makes them repeatable.
     """
 

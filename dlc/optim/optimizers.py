@@ -141,7 +141,10 @@ class SGD(Optimizer):
 
 def sgd(params: list[Any], grads: list[Any], moments: list[Any], lr: Any, momentum: float, share: float, decay: float, nesterov: bool,
         maximize: bool) -> list[Any]:
-    """``p - lr * g``, with ``g`` the gradient and the decay, or the running sum ``momentum * before + share * g``; Nesterov's looks one step ahead."""
+    """``p - lr * g``, with ``g`` the gradient and the decay, or the running sum ``momentum * before + share * g``.
+
+    Nesterov's looks one step ahead.
+    """
     def element(p: Any, g: Any, m: Any, rate: Any) -> tuple[Any, ...]:
         g = -g if maximize else g
         g = g + p * decay if decay else g

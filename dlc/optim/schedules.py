@@ -85,7 +85,10 @@ class CosineLR(LRScheduler):
 
 
 class WarmupLR(LRScheduler):
-    """A straight line from ``start`` times the first rate up to it, over ``steps`` steps; then the cosine down to ``end`` at ``total`` steps, if given."""
+    """A straight line from ``start`` times the first rate up to it, over ``steps`` steps.
+
+    Then the cosine down to ``end`` at ``total`` steps, if given.
+    """
 
     def __init__(self, optimizer: Optimizer, steps: int, total: int | None = None, start: float = 0.0, end: float = 0.0) -> None:
         if steps < 1 or (total is not None and total <= steps):

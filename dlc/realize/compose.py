@@ -56,7 +56,8 @@ def _renewed(body: Expr) -> Expr:
         new = tuple(Var(a.name, a.extent) for a in old)
         env: dict[Var, Term] = {a: as_term(b) for a, b in zip(old, new)}
         bound = new if isinstance(e, Reduce) else new[0]
-        return type(e)(tuple(substitute(a, env) for a in e.args), (e.data[0], bound, *e.data[2:]), e.dtype, e.loc)  # type: ignore[return-value]
+        args = tuple(substitute(a, env) for a in e.args)
+        return type(e)(args, (e.data[0], bound, *e.data[2:]), e.dtype, e.loc)  # type: ignore[return-value]
 
     return transform(body, one)
 

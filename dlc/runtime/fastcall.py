@@ -27,8 +27,8 @@ For ``add(x: f32[M, N], y: f32[M, N])`` at 4 x 5 it reads::
         return y0
 
 A kernel for many sizes binds those it takes from the shapes (``n0 = x0.shape[0]``), compares the rest, and hands them on after the
-addresses. ``MISS`` says that the kernel was not run, because the arguments are not exactly those it was compiled for. Nothing is shared between
-calls, so any number of threads may be in the function.
+addresses. ``MISS`` says that the kernel was not run, because the arguments are not exactly those it was compiled for. Nothing is
+shared between calls, so any number of threads may be in the function.
 """
 
 from __future__ import annotations

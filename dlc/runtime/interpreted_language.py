@@ -2,8 +2,8 @@
 
 Runs only in the child process of :mod:`dlc.runtime.triton_run`, because it replaces parts of Triton. What it mends:
 bf16 and fp8 arithmetic (the original works on raw bits), rounding to bf16 and fp8 (the original truncates), tf32
-products (the original ignores the precision), masked-off lanes (the original reads zero, whatever a scalar load says), and reductions with a
-combine function of one's own (the original goes element by element).
+products (the original ignores the precision), masked-off lanes (the original reads zero, whatever a scalar load says), and
+reductions with a combine function of one's own (the original goes element by element).
 """
 
 from __future__ import annotations

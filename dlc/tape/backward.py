@@ -25,7 +25,8 @@ def pull(seeds: Sequence[tuple[Edge, Grad]], add: Add, hook: Hook, keep: bool,
         add: the sum of two gradients.
         hook: what the user's functions make of a gradient.
         keep: whether the graph can be walked again; otherwise its nodes forget what they held.
-        stop: leaves and results of nodes (see :func:`place`) at which gradients are wanted; only what leads there is visited. None for every leaf.
+        stop: leaves and results of nodes (see :func:`place`) at which gradients are wanted; only what leads there is
+            visited. None for every leaf.
 
     Returns:
         The gradients that arrived at leaves, and at the nodes of ``stop``, each with its edge.

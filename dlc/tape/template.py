@@ -201,7 +201,7 @@ def _kind(c: Compute) -> Kind:
 
 
 def _reuses(c: Compute, e: Reduce) -> bool:
-    """Whether at least two of the operands are read again and again along some axis of the result, as the factors of a matrix product are."""
+    """Whether at least two operands are read again and again along some axis of the result, as the factors of a matrix product are."""
     long = [a for a in c.axes if a.extent is not None and a.extent != 1]
     return sum(any(a not in r.free for a in long) for r in reads(e.args[0]) if r.free & set(e.axes)) > 1
 

@@ -55,7 +55,9 @@ def wrap(value: Any) -> torch.Tensor:
 
 
 def copied(value: Any, dtype: Dtype | None) -> torch.Tensor:
-    """New memory with the elements of an array, a number, or nested lists of numbers; f32, i64 or bool by the numbers where no dtype is given.
+    """New memory with the elements of an array, a number, or nested lists of numbers.
+
+    It is f32, i64 or bool by the numbers where no dtype is given.
 
     Raises:
         ArgumentError: none of these.

@@ -47,7 +47,10 @@ def empty(*shape: Any, dtype: Dtype = f32) -> Tensor:
 
 
 def _creator(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A maker of the language: within a definition, or with symbolic sizes, part of it; a tensor otherwise, that takes no memory until it is looked at."""
+    """A maker of the language: within a definition, or with symbolic sizes, part of it.
+
+    It is a tensor otherwise, that takes no memory until it is looked at.
+    """
     seeded = "seed" in inspect.signature(fn).parameters
 
     @functools.wraps(fn)

@@ -148,7 +148,10 @@ class Differentiable:
 
 def backward(tensors: Sequence[Any], gradients: Sequence[Any] | None = None, retain_graph: bool | None = None,
              create_graph: bool = False) -> None:
-    """Add to the ``grad`` of every leaf behind some tensors the derivative of their sum, each times its gradient; see :meth:`Differentiable.backward`."""
+    """Add to the ``grad`` of every leaf behind some tensors the derivative of their sum, each times its gradient.
+
+    See :meth:`Differentiable.backward`.
+    """
     arrived = _pulled(tensors, gradients, retain_graph, create_graph, None)
     leaves = [(edge.tensor(), grad) for edge, grad in arrived if isinstance(edge, Leaf)]
     # Gradients of many backwards make no graph without end
@@ -162,7 +165,9 @@ def backward(tensors: Sequence[Any], gradients: Sequence[Any] | None = None, ret
 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
          allow_unused: bool = False) -> tuple[Any, ...]:
-    """The derivatives of the sum of ``outputs``, each times its entry of ``grad_outputs``, with respect to ``inputs``; nothing is stored in ``grad``.
+    """The derivatives of the sum of ``outputs``, each times its entry of ``grad_outputs``, with respect to ``inputs``.
+
+    Nothing is stored in ``grad``.
 
     Raises:
         DerivativeError: an input does not require grad, or the outputs do not depend on it and ``allow_unused`` is False.

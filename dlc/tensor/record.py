@@ -1,4 +1,7 @@
-"""From a call of an operation on tensors to a node of the lazy graph: the call is traced once for each combination of shapes and constants."""
+"""From a call of an operation on tensors to a node of the lazy graph.
+
+The call is traced once for each combination of shapes and constants.
+"""
 
 from __future__ import annotations
 

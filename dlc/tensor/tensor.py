@@ -325,7 +325,10 @@ _met: dict[Any, set[bool | int | float]] = {}
 
 
 def _generalized(function: Callable[..., Any], args: Sequence[Any]) -> Sequence[Any]:
-    """The arguments, where a number that keeps changing (a rate, a step) has become an argument of the kernel instead of a constant in it."""
+    """The arguments, a number that keeps changing among them.
+
+    A rate or a step has become an argument of the kernel instead of a constant in it.
+    """
     for n, a in enumerate(args):
         if type(a) is float or type(a) is int:
             other = args[1 - n]

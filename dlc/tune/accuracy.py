@@ -73,7 +73,10 @@ def error(got: Any, exact: np.ndarray, name: str = "the result") -> Error:
 
 
 def tolerance(default: Error, dtypes: Iterable[torch.dtype]) -> float:
-    """The largest relative error a candidate may have: four times that of the default schedule, and at least 8 units of the widest rounding."""
+    """The largest relative error a candidate may have.
+
+    Four times that of the default schedule, and at least 8 units of the widest rounding.
+    """
     eps = max((torch.finfo(d).eps for d in dtypes if d.is_floating_point), default=0.0)
     return max(_SLACK * default.relative, _FLOOR * eps)
 

@@ -19,7 +19,10 @@ MOST_FLOPS = 3e10  # the bound is evaluated in float64 by numpy: more than this 
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest error the schedule's order of summation allows, as a share of the largest exact value; None and the reason where it is not known."""
+    """The largest error the schedule's order of summation allows, as a share of the largest exact value.
+
+    None and the reason where it is not known.
+    """
 
     relative: float | None
     reason: str = ""

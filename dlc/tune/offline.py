@@ -123,7 +123,10 @@ class _Run:
             self._batch(session, self._promising(proposals)[:min(BATCH, self.most + 1 - len(self.trials))], until)
 
     def _promising(self, proposals: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Proposals by their bounds before compilation, without what is the same tile program, cannot be scheduled, or adds up otherwise."""
+        """Proposals by their bounds before compilation.
+
+        Without what is the same tile program, cannot be scheduled, or adds up otherwise.
+        """
         found: list[tuple[float, int, Mapping[str, Any]]] = []
         for n, p in enumerate(proposals):
             plan = Plan(replace(self.request, decisions=dict(p)))

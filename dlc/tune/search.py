@@ -2,7 +2,8 @@
 
 The space is not written down anywhere. The heuristics are run with some choices preset and report every choice they met
 (:class:`codegen.heuristics.Choice`); a candidate is the default with some of those made otherwise. First every choice is varied alone,
-then the better candidates are mutated and crossed, while the choices of the best are varied alone again. What is proposed is never proposed twice.
+then the better candidates are mutated and crossed, while the choices of the best are varied alone again. What is proposed is never
+proposed twice.
 """
 
 from __future__ import annotations

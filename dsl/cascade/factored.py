@@ -1,8 +1,8 @@
 """The element of a reduction as a sum of products, with what carries data apart from what carries earlier results.
 
-For a reduction ``d = sum[k] F(x[k]; D)`` every factor of ``F`` either runs along ``k`` (*data*), or mentions earlier results ``D`` (*earlier*),
-or neither (it counts as data). Exponentials are kept by the addends of their exponents, so that ``exp(x - m)`` is data ``x`` and earlier ``-m``
-though neither is a factor. Nothing here asks which operator it looks at.
+For a reduction ``d = sum[k] F(x[k]; D)`` every factor of ``F`` either runs along ``k`` (*data*), or mentions earlier results ``D``
+(*earlier*), or neither (it counts as data). Exponentials are kept by the addends of their exponents, so that ``exp(x - m)`` is data
+``x`` and earlier ``-m`` though neither is a factor. Nothing here asks which operator it looks at.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ class Builder:
         """The accumulator of these elements: one that is there already, else a new one."""
         rows = self.cascade.rows
         weights = [w for w in (more.get("weight"), more.get("centred")) if isinstance(w, Weight)]
-        parts = [*inputs, *more.get("guards", ()), *(w.data for w in weights), *(x for x in (more.get("inside"),) if x is not None)]  # type: ignore[misc]
+        parts = [*inputs, *more.get("guards", ()), *(w.data for w in weights),  # type: ignore[misc]
+                 *(x for x in (more.get("inside"),) if x is not None)]
         extra = tuple(v for v in self.extra if any(v in e.free for e in parts))
         dtypes = carrier.state(tuple(a.dtype for a in inputs))
         shape = tuple(v.extent for v in (*rows, *extra) if v.extent is not None)
@@ -89,7 +90,8 @@ class Builder:
         while name in taken:
             name, n = f"{tensor.name}_{n}", n + 1
         label = [name] if len(dtypes) == 1 else [f"{name}{k}" for k in range(len(dtypes))]
-        a = Accumulator(name, carrier, inputs, extra, tuple(Tensor(x, shape, d, tensor.loc) for x, d in zip(label, dtypes)), loc=tensor.loc, **more)  # type: ignore[arg-type]
+        states = tuple(Tensor(x, shape, d, tensor.loc) for x, d in zip(label, dtypes))
+        a = Accumulator(name, carrier, inputs, extra, states, loc=tensor.loc, **more)  # type: ignore[arg-type]
         same = next((x for x in self.cascade.accumulators if x.key() == a.key()), None)
         if same is not None:
             return same

@@ -54,7 +54,8 @@ def _floats(x: Any, what: str, dtype: Dtype | None = None) -> Any:
 def layer_norm(x: Tensor, normalized_shape: Any = None, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Zero mean and unit variance along the last axes, then ``* weight + bias``; the variance is biased.
 
-    ``layer_norm(x, (N,), weight, bias)`` as in torch, or ``layer_norm(x, weight, bias)``: then ``weight`` says how many axes (one without it).
+    ``layer_norm(x, (N,), weight, bias)`` as in torch, or ``layer_norm(x, weight, bias)``: then ``weight`` says how many axes
+    (one without it).
 
     Raises:
         ShapeError: the shape is not that of the last axes, or the weight or bias has another.

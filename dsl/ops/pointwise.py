@@ -110,8 +110,8 @@ def precision(x: Any, how: str) -> Any:
     """``x``, a factor of a sum of products that may be multiplied less exactly than f32.
 
     A permission, and part of the definition: it has no other effect than that a matrix unit may take the factor as ``tf32`` (10 bits of
-    mantissa), as three products of bf16 parts (``bf16x3``, about 16 bits), or rounded to ``bf16`` or ``f16``. Sums are kept in f32 in any case.
-    Without it products of f32 are exact to f32. CPUs do not use it. ``dlc.precision(x, "tf32") @ w``.
+    mantissa), as three products of bf16 parts (``bf16x3``, about 16 bits), or rounded to ``bf16`` or ``f16``. Sums are kept in f32 in any
+    case. Without it products of f32 are exact to f32. CPUs do not use it. ``dlc.precision(x, "tf32") @ w``.
 
     Raises:
         DtypeError: ``x`` is not f32, or there is no such precision.

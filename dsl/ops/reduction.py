@@ -146,7 +146,8 @@ def _arg(name: str, carrier: c.Carrier) -> Callable[..., Any]:
         return over(x, axes, axis, keepdims, name, element)
 
     reduction.__name__ = reduction.__qualname__ = name
-    reduction.__doc__ = f"The position of the {'greatest' if name == 'argmax' else 'least'} element over axes; the first of equals, NaN first of all."
+    reduction.__doc__ = (f"The position of the {'greatest' if name == 'argmax' else 'least'} element over axes; "
+                         "the first of equals, NaN first of all.")
     return operation(reduction)
 
 

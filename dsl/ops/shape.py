@@ -351,7 +351,7 @@ def flip(x: Tensor, *axes: Any, axis: Any = None) -> Any:
 
 @operation
 def roll(x: Tensor, shifts: Any, axis: Any = None) -> Any:
-    """Elements moved by ``shifts`` along axes; those that leave at one end come in at the other. Without an axis, of the flattened tensor."""
+    """Elements moved by ``shifts`` along axes; those leaving at one end come in at the other. Without an axis, of the flattened tensor."""
     t = tensor(x, "roll")
     if axis is None:
         return reshape(roll(flatten(t), shifts, 0), t.shape)

@@ -101,7 +101,8 @@ def fuse(nest: Nest, stage: str, outer: str, inner: str, name: str = "") -> Nest
         for i.j in 200         # i = i.j // 50, j = i.j % 50
 
     Raises:
-        ScheduleError: no such loops, not neighbours, one of a reduction and one not, of different roles, or something is computed between them.
+        ScheduleError: no such loops, not neighbours, one of a reduction and one not, of different roles, or something is computed
+            between them.
     """
     s = nest[stage]
     _need(s, outer, inner)

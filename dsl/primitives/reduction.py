@@ -41,7 +41,8 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
         nest: the nest.
         stage: a reduction.
         loop: the outer part of a split of one of its axes.
-        factors: where the last chunk is ragged, make both factors of a product that is summed zero past the end, so that it stays a product.
+        factors: where the last chunk is ragged, make both factors of a product that is summed zero past the end, so that it stays a
+            product.
 
     Returns:
         The new nest and the name of the stage of partial results.

@@ -41,7 +41,10 @@ def exact(kind: str, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 def planned(kernel, *arguments: torch.Tensor, target: str = "", decisions=None, stage: str = "t") -> Plan:
-    """The plan of a kernel on a named target, which need not be this machine; decisions are named without their stage, which these products call ``t``."""
+    """The plan of a kernel on a named target, which need not be this machine.
+
+    Decisions are named without their stage, which these products call ``t``.
+    """
     request = kernel.plan(*arguments).request.on(by_name(target) if target else host_target())
     return Plan(replace(request, decisions={f"{stage}.{name}": value for name, value in (decisions or {}).items()}))
 

@@ -24,7 +24,8 @@ def scheduled(kernel, *args):
 
 
 @pytest.mark.parametrize("size", [(20, 28), (13, 17), (5, 9), (5, 8), (6, 33)])
-@pytest.mark.parametrize(("stride", "padding", "dilation", "window"), [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 2, 1, 5), (2, (0, 1), (1, 2), 3)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "window"),
+                         [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 2, 1, 5), (2, (0, 1), (1, 2), 3)])
 def test_depthwise_convolutions(size, stride, padding, dilation, window):
     x, w = torch.randn(2, 6, *size), torch.randn(6, 1, window, window)
     expected = torch.nn.functional.conv2d(x.double(), w.double(), None, stride, padding, dilation, 6)

@@ -1,4 +1,7 @@
-"""One kernel for every value of some sizes: symbolic extents and strides on the CPU and on GPUs, against the oracle at sizes it was not made for."""
+"""One kernel for every value of some sizes.
+
+Symbolic extents and strides on the CPU and on GPUs, against the oracle at sizes it was not made for.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,8 @@ def test_matmul_float32(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_matmul_int8(target: str) -> None:
-    body = "def dot8(x, y, o, B: tl.constexpr):\n    i = tl.arange(0, B)\n    p = i[:, None] * B + i[None, :]\n    tl.store(o + p, tl.dot(tl.load(x + p), tl.load(y + p)))\n"  # noqa: E501
+    body = ("def dot8(x, y, o, B: tl.constexpr):\n    i = tl.arange(0, B)\n    p = i[:, None] * B + i[None, :]\n"
+            "    tl.store(o + p, tl.dot(tl.load(x + p), tl.load(y + p)))\n")
     x, y = RNG.integers(-128, 128, (2, 64, 64), "i1")
     kernel = kernels.custom(body, (Arg.pointer("x", i8), Arg.pointer("y", i8), Arg.pointer("o", i32, "w")), constexprs={"B": 64})
     assert np.array_equal(run(kernel, target, {"x": x, "y": y, "o": np.empty((64, 64), "i4")}).outputs["o"],

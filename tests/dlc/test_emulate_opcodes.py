@@ -40,7 +40,8 @@ def run(body: str, a: np.ndarray, out: np.dtype | type, threads: int = 32, count
     out = np.dtype(out)
     count = threads if count is None else count
     width, step = a.nbytes // threads, out.itemsize * count // threads
-    place = f"    mul.wide.u32 %rd4, %r0, {width};\n    add.s64 %rd2, %rd0, %rd4;\n    mul.wide.u32 %rd4, %r0, {step};\n    add.s64 %rd3, %rd1, %rd4;\n"
+    place = (f"    mul.wide.u32 %rd4, %r0, {width};\n    add.s64 %rd2, %rd0, %rd4;\n"
+             f"    mul.wide.u32 %rd4, %r0, {step};\n    add.s64 %rd3, %rd1, %rd4;\n")
     text = HEAD.replace("THREADS", str(threads)) + place + body + "\n    ret;\n}\n"
     return emulate(text, (1,), [a, Blank((count,), out)], shared=shared)
 
@@ -216,7 +217,7 @@ def test_comparison_and_selection() -> None:
         f"{LOAD2}    setp.lo.u32 %p1, %r1, %r2;\n    not.pred %p2, %p1;\n    selp.b32 %r3, 1, 0, %p2;\n{STORE}",
         UNSIGNED,
         (UNSIGNED[:, 0] >= UNSIGNED[:, 1]).astype("u4"),
-    )  # noqa: E501
+    )
 
 
 CONVERSIONS = [
@@ -332,13 +333,14 @@ def test_shuffles_and_votes() -> None:
         ("or.b32", "u4", np.bitwise_or),
         ("add.f32", "f4", np.add),
         ("add.noftz.f16", "f2", np.add),
-    ],  # noqa: E501
+    ],
     ids=_opcode,
 )
 def test_atomics(opcode: str, kind: str, function: np.ufunc) -> None:
     a = pairs(kind)[:, 0].copy()
     bits, register = 8 * a.itemsize, "%rs" if a.itemsize == 2 else "%r"
-    body = f"    ld.global.b{bits} {register}1, [%rd2];\n    red.global.gpu.relaxed.{opcode} [%rd0], {register}1;\n    bar.sync 0;\n    mov.b32 %r3, 1;\n{STORE}"
+    body = (f"    ld.global.b{bits} {register}1, [%rd2];\n    red.global.gpu.relaxed.{opcode} [%rd0], {register}1;\n"
+            f"    bar.sync 0;\n    mov.b32 %r3, 1;\n{STORE}")
     with np.errstate(over="ignore"):
         got = run(body, a, np.int32).arrays[0][0]
         want = function.reduce(np.concatenate([a[:1], a]), dtype=kind)
@@ -347,7 +349,8 @@ def test_atomics(opcode: str, kind: str, function: np.ufunc) -> None:
 
 def test_atomic_exchange_and_compare() -> None:
     zero = np.zeros(32, "i4")
-    body = f"    atom.global.acq_rel.gpu.cas.b32 %r1, [%rd0], 0, 5;\n    atom.global.gpu.relaxed.add.u32 %r2, [%rd0+4], 1;\n    add.s32 %r3, %r1, %r2;\n{STORE}"
+    body = ("    atom.global.acq_rel.gpu.cas.b32 %r1, [%rd0], 0, 5;\n    atom.global.gpu.relaxed.add.u32 %r2, [%rd0+4], 1;\n"
+            f"    add.s32 %r3, %r1, %r2;\n{STORE}")
     report = run(body, zero, np.int32)
     assert report.ok and sorted(report.arrays[1]) == [0, *range(6, 37)] and report.arrays[0][:2].tolist() == [5, 32]
     shared = f"    mov.b32 %r9, 0;\n    @!%p1 st.shared.b32 [global_smem], %r9;\n    atom.shared.add.u32 %r3, [global_smem], 2;\n{STORE}"
@@ -374,13 +377,14 @@ def test_memory_spaces() -> None:
     text = (
         HEAD.replace("THREADS", "32").replace(".visible", table + ".visible")
         + "    mov.b64 %rd9, table;\n    ld.global.b32 %r1, [%rd9+4];\n    st.global.b32 [%rd1], %r1;\n    ret;\n}\n"
-    )  # noqa: E501
+    )
     assert emulate(text, (1,), [x, np.zeros(1, "u4")], shared=64).arrays[1][0] == 258
 
 
 def test_ldmatrix_and_stmatrix() -> None:
     tile = np.arange(4 * 64, dtype="u2")
-    fill = "    ld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%rd2];\n    shl.b32 %r5, %r0, 4;\n    st.shared.v4.b32 [%r5], {%r1, %r2, %r3, %r4};\n    bar.sync 0;\n"
+    fill = ("    ld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%rd2];\n    shl.b32 %r5, %r0, 4;\n"
+            "    st.shared.v4.b32 [%r5], {%r1, %r2, %r3, %r4};\n    bar.sync 0;\n")
     store = "    st.global.v4.b32 [%rd3], {%r10, %r11, %r12, %r13};\n"
     lane = np.arange(32)
     matrices = tile.reshape(4, 8, 8)
@@ -388,7 +392,8 @@ def test_ldmatrix_and_stmatrix() -> None:
         want = np.stack([turned[n, lane // 4][lane, (lane % 4) * 2 + j] for n in range(4) for j in range(2)], 1)
         body = f"{fill}    ldmatrix.sync.aligned.m8n8.x4{word}.shared.b16 {{%r10, %r11, %r12, %r13}}, [%r5];\n{store}"
         check(body, tile, np.ascontiguousarray(want).reshape(-1))
-        back = f"    bar.sync 0;\n    stmatrix.sync.aligned.m8n8.x4{word}.shared.b16 [%r5], {{%r10, %r11, %r12, %r13}};\n    bar.sync 0;\n    ld.shared.v4.b32 {{%r10, %r11, %r12, %r13}}, [%r5];\n"  # noqa: E501
+        back = (f"    bar.sync 0;\n    stmatrix.sync.aligned.m8n8.x4{word}.shared.b16 [%r5], {{%r10, %r11, %r12, %r13}};\n"
+                "    bar.sync 0;\n    ld.shared.v4.b32 {%r10, %r11, %r12, %r13}, [%r5];\n")
         check(body.replace(store, back + store), tile, tile)
 
 
@@ -406,11 +411,15 @@ def test_mma(kind: str) -> None:
     data = np.ascontiguousarray(np.concatenate([left, right], 1)).view(np.uint8)
     total = "s32" if kind == "s8" else "f64" if kind == "f64" else "f32"
     if kind == "f64":
-        body = "    ld.global.v2.b64 {%rd10, %rd11}, [%rd2];\n    mov.b64 %rd12, 0;\n    mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%rd13, %rd14}, {%rd10}, {%rd11}, {%rd12, %rd12};\n    st.global.v2.b64 [%rd3], {%rd13, %rd14};\n"  # noqa: E501
+        body = ("    ld.global.v2.b64 {%rd10, %rd11}, [%rd2];\n    mov.b64 %rd12, 0;\n"
+                "    mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%rd13, %rd14}, {%rd10}, {%rd11}, {%rd12, %rd12};\n"
+                "    st.global.v2.b64 [%rd3], {%rd13, %rd14};\n")
         want = np.stack([(a @ b)[group, quad * 2 + n] for n in range(2)], 1)
     else:
         loads = "".join(f"    ld.global.b32 %r{10 + n}, [%rd2+{4 * n}];\n" for n in range(6))
-        body = f"{loads}    mov.b32 %r9, 0;\n    mma.sync.aligned.m16n8k{depth}.row.col.{total}.{kind}.{kind}.{total} {{%r20, %r21, %r22, %r23}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, {{%r9, %r9, %r9, %r9}};\n    st.global.v4.b32 [%rd3], {{%r20, %r21, %r22, %r23}};\n"  # noqa: E501
+        body = (f"{loads}    mov.b32 %r9, 0;\n    mma.sync.aligned.m16n8k{depth}.row.col.{total}.{kind}.{kind}.{total} "
+                "{%r20, %r21, %r22, %r23}, {%r10, %r11, %r12, %r13}, {%r14, %r15}, {%r9, %r9, %r9, %r9};\n"
+                "    st.global.v4.b32 [%rd3], {%r20, %r21, %r22, %r23};\n")
         product = (a.astype("f8") @ b.astype("f8")).astype("i4" if kind == "s8" else "f4")
         want = np.stack([product[group + 8 * (n // 2), quad * 2 + n % 2] for n in range(4)], 1)
     check(body, data, np.ascontiguousarray(want).reshape(-1))

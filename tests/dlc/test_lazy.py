@@ -21,7 +21,8 @@ def test_what_is_missing_is_an_error_then():
 
 
 def test_importing_dlc_loads_no_library_that_only_some_need():
-    code = "import sys, torch, numpy; before = set(sys.modules); import dlc; print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    code = ("import sys, torch, numpy; before = set(sys.modules); import dlc; "
+            "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.split())
     assert not loaded & {"triton", "rich", "matplotlib", "sympy", "typer", "sklearn", "pygments", "torch._dynamo"}, loaded

@@ -111,7 +111,8 @@ def test_under_an_affinity_mask_and_a_limit_below_the_number_asked_for():
     assert cpus() == 1
     torch.set_num_threads(8)
     assert right(rows(x))
-    """, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}), env={**os.environ, "OMP_THREAD_LIMIT": "1", "OMP_DYNAMIC": "true"})
+    """, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        env={**os.environ, "OMP_THREAD_LIMIT": "1", "OMP_DYNAMIC": "true"})
     run("""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # after the pool was made for more
     assert right(rows(x))

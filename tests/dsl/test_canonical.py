@@ -99,8 +99,9 @@ def test_gathers_and_derivatives_have_a_digest():
 
 
 def test_every_process_finds_the_same_digest():
-    code = "import importlib.util, sys; s = importlib.util.spec_from_file_location('t', sys.argv[1]); m = importlib.util.module_from_spec(s); " \
-           "s.loader.exec_module(m); print(m.digest_of(m.attention), m.digest(m.dlc.kernel(m.attention).vjp.program))"
+    code = ("import importlib.util, sys; s = importlib.util.spec_from_file_location('t', sys.argv[1]); "
+            "m = importlib.util.module_from_spec(s); s.loader.exec_module(m); "
+            "print(m.digest_of(m.attention), m.digest(m.dlc.kernel(m.attention).vjp.program))")
     root = Path(__file__).resolve().parents[2]
     out = {subprocess.run([sys.executable, "-c", code, __file__], check=True, capture_output=True, text=True, cwd=root,
                           env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}).stdout for seed in ("1", "2")}

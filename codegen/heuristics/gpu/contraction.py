@@ -27,7 +27,7 @@ _BUSY = 2  # tiles to a processor from which the largest ones pay
 
 
 def schedule_contraction(nest: Nest, anchor: str, heavy: list[str], setting: Setting) -> Nest:
-    """The schedule of one product, or two that are tiled alike, and of the map stage ``anchor`` that finishes them where that is another."""
+    """The schedule of one product, or two tiled alike, and of the map stage ``anchor`` that finishes them where that is another."""
     a, first = nest[anchor], nest[heavy[0]]
     p = product_of(first)
     assert p is not None
