@@ -93,8 +93,8 @@ def test_numerics_tells_errors_and_bounds_by_kind_of_data(file: Path) -> None:
 
 
 def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = figures("tune", f"{file}:product", *SIZES, "--budget", "5", "--quiet", "--plot", tmp_path / "t.png", "--against",
-                    "torch.mm(x, w)")
+    found = figures("tune", f"{file}:product", *SIZES, "--budget", "60", "--candidates", "3", "--quiet", "--plot", tmp_path / "t.png",
+                    "--against", "torch.mm(x, w)")
     assert found["name"] == "product" and len(found["history"]) > 1 and found["times"]["peer"]["samples"]
     assert (tmp_path / "t.png").stat().st_size > 1000
     assert "product" in output("records", "list") and len(json.loads(output("records", "list", "--json"))) == 1
