@@ -7,6 +7,7 @@ from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
 from dsl.expr import Reduce, Where
 from dsl.nest import Nest, Stage, total_extent
+from dsl.primitives.placement import depends
 from dsl.primitives.storage import compute_inline, merge
 
 _CHEAP = 4  # operations that are cheaper to repeat than to store and load again
@@ -67,19 +68,6 @@ def _movable(nest: Nest, a: Stage, b: Stage) -> bool:
     names = [s.name for s in nest.stages]
     between = nest.stages[names.index(a.name) + 1:names.index(b.name)]
     return not any(depends(nest, s, a) for s in between)
-
-
-def depends(nest: Nest, s: Stage, on: Stage) -> bool:
-    """Whether ``s`` reads ``on``, directly or through others."""
-    todo, seen = [s], set()
-    while todo:
-        x = todo.pop()
-        if x.name == on.name:
-            return True
-        if x.name not in seen:
-            seen.add(x.name)
-            todo += [p for t in x.sources() if (p := nest.producer(t)) is not None]
-    return False
 
 
 def identity_axes(reader: Stage, s: Stage, given: dict[Var, Var] | None = None) -> dict[Var, Var] | None:
