@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from codegen.lower import lower as _lower
 from codegen.passes.hoist import hoist
 from codegen.passes.serialize import serialize
+from codegen.passes.simplify import simplify
 from codegen.target import Target
 from codegen.tile.ir import TileProgram
 from codegen.tile.races import UndecidedRace
@@ -30,13 +31,18 @@ class Pass:
     because: str
 
 
+_SIMPLIFY = Pass("simplify", simplify,
+                 "stages lowered into one place read the same elements, and hoisting puts equal values side by side")
+
 CPU: tuple[Pass, ...] = (
     Pass("hoist", hoist,
          "a row's division or square root would be made again for every vector of the row, and LLVM is not asked to look for it"),
+    _SIMPLIFY,
 )
 GPU: tuple[Pass, ...] = (
     Pass("hoist", hoist,
          "Triton moves arithmetic out of loops, but no loads: a row's scale would be read again in every step of a product"),
+    _SIMPLIFY,
 )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from codegen.tile.bounds import without_quotient
 from codegen.tile.ir import Block, Buffer, Builder, Value
 from dsl.dim import INF, ONE, Div, Term, Var, as_term, nonneg
 from dsl.errors import ScheduleError
@@ -70,9 +71,9 @@ class Context:
         return t in self.facts or nonneg(t, self.facts)
 
     def unproved(self, terms: tuple[Term, ...] | list[Term]) -> tuple[Term, ...]:
-        """The terms that still need a mask, resolved to this scope."""
-        resolved = (t.subs(self.env) for t in terms)
-        return tuple(dict.fromkeys(t for t in resolved if not self.holds(t)))
+        """The terms that still need a mask, resolved to this scope, without quotients and without those that follow from others."""
+        resolved = dict.fromkeys(without_quotient(t.subs(self.env)) for t in terms)
+        return without_implied([t for t in resolved if not self.holds(t)])
 
     @contextmanager
     def block(self, block: Block, env: dict[Var, Term] | None = None, facts: list[Term] | None = None) -> Iterator[Builder]:
@@ -100,6 +101,16 @@ class Context:
     def known(self, e: Expr, p: Placed) -> Value | None:
         """The value of an expression emitted before, here or with its gathers checked at more points."""
         return next((v for n in range(len(self.guards) + 1) if (v := self.memo.get((p.stage.name, e, self.guards[:n]))) is not None), None)
+
+
+def without_implied(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """The terms less those that are ``>= 0`` wherever the others are."""
+    kept = list(dict.fromkeys(terms))
+    for t in tuple(kept) if len(kept) > 1 else ():
+        others = [k for k in kept if k is not t]
+        if nonneg(t, others):
+            kept = others
+    return tuple(kept)
 
 
 def storage_index(binding: InMemory, point: tuple[Term, ...]) -> tuple[Term, ...]:

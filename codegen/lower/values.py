@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from codegen.lower.context import Context, InMemory, InRegisters, storage_index
+from codegen.lower.context import Context, InMemory, InRegisters, storage_index, without_implied
 from codegen.tile.ir import Check, Iota, Load, Predicate, Rename, Slot, Value, tile_axes_of, union_axes
 from dsl.algebra import index_condition, index_term, walk
 from dsl.dim import Term, Var
@@ -153,7 +153,7 @@ def lower_read(cx: Context, r: Read, p: Placed, mask: tuple[Term, ...]) -> Value
         slots = list(storage_index(binding, tuple(cx.term(i, p) for i in r.indices)))  # type: ignore[arg-type]
         slots = [s.subs(cx.env) if isinstance(s, Term) else s for s in slots]
     need = [t for s, n in zip(slots, binding.buffer.shape) if isinstance(s, Term) for t in (s, n - 1 - s)]
-    full = tuple(dict.fromkeys((*mask, *cx.unproved(need))))
+    full = without_implied((*mask, *cx.unproved(need)))
     if _never(full):
         dtype = binding.buffer.dtype
         return cx.builder.const(0.0 if dtype.is_float else False if dtype == bool_ else 0, dtype)

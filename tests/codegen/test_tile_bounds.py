@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from codegen.tile.bounds import consequences, holds, witness
+from codegen.lower.context import without_implied
+from codegen.tile.bounds import consequences, holds, without_quotient, witness
 from codegen.tile.ir import Load, Phase, Store, TileOp, TileProgram, Value, walk_ops
 from codegen.tile.verify import verify
 from dsl.dim import Var, as_term, cdiv, tmax, tmin
 from dsl.dtype import f32, i64
 from dsl.errors import BoundsError, InternalError
 from tests.codegen.tile_programs import Writer, buffer, gather, matmul, program, vadd
+from tests.dsl.test_dim import box, random_term, random_variables
 
 
 def _first(p: TileProgram, kind: type[TileOp], where: Callable[[Any], bool] = lambda op: True) -> Any:
@@ -96,3 +99,28 @@ def test_witness() -> None:
     found = witness(as_term(i), as_term(n), ())
     assert found is not None and found[i] >= found[n]
     assert witness(as_term(i), as_term(n), (as_term(n) - 1 - i,)) is None
+
+
+def test_conditions_without_their_quotient() -> None:
+    q, m = Var("q", 48), Var("M", kind="dim")
+    assert without_quotient(3 - as_term(q) // 9) == 35 - as_term(q)
+    assert without_quotient(as_term(q) // 9 - 2) == as_term(q) - 18
+    assert without_quotient(as_term(q) // 9 // 2 - as_term(m)) == as_term(q) - 18 * as_term(m)
+    for kept in (7 - 2 * (as_term(q) // 9), as_term(q) % 9 - 3, as_term(q) // 9 + as_term(q) // 7 - 3, 5 - as_term(q)):
+        assert without_quotient(kept) == kept
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_masks_hold_at_the_same_points_without_quotients_and_implied_terms(block: int) -> None:
+    changed = shorter = 0
+    for seed in range(block * 100, block * 100 + 100):
+        rng = random.Random(seed)
+        variables = random_variables(rng)
+        terms = [random_term(rng, variables, rng.randint(1, 3))[0] for _ in range(rng.randint(1, 4))]
+        terms += [rng.choice((1, -1)) * (t // rng.randint(2, 5)) + rng.randint(-2, 2) for t in terms[:2]]
+        mask = without_implied([without_quotient(t) for t in terms])
+        changed += any(t != without_quotient(t) for t in terms)
+        shorter += len(mask) < len(set(terms))
+        for env in box(variables):
+            assert all(t.eval(env) >= 0 for t in terms) == all(t.eval(env) >= 0 for t in mask), (seed, terms, mask, env)
+    assert changed > 20 and shorter > 20
