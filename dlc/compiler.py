@@ -208,7 +208,7 @@ class Plan:
     def stray(self, code: int, args: Sequence[Any]) -> BoundsError:
         """The error for a run-time check that failed: which index left its range, where and how far."""
         program = self.request.program
-        found = find_stray(program, [as_numpy(a) if isinstance(a, torch.Tensor) else a for a in args])
+        found = find_stray(program, [as_numpy(a.cpu()) if isinstance(a, torch.Tensor) else a for a in args])
         return found or BoundsError(f"a data-dependent index of {program.name} is out of range", self.tile.checks[code - 1],
                                     "check the index data, or clamp it in the definition", program.loc)
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from codegen.artifact import TritonArtifact, TritonKernel
 from codegen.emit.triton import TritonOptions, buffer_names, emit_triton
 from dlc.compiler import Plan
 from dlc.gpu_model import estimate
-from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.gpu_report import ResourceReport, report
 from dlc.runtime.triton_compile import GpuBinary, compile_triton
-from dlc.runtime.triton_run import device_target, launch
 from dsl.bind import bind_sizes
-from dsl.errors import BoundsError, LaunchError, TargetError
-from dsl.loc import UNKNOWN, Loc
+from dsl.errors import LaunchError, TargetError
+from dsl.loc import UNKNOWN
 from dsl.text import show_compute
 
 
@@ -188,77 +184,6 @@ class Compilation:
             lines.append(f"matrix: matrix-unit instructions; wide: loads of 16 bytes; bound: {self.bound * 1e6:.1f} us at least in "
                          "all, from machine code and published figures; no GPU was asked")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class DeviceKernel:
-    """The Triton kernels of a plan, to be launched on the GPU that holds their tensors.
-
-    Attributes:
-        artifact: the kernels in order, their workspaces.
-        inputs, outputs: the names of the tensors in the artifact, in the order of the definition.
-        shapes: shape and dtype of each output.
-        checks: texts of the run-time checks, by code - 1.
-        loc: where the definition stands.
-    """
-
-    artifact: TritonArtifact
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    checks: tuple[str, ...]
-    loc: Loc | None = None
-
-    def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
-        """Launch on the current stream, without waiting unless a data-dependent index has to be checked; returns the outputs.
-
-        Raises:
-            BoundsError: a data-dependent index is out of range.
-            LaunchError: the device refuses.
-        """
-        device = tensors[0].device
-        results = list(outs) if outs is not None else [torch.empty(s, dtype=d, device=device) for s, d in self.shapes]
-        named = {**dict(zip(self.inputs, tensors)), **dict(zip(self.outputs, results))}
-        if self.artifact.error:
-            named[self.artifact.error] = torch.zeros(1, dtype=torch.int32, device=device)
-        used = self.artifact.pointers()
-        launch(self.artifact, {n: t for n, t in named.items() if n in used})
-        code = int(named[self.artifact.error].item()) if self.artifact.error else 0
-        if code:
-            raise BoundsError("a data-dependent index is out of range", str(self.checks[code - 1]),
-                              "check the index data, or clamp it in the definition", self.loc)
-        return results
-
-    def seconds(self, tensors: Sequence[torch.Tensor], rounds: int = 50) -> float:
-        """The median time of a launch, by the device's own clock, caches flushed before each."""
-        outs = self(tensors)
-        flush = torch.empty(256 << 20, dtype=torch.uint8, device=tensors[0].device)
-        taken = []
-        for _ in range(rounds):
-            flush.zero_()
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            self(tensors, outs)
-            end.record()
-            end.synchronize()
-            taken.append(begin.elapsed_time(end) * 1e-3)
-        return float(np.median(taken))
-
-
-def device_kernel(plan: Plan) -> DeviceKernel:
-    """What is to be launched for a plan for a GPU target. Machine code is made at the first launch, and kept by Triton's own cache.
-
-    Raises:
-        TargetError: the plan is for a CPU.
-    """
-    inputs, outputs = parameter_names(plan)
-    shapes = tuple((tuple(int(n) for n in t.shape), torch_dtype(t.dtype)) for t in plan.program.outputs)
-    return DeviceKernel(triton_artifact(plan), inputs, outputs, shapes, tuple(map(str, plan.tile.checks)), plan.request.program.loc)
-
-
-def present(target: str) -> bool:
-    """Whether the current GPU is of this target."""
-    return torch.cuda.is_available() and device_target("cuda") == target
 
 
 def parameter_names(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -52,10 +52,11 @@ def run_plan(plan: Plan, tensors: Sequence[torch.Tensor], how: str = "", limit: 
     names = parameter_names(plan)[1]
     if how == "interpreter":
         seen = interpret(artifact, arguments)
-        return GpuRun(tuple(_result(seen.outputs, arguments, n) for n in names), seen.findings + _failed(plan, seen.outputs, artifact), how)
+        findings = seen.findings + _failed(plan, seen.outputs, artifact, tensors)
+        return GpuRun(tuple(_result(seen.outputs, arguments, n) for n in names), findings, how)
     codes = [compile_triton(k, plan.request.target.name) for k in artifact.kernels]
     report = emulate_artifact(artifact, codes, arguments, limit=limit)
-    findings = tuple(map(str, report.findings)) + _failed(plan, report.outputs, artifact)
+    findings = tuple(map(str, report.findings)) + _failed(plan, report.outputs, artifact, tensors)
     return GpuRun(tuple(_result(report.outputs, arguments, n) for n in names), findings, how, report)
 
 
@@ -76,9 +77,10 @@ def _result(outputs: dict[str, Any], arguments: dict[str, Any], name: str) -> An
     return outputs.get(name, arguments[name])
 
 
-def _failed(plan: Plan, outputs: dict[str, Any], artifact: TritonArtifact) -> tuple[str, ...]:
+def _failed(plan: Plan, outputs: dict[str, Any], artifact: TritonArtifact, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+    """The check that failed in words: which index, its value and its position."""
     code = int(outputs[artifact.error][0]) if artifact.error in outputs else 0
-    return (f"a run-time check failed: {plan.tile.checks[code - 1]}",) if code else ()
+    return (f"a run-time check failed: {plan.stray(code, tensors).reason}",) if code else ()
 
 
 __all__ = ["PTX_TARGETS", "GpuRun", "bind", "run_plan"]

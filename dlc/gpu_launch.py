@@ -1,12 +1,14 @@
 """Calling a kernel on a GPU: outputs from torch's allocator, launched on the current stream of the tensors' device, without waiting.
 
-Only a kernel with data-dependent indices waits for its end, to report an index out of range.
+Only a kernel with data-dependent indices waits for its end, to report an index out of range: with its value and its position, which are
+found by evaluating the index on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from codegen.target import TARGETS, Target
@@ -14,7 +16,7 @@ from dlc.compiler import Plan
 from dlc.gpu import parameter_names, triton_artifact
 from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.triton_run import device_target, launch
-from dsl.errors import BoundsError, TargetError
+from dsl.errors import TargetError
 
 
 class GpuLauncher:
@@ -25,11 +27,11 @@ class GpuLauncher:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.name, self.loc = plan.program.name, plan.program.loc
         self.artifact = triton_artifact(plan)
         self.inputs, self.outputs = parameter_names(plan)
+        self.used = frozenset(self.artifact.pointers())
         self.results = tuple((tuple(int(s) for s in t.shape), torch_dtype(t.dtype)) for t in plan.program.outputs)
-        self.checks = tuple(str(c) for c in plan.tile.checks)
+        self.stray = plan.stray
 
     def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Run on tensors of exactly the shapes, strides and dtypes compiled for; returns the results.
@@ -43,12 +45,31 @@ class GpuLauncher:
         named = dict(zip((*self.inputs, *self.outputs), (*tensors, *results)))
         if self.artifact.error:
             named[self.artifact.error] = torch.zeros(1, dtype=torch.int32, device=device)
-        launch(self.artifact, named)
+        launch(self.artifact, {n: t for n, t in named.items() if n in self.used})
         code = int(named[self.artifact.error].item()) if self.artifact.error else 0
         if code:
-            raise BoundsError(f"a data-dependent index of {self.name} is out of range", self.checks[code - 1],
-                              "check the index data, or clamp it in the definition", self.loc)
+            raise self.stray(code, tensors)
         return results
+
+    def seconds(self, tensors: Sequence[torch.Tensor], rounds: int = 50) -> float:
+        """The median time of a launch, by the device's own clock, caches flushed before each."""
+        outs = self(tensors)
+        flush = torch.empty(256 << 20, dtype=torch.uint8, device=tensors[0].device)
+        taken = []
+        for _ in range(rounds):
+            flush.zero_()
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            self(tensors, outs)
+            end.record()
+            end.synchronize()
+            taken.append(begin.elapsed_time(end) * 1e-3)
+        return float(np.median(taken))
+
+
+def present(target: str) -> bool:
+    """Whether the current GPU is of this target."""
+    return torch.cuda.is_available() and device_target("cuda") == target
 
 
 def target_of(device: torch.device) -> Target:

@@ -20,7 +20,7 @@ from codegen.tile.text import show
 from dlc import records
 from dlc.compiler import Plan, Request, record_key
 from dlc.config import settings
-from dlc.gpu import device_kernel, present
+from dlc.gpu_launch import GpuLauncher, present
 from dlc.gpu_model import supposed
 from dlc.lazy import lazy
 from dlc.runtime.arguments import torch_dtype
@@ -264,7 +264,7 @@ def _measured(request: Request, finalists: Sequence[Trial], default: Trial) -> d
     for t in dict.fromkeys([default.number, *(f.number for f in finalists)]):
         trial = next(x for x in (default, *finalists) if x.number == t)
         try:
-            out[t] = device_kernel(Plan(replace(request, decisions=dict(trial.decisions)))).seconds(tensors)
+            out[t] = GpuLauncher(Plan(replace(request, decisions=dict(trial.decisions)))).seconds(tensors)
         except DlcError as e:
             trial.fail(e)
     return out if default.number in out else {}

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dsl.algebra import substitute, transform
-from dsl.derivative.simplify import fold, guarded, total
+from dsl.derivative.simplify import as_facts, conjuncts, decide, fold, guarded, total
 from dsl.derivative.system import Box, Solution, System, Unsolvable
-from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term
+from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term, nonneg
 from dsl.expr import Expr, Index, Read, index, op
 
 
@@ -62,8 +62,27 @@ def gather(c: Contribution, at: Sequence[Var]) -> Piece:
             continue
         order = {loop: n for n, v in reversed(list(enumerate(c.axes))) for loop in solution.values[v].vars}
         solution.loops.sort(key=lambda v: order.get(v, len(order)))
-        return one_hot(c, solution, [(targets[n], at[n]) for n in numbers if n not in chosen])
+        return _shortened(one_hot(c, solution, [(targets[n], at[n]) for n in numbers if n not in chosen]))
     raise AssertionError("a system without equations always has a solution")
+
+
+def _shortened(piece: Piece) -> Piece:
+    """The piece with every loop that a condition keeps below a number run to that number only.
+
+    Before: the sum over ``r < 2`` of ``where(r < 1, f(r), 0)``; after: ``f(0)``.
+    """
+    loops, value = list(piece.loops), piece.value
+    conditions = [part for cond in piece.conditions for part in conjuncts(cond)]
+    for n, v in enumerate(piece.loops):
+        limits = [t.const + 1 for cond in conditions for t in as_facts(cond) if t.parts == {(v,): -1}]
+        if not limits or not nonneg(as_term(v.extent or 0) - 1 - min(limits)) or min(limits) < 1:
+            continue
+        shorter = Var(v.name, min(limits))
+        env = {v: as_term(shorter if min(limits) > 1 else 0)}
+        loops[n] = shorter
+        conditions = [fold(substitute(cond, env)) for cond in conditions]
+        value = substitute(value, env)
+    return Piece(tuple(v for v in loops if v.extent != 1), tuple(cond for cond in conditions if decide(cond) is not True), value)
 
 
 def one_hot(c: Contribution, solution: Solution, compared: Sequence[tuple[Term | Expr, Var]]) -> Piece:

@@ -133,21 +133,20 @@ class _Strided:
         self.size, self.kernel, self.stride, self.padding = size, kernel, stride, padding
         self.common = math.gcd(stride, dilation)
         self.period, self.gap = stride // self.common, dilation // self.common
-        self.dilation = dilation
         self.inverse = pow(self.gap, -1, self.period) if self.period > 1 else 0
         self.t = reduce_axis(cdiv(kernel, self.period), name=f"r{name}")
 
     def place(self, o: Any) -> tuple[Any, Any, list[Any]]:
         """(input position, kernel position, conditions) of term ``t`` of the sum at output ``o``."""
         shifted = o + self.padding
-        phase = shifted % self.stride
-        first = phase // self.common * self.inverse % self.period if self.period > 1 else index(0)
+        met = shifted // self.common  # outputs between multiples of what stride and dilation share receive nothing
+        first = met % self.period * self.inverse % self.period if self.period > 1 else index(0)
         r = first + self.t * self.period
-        p = (shifted - first * self.dilation) // self.stride - self.t * self.gap
+        p = (met - first * self.gap) // self.period - self.t * self.gap
         conds = [p >= 0, p < index(self.size)]
         if self.kernel % self.period != 0:
             conds.append(r < index(self.kernel))
-        return p, r, conds + ([phase % self.common < 1] if self.common > 1 else [])
+        return p, r, conds + ([shifted % self.common < 1] if self.common > 1 else [])
 
 
 # -- by rank -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ def taken(i: i64[M], w: f32[N]):
     return dlc.compute((M,), lambda m: w[i[m]])
 
 
+@dlc.kernel
+def twice(i: i64[K], j: i64[M, N], w: f32[K, 4]):
+    return dlc.compute((M, N), lambda m, n: w[i[j[m, n]], n])
+
+
 @pytest.fixture
 def interpreted(monkeypatch):
     """In the place of a GPU: every launch runs the emitted Triton source on the CPU under the checked interpreter."""
@@ -65,8 +70,20 @@ def test_a_launch_names_every_tensor(interpreted):
 def test_a_failed_check_is_an_error(interpreted):
     i, w = torch.tensor([0, 2, 1]), torch.randn(3)
     assert torch.equal(launcher(taken, i, w)([i, w])[0], w[i])
-    with pytest.raises(errors.BoundsError, match=r"outside \[0, 3\)"):
+    with pytest.raises(errors.BoundsError) as e:
         launcher(taken, i, w)([torch.tensor([0, 3, 1]), w])
+    assert e.value.title == "a data-dependent index of taken is out of range"
+    assert e.value.reason == "i[1] is 3, outside [0, 3): w has 3 elements\nit is read at m = 1"
+    assert e.value.loc.text.strip() == "return dlc.compute((M,), lambda m: w[i[m]])"
+
+
+def test_a_failed_check_says_what_it_says_on_the_cpu(interpreted):
+    i, j, w = torch.tensor([0, 2, 1]), torch.tensor([[1, 0], [0, -7]]), torch.randn(3, 4)
+    with pytest.raises(errors.BoundsError) as on_gpu:
+        launcher(twice, i, j, w)([i, j, w])
+    with pytest.raises(errors.BoundsError) as on_cpu:
+        twice(i, j, w)
+    assert on_gpu.value.reason == on_cpu.value.reason == "j[1, 1] is -7, outside [0, 3): i has 3 elements\nit is read at m = 1, n = 1"
 
 
 def test_a_kernel_called_on_a_device_is_compiled_for_it(interpreted, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from codegen.target import TARGETS, by_name
-from dlc.gpu import device_kernel
+from dlc.gpu_launch import GpuLauncher
 from dlc.runtime.arguments import as_tensor
 from dlc.runtime.triton_run import device_target, to_numpy
 from dlc.tune.accuracy import allowed_error, error, worst
@@ -24,7 +24,7 @@ def test_on_the_device(name: str) -> None:
     torch.manual_seed(0)
     kernel, make = {**CASES, **SWEEP}[name]
     tensors = [as_tensor(a, t) for a, t in zip(make(), kernel.program.inputs)]
-    results = device_kernel(kernel.plan(*tensors, target=by_name(target)))([t.cuda() for t in tensors])
+    results = GpuLauncher(kernel.plan(*tensors, target=by_name(target)))([t.cuda() for t in tensors])
     arrays = [to_numpy(t) for t in tensors]
     exact = evaluate(kernel.program, *arrays, float64=True)
     assert worst(error(got, e) for got, e in zip(results, exact)).relative <= allowed_error(kernel.program, arrays, exact)

@@ -11,10 +11,13 @@ import pytest
 
 from dsl.algebra import walk
 from dsl.carrier import SUM
+from dsl.check import prove_bounds
+from dsl.derivative import vjp
 from dsl.derivative.smith import multiply, smith, triangular
 from dsl.dim import tmax, tmin
 from dsl.dtype import f64, i64
 from dsl.expr import Op, Read, Reduce, Where, op, where
+from dsl.ops.conv import conv_transpose1d
 from dsl.program import Program, compute, dims, reduce_axis, reduce_over, trace
 from dsl.text import show_compute
 from tests.dsl.gradcheck import check, gradients, guards, reductions
@@ -230,6 +233,26 @@ def test_concat_and_split_have_no_guards(rng: np.random.Generator) -> None:
 
     backward = check(kernel, rng.standard_normal((2, 3)), rng.standard_normal((4, 3)), rng=rng, order=2)
     assert not guards(backward) and not reductions(backward)
+
+
+@pytest.mark.parametrize("stride, dilation, taps", [(2, 2, 3), (4, 2, 3), (2, 4, 3), (3, 3, 2), (6, 4, 5), (4, 6, 4)])
+def test_transposed_convolutions_whose_steps_share_a_factor(stride: int, dilation: int, taps: int) -> None:
+    """The backward is in bounds for all sizes at once, and its sums skip the outputs that receive nothing."""
+    def spread(x: f64[N, C, W], w: f64[C, D, taps]):
+        return conv_transpose1d(x, w, stride=stride, padding=1, dilation=dilation)
+
+    backward = vjp(trace(spread))
+    prove_bounds(backward)
+    of_x = next(c for c in backward.computes if c.name == "d_x")
+    assert math.prod(int(v.extent) for v in of_x.body.axes if v.extent.is_const) < 2 * taps
+
+
+def test_loops_end_where_a_condition_does(rng: np.random.Generator) -> None:
+    def every_third(x: f64[N]):
+        return compute((3 * N,), lambda i: where(i % 3 < 1, x[i // 3] ** 2, 0.0))
+
+    backward = check(every_third, rng.standard_normal(5), rng=rng)
+    assert not reductions(backward)
 
 
 def test_triangular_loops(rng: np.random.Generator) -> None:
