@@ -5,31 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from codegen.heuristics import choices, pick_again
 from codegen.target import TARGETS, Target, by_name
-from codegen.tile.text import show as show_tile
 from dlc.bench import BenchReport, bench
 from dlc.calling import Caller
 from dlc.compiler import Plan, Request, Scheduler
-from dlc.gpu import Compilation, triton_artifact, triton_source
-from dlc.numerics import NumericsReport, study
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy, as_tensor
 from dlc.runtime.device import host_target
-from dlc.scheduling import begin, replayer
-from dlc.tune.offline import tune_offline
-from dlc.tune.outcome import OfflineReport, TuneReport
-from dlc.tune.progress import Progress
-from dlc.tune.tuner import Task, tune
 from dsl.bind import bind_sizes
-from dsl.cascade import derive, explain
 from dsl.errors import ArgumentError, ScheduleError, TargetError
-from dsl.interp import evaluate
-from dsl.nest_text import show_nest
 from dsl.program import Program
-from dsl.schedule import Schedule
-from dsl.text import show as show_program
+
+if TYPE_CHECKING:
+    from codegen import heuristics
+    from codegen.tile import text as tile_text
+    from dlc import gpu, numerics, scheduling
+    from dlc.gpu import Compilation
+    from dlc.numerics import NumericsReport
+    from dlc.tune import offline, tuner
+    from dlc.tune import progress as bars
+    from dlc.tune.outcome import OfflineReport, TuneReport
+    from dsl import cascade, interp, nest_text, text
+    from dsl.schedule import Schedule
+else:
+    heuristics, tile_text, gpu, numerics = lazy("codegen.heuristics"), lazy("codegen.tile.text"), lazy("dlc.gpu"), lazy("dlc.numerics")
+    scheduling, offline, bars, tuner = map(lazy, ("dlc.scheduling", "dlc.tune.offline", "dlc.tune.progress", "dlc.tune.tuner"))
+    cascade, interp, nest_text, text = lazy("dsl.cascade"), lazy("dsl.interp"), lazy("dsl.nest_text"), lazy("dsl.text")
 
 
 class Asked(ABC):
@@ -65,7 +68,7 @@ class Asked(ABC):
         request = Request(self.program, tuple(tuple(s) for s in shapes), tuple(tuple(s) for s in strides), target,
                           self.decisions, self.scheduler, self.reproducible)
         given = self.schedules.get(target.kind)
-        return request if given is None else request.by(replayer(given, target), given.origin)
+        return request if given is None else request.by(scheduling.replayer(given, target), given.origin)
 
     def plan(self, *args: Any, target: Target | None = None) -> Plan:
         """The kernel for these arguments at every level: ``.program``, ``.nest``, ``.tile``, ``.module``.
@@ -88,13 +91,13 @@ class Asked(ABC):
             TargetError: no such level or target.
         """
         if kind == "expr":
-            return show_program(self.program)
+            return text.show(self.program)
         if kind in _LEVELS:
             return _LEVELS[kind](self.plan(*args))
         if kind not in TARGETS:
             raise TargetError(f"no source of kind {kind!r}", remedy=f"one of expr, {', '.join((*_LEVELS, *TARGETS))}")
         plan = self.plan(*args, target=TARGETS[kind])
-        return plan.listing() if plan.request.target.kind == "cpu" else triton_source(triton_artifact(plan))
+        return plan.listing() if plan.request.target.kind == "cpu" else gpu.triton_source(gpu.triton_artifact(plan))
 
     def compile(self, target: str, *args: Any) -> Compilation:
         """Compile for a GPU that need not be here: machine code, PTX, and what they show.
@@ -106,7 +109,7 @@ class Asked(ABC):
         Raises:
             TargetError: an unknown target, a CPU, or one that the kernel does not fit.
         """
-        return Compilation(self.plan(*args, target=by_name(target)))
+        return gpu.Compilation(self.plan(*args, target=by_name(target)))
 
     # -- schedules ---------------------------------------------------------------------------------------------
     def schedule(self, target: str, *args: Any, default: bool = True) -> Schedule:
@@ -121,7 +124,7 @@ class Asked(ABC):
             UserError: an unknown target, or arguments that do not fit the declaration.
         """
         plan = self.plan(*args, target=host_target() if target == "cpu" else by_name(target))
-        return begin(plan, default)
+        return scheduling.begin(plan, default)
 
     # -- tuning ------------------------------------------------------------------------------------------------
     def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
@@ -161,12 +164,12 @@ class Asked(ABC):
         if on is not None and on.kind != "cpu":
             if against is not None:
                 raise ArgumentError("a peer cannot be timed on a GPU that is not here", remedy="leave against= away, or target=")
-            return tune_offline(request, budget, Progress(self.__name__, budget, progress), reproducible, seed, candidates)
+            return offline.tune_offline(request, budget, bars.Progress(self.__name__, budget, progress), reproducible, seed, candidates)
         arrays = [as_numpy(t) for t in tensors]
         peer = None if against is None else lambda: against(*args)
-        task = Task(request, tensors, lambda: evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed,
+        task = tuner.Task(request, tensors, lambda: interp.evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed,
                     tolerance=tolerance, candidates=candidates)
-        report = tune(task, Progress(self.__name__, budget, progress))
+        report = tuner.tune(task, bars.Progress(self.__name__, budget, progress))
         self._calls.forget()
         return report
 
@@ -177,7 +180,7 @@ class Asked(ABC):
 
     def numerics(self, *args: Any, against: Callable[..., Any] | None = None, kinds: Sequence[str] | None = None) -> NumericsReport:
         """Errors on ordinary and adversarial data, beside a peer's and the bound: see :func:`dlc.numerics.study`."""
-        return study(self, *args, against=against, kinds=kinds)
+        return numerics.study(self, *args, against=against, kinds=kinds)
 
     def order(self, *args: Any) -> str:
         """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""
@@ -191,9 +194,9 @@ class Asked(ABC):
             target: this CPU unless given.
         """
         plan = self.plan(*args, target=target)
-        nest = pick_again(plan.unscheduled)
-        found = derive(nest)
-        return explain(found, choices(nest, found, plan.request.target, plan.strides, plan.decisions))
+        nest = heuristics.pick_again(plan.unscheduled)
+        found = cascade.derive(nest)
+        return cascade.explain(found, heuristics.choices(nest, found, plan.request.target, plan.strides, plan.decisions))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""
@@ -202,11 +205,11 @@ class Asked(ABC):
     def reference(self, *args: Any, float64: bool = True) -> Any:
         """The numpy meaning of the definition: in float64, or in the dtypes declared."""
         arrays = [as_numpy(as_tensor(a, t)) for a, t in zip(args, self.program.inputs)]
-        results = evaluate(self.program, *arrays, float64=float64)
+        results = interp.evaluate(self.program, *arrays, float64=float64)
         return results[0] if self.program.single else results
 
 
 _LEVELS: dict[str, Callable[[Plan], str]] = {
-    "schedule": lambda p: show_nest(p.nest), "tile": lambda p: show_tile(p.tile), "cpu": lambda p: p.listing(),
+    "schedule": lambda p: nest_text.show_nest(p.nest), "tile": lambda p: tile_text.show(p.tile), "cpu": lambda p: p.listing(),
     "llvm": lambda p: p.listing(), "asm": lambda p: p.assembly(),
 }

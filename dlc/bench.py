@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from dlc.compiler import Plan
 from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy
-from dlc.tune.accuracy import Error, error, worst
-from dlc.tune.bounds import Bound, bound
-from dlc.tune.limits import Limits, machine_limits
-from dlc.tune.measure import Measurement, Ratio, measure, ratio
-from dsl.cost import bytes_moved, flops
 from dsl.dim import product
 from dsl.errors import ArgumentError
-from dsl.program import Program
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from dlc.compiler import Plan
+    from dlc.tune import accuracy, bounds, measure
+    from dlc.tune import limits as machine
+    from dlc.tune.accuracy import Error
+    from dlc.tune.bounds import Bound
+    from dlc.tune.limits import Limits
+    from dlc.tune.measure import Measurement, Ratio
+    from dsl import cost
+    from dsl.program import Program
+else:
+    accuracy, bounds, machine = lazy("dlc.tune.accuracy"), lazy("dlc.tune.bounds"), lazy("dlc.tune.limits")
+    measure, cost = lazy("dlc.tune.measure"), lazy("dsl.cost")
 
 rich_console, rich_table = lazy("rich.console"), lazy("rich.table")
 
@@ -76,7 +82,7 @@ class BenchReport:
     limits: Limits | None = None
     dtype: str = "f32"
     failures: Mapping[str, str] = field(default_factory=dict)
-    bound: Bound = Bound(None)
+    bound: Bound = field(default_factory=lambda: bounds.Bound(None))
     order: str = ""
 
     @property
@@ -178,20 +184,21 @@ def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = N
         exact = _tuple(kernel.reference(*args))
         exactness, failures = _exactness(exact, calls)
         states = [False, True] if cold is None else [cold]
-        times = {state: measure(calls, budget=budget / len(states), cold=state, threads=threads) for state in states}
+        times = {state: measure.measure(calls, budget=budget / len(states), cold=state, threads=threads) for state in states}
     plan = kernel.plan(*args)
     special = plan.program
-    allowed = bound(plan, [as_numpy(a) for a in args], exact)
-    known = machine_limits(count) if limits else None
+    allowed = bounds.bound(plan, [as_numpy(a) for a in args], exact)
+    known = machine.machine_limits(count) if limits else None
     described = tuple(f"{t.name}: {t.dtype}[{', '.join(map(str, t.shape))}]" if t.shape else f"{t.name}: {t.dtype}" for t in special.inputs)
-    return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}), flops(special), bytes_moved(special),
-                       exactness, count, known, _dtype(special), failures, allowed, plan.order)
+    return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}),
+                       cost.flops(special), cost.bytes_moved(special), exactness, count, known, _dtype(special),
+                       failures, allowed, plan.order)
 
 
 def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
     if not {"dlc", "peer"} <= set(times) or not (times["dlc"].ok and times["peer"].ok):
         return None
-    return ratio(times["peer"], times["dlc"])
+    return measure.ratio(times["peer"], times["dlc"])
 
 
 def _exactness(exact: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Error], dict[str, str]]:
@@ -208,7 +215,7 @@ def _exactness(exact: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> 
         if len(results) != len(exact):
             raise ArgumentError(f"the {name} gives {len(results)} results, the definition {len(exact)}",
                                 remedy="compare functions with the same results")
-        errors[name] = worst(error(g, e, f"the result of {name}") for g, e in zip(results, exact))
+        errors[name] = accuracy.worst(accuracy.error(g, e, f"the result of {name}") for g, e in zip(results, exact))
     return errors, failures
 
 

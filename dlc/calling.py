@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from dlc import operator
 from dlc.autograd import Derived
 from dlc.compiler import Plan, Request
 from dlc.config import settings
-from dlc.gpu_launch import GpuLauncher, target_of
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.fastcall import MISS, contiguous, takes_number
 from dlc.runtime.launch import Launcher
@@ -29,6 +29,12 @@ from dsl.dim import Var
 from dsl.errors import ArgumentError, DlcError, DtypeError, TargetError, UserError
 from dsl.expr import Expr, Input, Tensor
 from dsl.program import Program
+
+if TYPE_CHECKING:
+    from dlc import gpu_launch
+    from dlc.gpu_launch import GpuLauncher
+else:
+    gpu_launch = lazy("dlc.gpu_launch")
 
 FEW = 3  # values of a size after which it becomes a run-time argument
 _MANY = 4096  # kinds of arguments whose functions are kept by shape
@@ -171,8 +177,8 @@ class Caller:
     def _gpu_launcher(self, tensors: Sequence[torch.Tensor]) -> GpuLauncher:
         key = (tensors[0].device, *[(t.shape, canonical_strides(t)) for t in tensors])
         if key not in self._on_gpu:
-            target = target_of(tensors[0].device)
-            self._on_gpu[key] = GpuLauncher(
+            target = gpu_launch.target_of(tensors[0].device)
+            self._on_gpu[key] = gpu_launch.GpuLauncher(
                 Plan(self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], target)))
         return self._on_gpu[key]
 

@@ -14,20 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import torch
 
-from codegen.emit.llvm import CpuModule, emit_llvm
-from codegen.heuristics import Decisions, default_schedule
-from codegen.pipelines import Made, make_tile
 from codegen.target import Target
-from codegen.tile.ir import TileProgram
-from codegen.tile.layout import size_values, stride_terms
 from dlc import cache, records
 from dlc.config import settings
 from dlc.host import fingerprint
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy
 from dlc.runtime.cpu import assembly, compile_object
 from dlc.runtime.launch import Launcher, make_launcher
@@ -38,16 +34,26 @@ from dsl.check import prove_bounds
 from dsl.dim import Term, Var, as_term
 from dsl.errors import BoundsError, DlcError, ShapeError, TargetError, UserError
 from dsl.expr import Tensor
-from dsl.nest import Nest
-from dsl.order import order_class
 from dsl.program import Program
-from dsl.stages import build_nest
-from dsl.strays import find_stray
+
+if TYPE_CHECKING:
+    from codegen import heuristics, pipelines
+    from codegen.emit import llvm
+    from codegen.emit.llvm import CpuModule
+    from codegen.heuristics import Decisions
+    from codegen.pipelines import Made
+    from codegen.tile import layout
+    from codegen.tile.ir import TileProgram
+    from dsl import order, stages, strays
+    from dsl.nest import Nest
+else:
+    heuristics, pipelines, llvm = lazy("codegen.heuristics"), lazy("codegen.pipelines"), lazy("codegen.emit.llvm")
+    layout, order, stages, strays = lazy("codegen.tile.layout"), lazy("dsl.order"), lazy("dsl.stages"), lazy("dsl.strays")
 
 _FORMAT = "4"
 NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
 
-Scheduler = Callable[[Nest], Nest]
+Scheduler = Callable[["Nest"], "Nest"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,11 @@ class Plan:
         self.request = replace(request, target=replace(request.target, threads=NOMINAL_THREADS)) if request.reproducible else request
         self.record = recorded(request, self.digest)
         self.preset: Mapping[str, object] = (request.decisions if self.record is None else self.record.decisions) or {}
-        self.decisions = Decisions(self.preset)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """The choices of the heuristics, those that are preset among them."""
+        return heuristics.Decisions(self.preset)
 
     @cached_property
     def digest(self) -> str:
@@ -111,12 +121,12 @@ class Plan:
     @cached_property
     def unscheduled(self) -> Nest:
         """The plain loop nest."""
-        return build_nest(self.program, self.request.target.kind != "cpu", self.request.like)
+        return stages.build_nest(self.program, self.request.target.kind != "cpu", self.request.like)
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:
         """Strides of the nest's inputs; run-time sizes among them where a shape is symbolic and the tensor is no row-major one."""
-        return {t: stride_terms(t.name, t.shape, n, s)
+        return {t: layout.stride_terms(t.name, t.shape, n, s)
                 for t, n, s in zip(self.unscheduled.program.inputs, self.request.shapes, self.request.strides)}
 
     def sizes_for(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
@@ -132,19 +142,19 @@ class Plan:
             return None
         known = zip(self.strides.values(), strides, shapes)
         terms = [(t, int(s)) for own, given, sizes in known for t, s, n in zip(own, given, sizes) if n != 1]
-        return size_values(self.tile.sizes, values, terms)
+        return layout.size_values(self.tile.sizes, values, terms)
 
     @cached_property
     def nest(self) -> Nest:
         """The scheduled loop nest."""
         if self.request.scheduler is not None:
             return self.request.scheduler(self.unscheduled)
-        return default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
+        return heuristics.default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
 
     @cached_property
     def order(self) -> str:
         """The order of every reduction whose order shows in the bits, a line each; equal texts mean equal bits on one target."""
-        return order_class(self.nest)
+        return order.order_class(self.nest)
 
     @cached_property
     def made(self) -> Made:
@@ -154,8 +164,8 @@ class Plan:
             UserError: the definition is nested too deeply, an access can leave its buffer, or parallel points may meet.
         """
         try:
-            made = make_tile(self.nest, self.strides, _symbol(self.program.name), self.request.target, every=settings().verify_all,
-                             clock=perf_counter)
+            made = pipelines.make_tile(self.nest, self.strides, _symbol(self.program.name), self.request.target,
+                                       every=settings().verify_all, clock=perf_counter)
         except RecursionError as e:
             raise UserError(f"an expression of {self.program.name} is nested too deeply to compile", "the compiler walks it recursively",
                             "name its parts: give them definitions of their own with dlc.compute", self.program.loc) from e
@@ -178,7 +188,7 @@ class Plan:
         target = self.request.target
         if target.kind != "cpu":
             raise TargetError(f"{target.name} is not a CPU", "LLVM modules are made for CPUs")
-        return emit_llvm(self.tile, target.triple, target.vector_bits, target.features)
+        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features)
 
     @cached_property
     def object_code(self) -> bytes:
@@ -199,7 +209,7 @@ class Plan:
     def listing(self) -> str:
         """The LLVM module for reading, with the user's lines as comments."""
         target = self.request.target
-        return emit_llvm(self.tile, target.triple, target.vector_bits, target.features, places=True).text
+        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features, places=True).text
 
     def assembly(self) -> str:
         """The machine code as assembly text."""
@@ -208,7 +218,7 @@ class Plan:
     def stray(self, code: int, args: Sequence[Any]) -> BoundsError:
         """The error for a run-time check that failed: which index left its range, where and how far."""
         program = self.request.program
-        found = find_stray(program, [as_numpy(a.cpu()) if isinstance(a, torch.Tensor) else a for a in args])
+        found = strays.find_stray(program, [as_numpy(a.cpu()) if isinstance(a, torch.Tensor) else a for a in args])
         return found or BoundsError(f"a data-dependent index of {program.name} is out of range", self.tile.checks[code - 1],
                                     "check the index data, or clamp it in the definition", program.loc)
 

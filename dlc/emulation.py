@@ -9,23 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from codegen.target import by_name
-from dlc.compiler import Plan
-from dlc.emulate import EmulationReport
-from dlc.emulate import emulate as emulate_ptx
-from dlc.gpu_check import PTX_TARGETS, run_plan
+from dlc.emulate import PTX_TARGETS
+from dlc.lazy import lazy
 from dlc.runtime.arguments import as_tensor, give_back
-from dlc.runtime.triton_compile import compile_function
-from dlc.runtime.triton_run import to_numpy
-from dlc.tune.accuracy import Error, allowed_error, as_values, error, worst
 from dsl.errors import ArgumentError, BoundsError, TargetError
-from dsl.interp import evaluate
-from dsl.program import Program
+
+if TYPE_CHECKING:
+    from dlc import gpu_check
+    from dlc.compiler import Plan
+    from dlc.emulate import EmulationReport, emulator
+    from dlc.runtime import triton_compile, triton_run
+    from dlc.tune import accuracy
+    from dlc.tune.accuracy import Error
+    from dsl import interp
+    from dsl.program import Program
+else:
+    gpu_check, emulator, interp = lazy("dlc.gpu_check"), lazy("dlc.emulate.emulator"), lazy("dsl.interp")
+    accuracy = lazy("dlc.tune.accuracy")
+    triton_compile, triton_run = lazy("dlc.runtime.triton_compile"), lazy("dlc.runtime.triton_run")
 
 
 class Emulatable(Protocol):
@@ -120,17 +127,17 @@ class Emulate:
             raise TargetError(f"{target} is a CPU", "kernels run there as they are", "name a GPU: sm_80, sm_90, sm_100, gfx942")
         plan = kernel.plan(*args, target=by_name(target))
         tensors = [as_tensor(a, t) for a, t in zip(args, kernel.program.inputs)]
-        arrays = [to_numpy(t) for t in tensors]
-        run = run_plan(plan, tensors)
+        arrays = [triton_run.to_numpy(t) for t in tensors]
+        run = gpu_check.run_plan(plan, tensors)
         try:
-            exact = evaluate(kernel.program, *arrays, float64=True)
+            exact = interp.evaluate(kernel.program, *arrays, float64=True)
         except BoundsError:  # index data outside their tensor: the definition has no value, the kernel's own check must have said so
             return Emulation(plan.program.name, target, run.how, run.outputs,
                              run.findings or ("an index is out of bounds, and no check found it",), traffic=run.report)
-        found = worst(error(as_values(got), e) for got, e in zip(run.outputs, exact))
+        found = accuracy.worst(accuracy.error(accuracy.as_values(got), e) for got, e in zip(run.outputs, exact))
         least = sum(a.nbytes for a in arrays) + sum(np.asarray(o).nbytes for o in run.outputs)
-        return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed_error(kernel.program, arrays, exact),
-                         least, run.report)
+        allowed = accuracy.allowed_error(kernel.program, arrays, exact)
+        return Emulation(plan.program.name, target, run.how, run.outputs, run.findings, found, allowed, least, run.report)
 
     def triton(self, fn: Any, grid: Sequence[int], *args: Any, target: str = "sm_90", num_warps: int = 4, num_stages: int = 3,
                expected: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None, allowed: float = 1e-5,
@@ -155,9 +162,9 @@ class Emulate:
         """
         if target not in PTX_TARGETS:
             raise TargetError(f"kernels cannot be emulated for {target}", "the emulator runs PTX", f"one of {', '.join(PTX_TARGETS)}")
-        arrays = [to_numpy(a) if isinstance(a, (torch.Tensor, np.ndarray)) else a for a in args]
-        code, names, kept = compile_function(fn, arrays, constants, target, num_warps=num_warps, num_stages=num_stages)
-        report = emulate_ptx(code, grid, [arrays[n] for n in kept], names=[names[n] for n in kept])
+        arrays = [triton_run.to_numpy(a) if isinstance(a, (torch.Tensor, np.ndarray)) else a for a in args]
+        code, names, kept = triton_compile.compile_function(fn, arrays, constants, target, num_warps=num_warps, num_stages=num_stages)
+        report = emulator.emulate(code, grid, [arrays[n] for n in kept], names=[names[n] for n in kept])
         tensors = [names[n] for n in range(len(arrays)) if isinstance(arrays[n], np.ndarray)]
         results = dict(zip(tensors, report.arrays))
         wanted = expected(*args) if callable(expected) else expected
@@ -165,7 +172,7 @@ class Emulate:
         if wanted is not None:
             if strange := sorted(set(wanted) - set(results)):
                 raise ArgumentError(f"{strange[0]} is not a tensor argument of {code.name}", f"it has {', '.join(results)}")
-            found = worst(error(as_values(results[n]), np.asarray(_exact(e))) for n, e in wanted.items())
+            found = accuracy.worst(accuracy.error(accuracy.as_values(results[n]), np.asarray(_exact(e))) for n, e in wanted.items())
         return Emulation(code.name, target, "ptx", report.arrays, tuple(map(str, report.findings)), found, allowed, 0, report)
 
 

@@ -11,13 +11,11 @@ import torch
 
 from codegen.artifact import TritonArtifact
 from dlc.compiler import Plan
-from dlc.emulate import EmulationReport, emulate_artifact
+from dlc.emulate import PTX_TARGETS, EmulationReport, emulate_artifact
 from dlc.gpu import parameter_names, triton_artifact
 from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.triton_compile import compile_triton
 from dlc.runtime.triton_run import interpret, to_numpy
-
-PTX_TARGETS = ("sm_80", "sm_90")  # the emulator knows their instructions; tensor memory and AMD's machine code it does not
 
 
 @dataclass(frozen=True)

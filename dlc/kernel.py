@@ -10,25 +10,29 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dlc import operator
 from dlc.asking import Asked
 from dlc.calling import Caller
+from dlc.lazy import lazy
 from dlc.runtime.arguments import TORCH
 from dlc.runtime.fastcall import MISS
-from dlc.scheduling import kind_of
 from dsl.check import verify
-from dsl.derivative import jvp, vjp
 from dsl.errors import ArgumentError, DlcError, UserError
 from dsl.loc import Loc
-from dsl.parse import parse as parse_program
-from dsl.portable import dumps, loads
 from dsl.program import Program, trace
-from dsl.schedule import Schedule
-from dsl.text import show as show_program
+
+if TYPE_CHECKING:
+    from dlc import scheduling
+    from dsl import derivative, portable, text
+    from dsl import parse as parser
+    from dsl.schedule import Schedule
+else:
+    scheduling, derivative = lazy("dlc.scheduling"), lazy("dsl.derivative")
+    parser, portable, text = lazy("dsl.parse"), lazy("dsl.portable"), lazy("dsl.text")
 
 is_compiling = torch.compiler.is_dynamo_compiling
 
@@ -63,7 +67,7 @@ class Kernel(Asked):
 
     def __repr__(self) -> str:
         try:
-            return show_program(self.program)
+            return text.show(self.program)
         except DlcError as e:
             return f"<kernel {self.__name__}, which cannot be traced: {e.title}>"
 
@@ -150,7 +154,7 @@ class Kernel(Asked):
 
     def _backward(self, wrt: tuple[str, ...]) -> Kernel:
         if wrt not in self._backwards:
-            self._backwards[wrt] = Kernel.of(vjp(self.program, wrt))
+            self._backwards[wrt] = Kernel.of(derivative.vjp(self.program, wrt))
             self._backwards[wrt].reproducible = self.reproducible
         return self._backwards[wrt]
 
@@ -173,7 +177,7 @@ class Kernel(Asked):
             DerivativeError: the definition has no derivative.
         """
         if self._pushforward is None:
-            self._pushforward = Kernel.of(jvp(self.program))
+            self._pushforward = Kernel.of(derivative.jvp(self.program))
             self._pushforward.reproducible = self.reproducible
         return self._pushforward
 
@@ -198,7 +202,7 @@ class Kernel(Asked):
             ScheduleError: it is the schedule of another kernel.
         """
         out = copy.copy(self)
-        out.schedules = {**self.schedules, **{kind_of(s, self.program): s.copy() for s in schedules}}
+        out.schedules = {**self.schedules, **{scheduling.kind_of(s, self.program): s.copy() for s in schedules}}
         return out
 
     # -- as a value and as a method ----------------------------------------------------------------------------
@@ -237,7 +241,7 @@ class Kernel(Asked):
         settings = {n: v for n, v in self.__dict__.items() if n in _SETTINGS}
         if isinstance(self.fn, types.MethodType):
             return _method, (self.fn.__self__, self.__name__), settings
-        return _loaded, (dumps(self.program),), settings
+        return _loaded, (portable.dumps(self.program),), settings
 
 
 def parse(text: str) -> Kernel:
@@ -246,7 +250,7 @@ def parse(text: str) -> Kernel:
     Raises:
         TextError: not a program; the message names line and column.
     """
-    return Kernel.of(parse_program(text))
+    return Kernel.of(parser.parse(text))
 
 
 def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, **statics: Any) -> Any:
@@ -323,4 +327,4 @@ def _method(owner: Any, name: str) -> Any:
 
 
 def _loaded(program: bytes) -> Kernel:
-    return Kernel.of(loads(program))
+    return Kernel.of(portable.loads(program))

@@ -1,12 +1,21 @@
-"""Large libraries that most programs never need, imported when they are first used: ``import dlc`` should cost little beside torch.
+"""Modules that are imported when they are first used: ``import dlc`` should cost little beside torch.
 
-Only libraries of others are imported this way; dlc's own modules import one another where they stand, so that the layers can be checked.
+A program that only defines kernels, or finds them all in the disk cache, needs no scheduler, no emitter, no tuner and no emulator. Where
+one of dlc's own modules is wanted this late, the import also stands under ``TYPE_CHECKING``, so that types and layers are checked as
+everywhere else::
+
+    if TYPE_CHECKING:
+        from codegen import heuristics
+    else:
+        heuristics = lazy("codegen.heuristics")
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+_made: set[str] = set()  # the names of all modules that stand for themselves somewhere
 
 
 class Lazy:
@@ -24,4 +33,14 @@ class Lazy:
 
 def lazy(name: str) -> Any:
     """A module that is imported when one of its attributes is first wanted."""
+    _made.add(name)
     return Lazy(name)
+
+
+def load(*packages: str) -> None:
+    """Import the modules of some packages that would be imported late, and those that these would: for a process that is about to fork."""
+    done: set[str] = set()
+    while waiting := {name for name in _made if name.partition(".")[0] in packages} - done:
+        for name in sorted(waiting):
+            importlib.import_module(name)
+        done |= waiting

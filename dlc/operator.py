@@ -6,6 +6,7 @@ definition, sizes symbolic or not; its derivative is the derived backward, calle
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Sequence
@@ -36,12 +37,11 @@ class Operand(Protocol):
 
 _kernels: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
-_library = torch.library.Library("dlc", "FRAGMENT")
-_library.define("call(str kernel, Tensor[] tensors) -> Tensor[]")
 
 
 def register(kernel: Operand, name: str) -> str:
     """A name for a kernel in this process, under which the operator finds it while it lives."""
+    _defined()
     key = f"{name}.{next(_numbers)}"
     _kernels[key] = kernel
     return key
@@ -132,7 +132,13 @@ def _vmapped(info: Any, in_dims: Any, key: str, tensors: Sequence[torch.Tensor])
     return stacked, [0] * len(stacked)
 
 
-_library.impl("call", _run, "CompositeExplicitAutograd")
-torch.library.register_fake("dlc::call", _fake, lib=_library)
-torch.library.register_autograd("dlc::call", _backward, setup_context=_save, lib=_library)
-torch.library.register_vmap("dlc::call", _vmapped, lib=_library)
+@functools.cache
+def _defined() -> torch.library.Library:
+    """The operator, defined when the first kernel is named: programs that call kernels directly never need it."""
+    library = torch.library.Library("dlc", "FRAGMENT")
+    library.define("call(str kernel, Tensor[] tensors) -> Tensor[]")
+    library.impl("call", _run, "CompositeExplicitAutograd")
+    torch.library.register_fake("dlc::call", _fake, lib=library)
+    torch.library.register_autograd("dlc::call", _backward, setup_context=_save, lib=library)
+    torch.library.register_vmap("dlc::call", _vmapped, lib=library)
+    return library

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dlc.lazy import lazy
 from dlc.realize.partition import Graph, Group, Item
 from dsl.algebra import substitute, transform
-from dsl.derivative.names import unique
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor
 from dsl.loc import UNKNOWN
 from dsl.program import Program
+
+if TYPE_CHECKING:
+    from dsl.derivative import names
+else:
+    names = lazy("dsl.derivative.names")
 
 _LONGEST_NAME = 3
 
@@ -18,7 +25,7 @@ def compose(graph: Graph, group: Group) -> Program:
     taken: set[str] = set()
     tensors: dict[Item, Tensor] = {}
     for item in group.inputs:
-        tensors[item] = _input(graph, item, group, unique(f"a{len(tensors)}", taken))
+        tensors[item] = _input(graph, item, group, names.unique(f"a{len(tensors)}", taken))
     for item in group.items:
         tensors[item] = _instance(graph, item, tensors, taken)
     inputs, outputs = tuple(tensors[i] for i in group.inputs), tuple(tensors[i] for i in group.outputs)
@@ -44,7 +51,7 @@ def _instance(graph: Graph, item: Item, tensors: dict[Item, Tensor], taken: set[
     given |= {d: Item(item.node, n) for n, d in enumerate(template.definitions)}
     reads = {t: tensors[i] for t, i in given.items() if i in tensors}
     body = substitute(_renewed(c.body), {old: as_term(new) for old, new in zip(c.axes, axes)}, reads)
-    return Compute(unique(c.name, taken), axes, body, c.loc, c.dtype)
+    return Compute(names.unique(c.name, taken), axes, body, c.loc, c.dtype)
 
 
 def _renewed(body: Expr) -> Expr:

@@ -8,13 +8,15 @@ import functools
 import re
 from typing import Any
 
-import llvmlite.binding as llvm
 import torch
 
 from codegen.target import Target
+from dlc.lazy import lazy
 from dlc.runtime.device import host_features
 from dlc.runtime.elf import undefined_symbols
 from dsl.errors import InternalError
+
+llvm = lazy("llvmlite.binding")
 
 _LINKER = frozenset({"_GLOBAL_OFFSET_TABLE_"})  # made by the linker itself
 _LIVE: list[Any] = []  # engines own the code that callers hold the addresses of

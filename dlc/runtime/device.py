@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-import llvmlite.binding as llvm
-
 from codegen.target import Target, by_name
 from dlc.config import cpus, settings
 from dlc.host import cache_bytes
+from dlc.lazy import lazy
 from dsl.errors import TargetError
+
+llvm = lazy("llvmlite.binding")
 
 _PREFERRED = ("x86-64-avx512-bf16", "x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+from dlc.lazy import load
 from dlc.runtime.child import Child, serve
 from dsl.errors import LaunchError
 
@@ -92,6 +93,7 @@ def nurse(handler: Callable[[Any], Any], descriptor: int) -> None:
     """The nursery's loop: forks, and tells how those it forked have ended, until the parent closes the pipe."""
     pipe = Connection(descriptor)
     ended: dict[int, int] = {}
+    load("dsl", "codegen", "dlc")
     while True:
         try:
             request = pipe.recv()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codegen.artifact import Formula, formula
-from codegen.emit.llvm import CpuModule
-from codegen.tile.ir import TileProgram
 from dsl.dim import Term, Var, product
 from dsl.errors import InternalError
 from dsl.loc import Loc
 from dsl.program import Program
+
+if TYPE_CHECKING:
+    from codegen.emit.llvm import CpuModule
+    from codegen.tile.ir import TileProgram
 
 Shape = tuple[int, ...]
 Formulas = tuple[Formula, ...]

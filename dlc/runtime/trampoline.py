@@ -11,9 +11,10 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-import llvmlite.binding as llvm
-
+from dlc.lazy import lazy
 from dlc.runtime.cpu import initialize, keep
+
+llvm = lazy("llvmlite.binding")
 
 _FASTCALL = 0x80  # METH_FASTCALL
 _SYMBOLS = ("PyLong_AsUnsignedLongLongMask", "PyLong_FromLong", "PyErr_Occurred", "PyEval_SaveThread", "PyEval_RestoreThread")

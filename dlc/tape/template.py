@@ -6,18 +6,23 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dlc.lazy import lazy
 from dsl.algebra import reads, substitute, walk
 from dsl.carrier import SUM
 from dsl.cost import flops
-from dsl.derivative import choose_saved, split_program, vjp
 from dsl.dim import as_term, product
 from dsl.dtype import Dtype
 from dsl.expr import Compute, Input, Reduce, Scan, Tensor, index
 from dsl.loc import here
 from dsl.ops.dispatch import build
 from dsl.program import Program
+
+if TYPE_CHECKING:
+    from dsl import derivative
+else:
+    derivative = lazy("dsl.derivative")
 
 _uids = itertools.count()
 _specs: dict[tuple[tuple[int, ...], str], Spec] = {}
@@ -81,7 +86,7 @@ class Template:
 
     def __init__(self, program: Program, results: Sequence[int] | None = None, single: bool = True) -> None:
         self.name = program.name
-        self.form = split_program(program)
+        self.form = derivative.split_program(program)
         self.definitions: tuple[Compute, ...] = tuple(self.form.computes)
         numbers: dict[Tensor, int] = {c: n for n, c in enumerate(self.definitions)}
         places = range(len(program.outputs)) if results is None else results
@@ -133,8 +138,8 @@ class Template:
         outputs = tuple(self.definitions[n] for n in given)
         part = Program(self.name, self.form.inputs, outputs, len(outputs) == 1, self.form.loc)
         names = tuple(self.form.inputs[n].name for n in wanted)
-        saved = choose_saved(part, wrt=names) if any(k != "map" for k in self.kinds) else ()
-        program = vjp(part, names, saved)
+        saved = derivative.choose_saved(part, wrt=names) if any(k != "map" for k in self.kinds) else ()
+        program = derivative.vjp(part, names, saved)
         inputs = {t.name: Source("input", n) for n, t in enumerate(self.form.inputs)}
         kept = {c.name: Source("definition", n) for n, c in enumerate(self.definitions)}
         own = program.inputs[:len(program.inputs) - len(given)]

@@ -87,10 +87,8 @@ def test_a_failed_check_says_what_it_says_on_the_cpu(interpreted):
 
 
 def test_a_kernel_called_on_a_device_is_compiled_for_it(interpreted, monkeypatch):
-    from dlc import calling
-
     kernel, asked = dlc.kernel(taken.fn), []
-    monkeypatch.setattr(calling, "target_of", lambda device: asked.append(device) or by_name("sm_90"))
+    monkeypatch.setattr(gpu_launch, "target_of", lambda device: asked.append(device) or by_name("sm_90"))
     args = [torch.tensor([0, 2, 1]), torch.randn(3)]
     for _ in range(2):
         made = kernel._calls._gpu_launcher(args)
