@@ -1,6 +1,7 @@
 """``python -m benchmarks``: measure families of cases, compare two runs, make a page.
 
-python -m benchmarks [family ...] [--peers torch,compile] [--threads 1,2] [--filter regex] [--quick]
+python -m benchmarks [family ...] [--peers torch,compile,autotune,jax] [--threads 1,2] [--operands cold,warm] [--into] [--tune 10]
+                     [--filter regex] [--quick] [--json out.json]
 python -m benchmarks launch
 python -m benchmarks compare before.json after.json
 python -m benchmarks page results.json -o page.html
@@ -11,8 +12,9 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
+from itertools import groupby
 from json import dumps
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +22,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
-from benchmarks.harness import Case, Protocol, Result, run_case
+from benchmarks.calls import absent
+from benchmarks.harness import TUNED, Case, Protocol, Result, run_case
 from benchmarks.launch import run as run_launch
 from benchmarks.page import build_page
+from benchmarks.progress import Watched
 from benchmarks.results import default_path, load, new_run, save
 from benchmarks.show import changes, changes_table, failures, geometric_mean, results_table
 from dlc.host import cpus
@@ -33,9 +36,11 @@ from dlc.tune.limits import Limits, machine_limits
 FAMILIES = Path(__file__).parent / "families"
 _COMMANDS = ("run", "launch", "compare", "page")
 _BUDGET, _QUICK_BUDGET = 1.5, 0.15
+_QUICK_FLOPS = 3e9  # of the largest case whose error --quick measures: the exact result takes float64
+_OPERANDS = {"cold": True, "warm": False}
 
 app = typer.Typer(add_completion=False, help=__doc__.split("\n\n")[0] if __doc__ else None)
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 @app.command()
@@ -45,22 +50,51 @@ def run(
     peers: Annotated[str, typer.Option(help="Libraries to compare with, separated by commas.")] = "torch",
     threads: Annotated[str, typer.Option(help="Thread counts, separated by commas; all cores when empty.")] = "",
     filter: Annotated[str, typer.Option(help="Only cases whose name this regular expression finds.")] = "",  # noqa: A002
-    quick: Annotated[bool, typer.Option(help="A tenth of the time; written only where --json says.")] = False,
-    warm: Annotated[bool, typer.Option(help="Leave the operands in the caches.")] = False,
+    operands: Annotated[str, typer.Option(help="cold, warm, or both separated by a comma: out of the caches, or in them.")] = "cold",
+    into: Annotated[bool, typer.Option("--into", help="Measure calls that write to memory given, too, on both sides.")] = False,
+    tune: Annotated[float, typer.Option(help="Tune every kernel for so many seconds, and measure it beside the default.")] = 0.0,
+    quick: Annotated[bool, typer.Option(help="A tenth of the time, errors of small cases only; written only where --json says.")] = False,
     folder: Annotated[Path, typer.Option("--from", help="Where the families are.", show_default=False)] = FAMILIES,
 ) -> None:
-    """Measure families of cases and keep the results."""
+    """Measure families of cases and keep the results, those that are there when you stop it too."""
     counts = tuple(int(count) for count in threads.split(",") if count) or (cpus(),)
-    protocol = Protocol(tuple(peers.split(",")), counts, _QUICK_BUDGET if quick else _BUDGET, not warm)
+    wanted = tuple(peers.split(","))
+    lacking = absent(wanted)
+    for name, why in lacking.items():
+        console.print(f"{name} is left out: {why}", style="yellow", highlight=False)
+    protocol = Protocol(tuple(p for p in wanted if p not in lacking), counts, _QUICK_BUDGET if quick else _BUDGET, _states(operands), into,
+                        tune, _QUICK_FLOPS if quick else float("inf"))
     chosen = _chosen(discover(folder), families or [], filter)
-    limits = {count: machine_limits(count, refresh=not quick) for count in counts}
-    results = _run_all(chosen, protocol, limits.__getitem__)
-    _print(results)
+    for count in counts:
+        machine_limits(count, refresh=not quick)
     target = json or (None if quick else default_path())
+    results: list[Result] = []
+    try:
+        for done in _families(chosen, protocol, results):
+            _print(done)
+            _keep(target, done, counts, lacking)
+    except KeyboardInterrupt:
+        unfinished = [r for r in results if r.family == results[-1].family]
+        _keep(target, unfinished, counts, lacking)
+        console.print(f"stopped: {len(results)} results of {len(chosen) * protocol.runs} are kept", style="yellow", highlight=False)
+    _summary(results)
     if target is not None and results:
-        newest = new_run(results, limits)
-        save(target, load(target).merged(newest) if target.exists() else newest)
         console.print(f"written to {target}", style="dim", highlight=False)
+
+
+def _states(operands: str) -> tuple[bool, ...]:
+    names = operands.split(",")
+    if unknown := [name for name in names if name not in _OPERANDS]:
+        raise typer.BadParameter(f"operands are cold or warm, not {', '.join(unknown)}")
+    return tuple(_OPERANDS[name] for name in dict.fromkeys(names))
+
+
+def _keep(target: Path | None, results: list[Result], counts: tuple[int, ...], lacking: dict[str, str]) -> None:
+    """Put results beside those that the file has."""
+    if target is None or not results:
+        return
+    newest = new_run(results, {count: machine_limits(count, refresh=False) for count in counts}, lacking)
+    save(target, load(target).merged(newest) if target.exists() else newest)
 
 
 @app.command()
@@ -133,31 +167,41 @@ def _chosen(available: dict[str, Callable[[], Iterable[Case]]], names: list[str]
     return [(name, case) for name in names or available for case in available[name]() if wanted.search(case.name)]
 
 
-def _run_all(chosen: list[tuple[str, Case]], protocol: Protocol, limits: Callable[[int], Limits]) -> list[Result]:
-    results: list[Result] = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(chosen) * len(protocol.threads))
-        for family, case in chosen:
-            progress.update(task, description=f"{family}: {case.name}")
-            for result in run_case(family, case, protocol, limits):
-                results.append(result)
-                progress.advance(task)
-    return results
+def _families(chosen: list[tuple[str, Case]], protocol: Protocol, results: list[Result]) -> Iterator[list[Result]]:
+    """The results of each family when it is done; every result is added to ``results`` as it comes."""
+    def limits(threads: int, again: bool) -> Limits:
+        return machine_limits(threads, refresh=again)
+
+    with Watched(console, len(chosen) * protocol.runs) as progress:
+        for family, cases in groupby(chosen, key=lambda item: item[0]):
+            before = len(results)
+            for _, case in cases:
+                progress.begin(f"{family}: {case.name}")
+                for result in run_case(family, case, protocol, limits):
+                    results.append(result)
+                    progress.advance()
+            yield results[before:]
 
 
 def _print(results: list[Result]) -> None:
-    if not results:
-        console.print("No cases.")
-        return
-    for family, threads in dict.fromkeys((result.family, result.threads) for result in results):
-        group = [result for result in results if (result.family, result.threads) == (family, threads)]
-        operands = "cold" if group[0].cold else "warm"
+    for family, threads, cold in dict.fromkeys((result.family, result.threads, result.cold) for result in results):
+        group = [result for result in results if (result.family, result.threads, result.cold) == (family, threads, cold)]
+        operands = "cold" if cold else "warm"
         console.print(results_table(f"{family}, {threads} thread{'s' if threads > 1 else ''}, {operands} operands", group))
     for line in failures(results):
         console.print(line, style="red", highlight=False)
-    ratios = [found.median for result in results if (found := result.ratio())]
-    if ratios:
-        console.print(f"best peer / dlc: {geometric_mean(ratios):.2f}x (geometric mean of {len(ratios)})", highlight=False)
+
+
+def _summary(results: list[Result]) -> None:
+    if not results:
+        console.print("No cases.")
+        return
+    columns = (("best peer / dlc", [r.ratio() for r in results]), ("tuned", [r.ratio(ours=TUNED) for r in results]),
+               ("with memory given", [r.ratio_into() for r in results]))
+    for name, found in columns:
+        medians = [ratio.median for ratio in found if ratio]
+        if medians:
+            console.print(f"{name}: {geometric_mean(medians):.2f}x (geometric mean of {len(medians)})", highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.calls import Bound, Compiled, NoVariant, untuned
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Call, Measurement, Ratio, describe, measure, ratio
 
-OURS, REFERENCE = "dlc", "float64"
+OURS, TUNED, REFERENCE = "dlc", "dlc tuned", "float64"
+INTO = " into"  # after the name of a library: results written to memory given
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def case(
     Args:
         name: operator and size.
         inputs: makes the operands, on the device and in the dtype to be measured.
-        calls: library -> function of the operands. Wrap a function with :func:`compiled` for torch.compile.
+        calls: library -> function of the operands: for ours a kernel, or one :class:`benchmarks.calls.Adapted`. Wrap a function
+            with :func:`compiled` for torch.compile.
         flops: operations of one call.
         bytes: least memory traffic of one call.
         reference: function of the operands in float64; integers and booleans are passed as they are. The torch peer when None.
@@ -66,7 +68,7 @@ def case(
     def setup() -> dict[str, Call]:
         operands = tuple(inputs())
         exact = reference or calls.get("torch")
-        bound: dict[str, Call] = {library: partial(function, *operands) for library, function in calls.items()}
+        bound: dict[str, Call] = {n: Bound(untuned(f) if n == OURS else f, operands) for n, f in calls.items()}
         if exact is not None:
             bound[REFERENCE] = lambda: exact(*(_doubled(x) for x in operands))
         return bound
@@ -74,14 +76,9 @@ def case(
     return Case(name, setup, flops, bytes, None, dtype)
 
 
-def compiled(function: Callable[..., object], **options: Any) -> Callable[..., object]:
-    """``torch.compile(function)``, made when it is first called: it costs seconds and wants a C++ compiler."""
-
-    @cache
-    def made() -> Callable[..., object]:
-        return torch.compile(function, **options)
-
-    return lambda *operands: made()(*operands)
+def compiled(function: Callable[..., object], **options: Any) -> Compiled:
+    """``torch.compile(function)``: see :class:`benchmarks.calls.Compiled`."""
+    return Compiled(function, **options)
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,11 @@ class Error:
 
 @dataclass
 class Result:
-    """All that was found out about one case at one thread count. Times in seconds."""
+    """All that was found out about one case at one thread count, with operands in the caches or out of them. Times in seconds.
+
+    ``times`` are those of calls as in real use, ``into`` those of calls that write to memory given; ``limit`` is the shortest time that
+    the machine's measured limits allow.
+    """
 
     family: str
     case: str
@@ -107,30 +108,40 @@ class Result:
     first: dict[str, float] = field(default_factory=dict)
     errors: dict[str, Error] = field(default_factory=dict)
     limit: float = float("nan")
+    into: dict[str, Measurement] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> tuple[str, str, int, bool]:
         """What the result is of."""
-        return self.family, self.case, self.threads
+        return self.family, self.case, self.threads, self.cold
 
     @property
     def peers(self) -> list[str]:
         """The other libraries, those that failed among them."""
-        return [name for name in self.times if name != OURS]
+        return [name for name in self.times if name not in (OURS, TUNED)]
 
     @property
     def best_peer(self) -> str | None:
         """The fastest of the peers that ran."""
-        ran = [name for name in self.peers if self.times[name].ok]
-        return min(ran, key=lambda name: self.times[name].median, default=None)
+        return self._best(self.times)
 
-    def ratio(self, peer: str | None = None) -> Ratio | None:
+    def ratio(self, peer: str | None = None, ours: str = OURS) -> Ratio | None:
         """Time of a peer (the best when None) over ours; None when either did not run."""
-        peer = peer or self.best_peer
-        ours = self.times.get(OURS)
-        if peer is None or ours is None or not (ours.ok and self.times[peer].ok):
+        return self._ratio(self.times, peer, ours)
+
+    def ratio_into(self, ours: str = OURS) -> Ratio | None:
+        """The same with memory for the results given on both sides."""
+        return self._ratio(self.into, None, ours)
+
+    def _best(self, times: Mapping[str, Measurement]) -> str | None:
+        ran = [name for name in self.peers if name in times and times[name].ok]
+        return min(ran, key=lambda name: times[name].median, default=None)
+
+    def _ratio(self, times: Mapping[str, Measurement], peer: str | None, ours: str) -> Ratio | None:
+        peer, own = peer or self._best(times), times.get(ours)
+        if peer is None or own is None or not (own.ok and peer in times and times[peer].ok):
             return None
-        return ratio(self.times[peer], ours)
+        return ratio(times[peer], own)
 
     def gflops(self, name: str = OURS) -> float:
         """10^9 operations a second."""
@@ -141,8 +152,13 @@ class Result:
         return self.bytes / self._median(name) / 1e9
 
     def share(self, name: str = OURS) -> float:
-        """The shortest possible time over the time taken; 1 is the machine's limit."""
-        return self.limit / self._median(name)
+        """The shortest possible time over the time taken, at most 1: the machine's limit. See :attr:`doubtful`."""
+        return min(self.limit / self._median(name), 1.0) if self._median(name) == self._median(name) else float("nan")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something was faster than the limit: it was measured on a busy machine, or the operands stayed in a cache."""
+        return any(m.ok and m.median < self.limit for m in (*self.times.values(), *self.into.values()))
 
     def _median(self, name: str) -> float:
         return self.times[name].median if name in self.times else float("nan")
@@ -150,61 +166,115 @@ class Result:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How to measure: which peers, on how many threads, for how long, with warm or cold operands."""
+    """How to measure.
+
+    Attributes:
+        peers: the libraries to compare with.
+        threads: thread counts.
+        budget: seconds for two calls of a case; more for more.
+        cold: which states of the operands: out of the caches, or in them.
+        into: whether to measure calls with memory for the results given too.
+        tune: seconds to tune each kernel for; 0 for the default schedule alone.
+        exact_flops: the largest case whose error is measured.
+    """
 
     peers: tuple[str, ...] = ("torch",)
     threads: tuple[int, ...] = (1,)
     budget: float = 1.0
-    cold: bool = True
+    cold: tuple[bool, ...] = (True,)
+    into: bool = False
+    tune: float = 0.0
+    exact_flops: float = float("inf")
+
+    @property
+    def runs(self) -> int:
+        """Results for each case."""
+        return len(self.threads) * len(self.cold)
 
 
-def run_case(family: str, what: Case, protocol: Protocol, limits: Callable[[int], Limits]) -> Iterable[Result]:
-    """Measures a case at every thread count of the protocol; a library that fails is recorded with its reason."""
+GetLimits = Callable[[int, bool], Limits]
+"""The limits for a thread count; measured again when the second argument is True."""
+
+
+def run_case(family: str, what: Case, protocol: Protocol, limits: GetLimits) -> Iterable[Result]:
+    """Measures a case at every thread count and state of the operands; a library that fails is recorded with its reason."""
+    wanted = [(threads, cold) for threads in protocol.threads for cold in protocol.cold]
     try:
         calls = dict(what.setup())
     except Exception as error:
         failed = {OURS: Measurement(failure="setup: " + describe(error))}
-        yield from (_result(family, what, threads, protocol, failed) for threads in protocol.threads)
+        yield from (_result(family, what, threads, cold, failed) for threads, cold in wanted)
         return
     reference = calls.pop(REFERENCE, what.reference)
-    wanted = {name: call for name, call in calls.items() if name == OURS or name in protocol.peers}
-    exact = None if reference is None else reference()
-    for threads in protocol.threads:
-        yield _measure_case(_result(family, what, threads, protocol, {}), wanted, exact, protocol.budget, limits(threads))
+    chosen = _variants({name: call for name, call in calls.items() if name == OURS or name in protocol.peers}, protocol)
+    exact = None if reference is None or what.flops > protocol.exact_flops else reference()
+    for threads, cold in wanted:
+        yield _measure_case(_result(family, what, threads, cold, {}), chosen, exact, protocol.budget, limits)
 
 
-def _result(family: str, what: Case, threads: int, protocol: Protocol, times: dict[str, Measurement]) -> Result:
-    return Result(family, what.name, threads, what.dtype, what.flops, what.bytes, protocol.cold, times)
+def _variants(calls: Mapping[str, Call], protocol: Protocol) -> dict[str, Call]:
+    """The calls, tuned and with memory given where that is wanted and possible."""
+    found = dict(calls)
+    ours = calls.get(OURS)
+    if protocol.tune > 0 and isinstance(ours, Bound):
+        try:
+            found[TUNED] = ours.tuned(protocol.tune)
+        except NoVariant:
+            pass
+    if protocol.into:
+        found |= {name + INTO: call.into() for name, call in found.items() if isinstance(call, Bound)}
+    return found
 
 
-def _measure_case(result: Result, calls: Mapping[str, Call], exact: object, budget: float, limits: Limits) -> Result:
+def _result(family: str, what: Case, threads: int, cold: bool, times: dict[str, Measurement]) -> Result:
+    return Result(family, what.name, threads, what.dtype, what.flops, what.bytes, cold, times)
+
+
+def _measure_case(result: Result, calls: Mapping[str, Call], exact: object, budget: float, limits: GetLimits) -> Result:
     before = torch.get_num_threads()
     torch.set_num_threads(result.threads)
     try:
-        failures = _first_calls(result, calls, exact)
+        failures, without = _first_calls(result, calls, exact)
     finally:
         torch.set_num_threads(before)
-    runnable = {name: call for name, call in calls.items() if name not in failures}
-    found = measure(runnable, budget=budget, cold=result.cold, threads=result.threads)
-    result.times = {name: found.get(name, failures.get(name, Measurement())) for name in calls}
-    level = "DRAM" if result.cold else limits.level_of(result.bytes)
-    result.limit = limits.seconds(result.flops, result.bytes, result.dtype, level)
+    runnable = {name: call for name, call in calls.items() if name not in failures and name not in without}
+    found = measure(runnable, budget=budget * max(len(runnable) / 2, 1), cold=result.cold, threads=result.threads)
+    times = {name: found.get(name, failures.get(name, Measurement())) for name in calls if name not in without}
+    result.times = {name: m for name, m in times.items() if not name.endswith(INTO)}
+    result.into = {name.removesuffix(INTO): m for name, m in times.items() if name.endswith(INTO)}
+    result.limit = _limit(result, limits(result.threads, False))
+    if result.doubtful:
+        result.limit = _limit(result, limits(result.threads, True))
     return result
 
 
-def _first_calls(result: Result, calls: Mapping[str, Call], exact: object) -> dict[str, Measurement]:
-    """Notes what the first call of each costs and how exact it is; those that raise are returned with the reason."""
-    failures = {}
+def _limit(result: Result, limits: Limits) -> float:
+    level = "DRAM" if result.cold else limits.level_of(result.bytes)
+    return limits.seconds(result.flops, result.bytes, result.dtype, level)
+
+
+def _first_calls(result: Result, calls: Mapping[str, Call], exact: object) -> tuple[dict[str, Measurement], set[str]]:
+    """Notes what the first call of each costs and how exact it is.
+
+    Returns those that raise, with the reason, and those that there are not.
+    """
+    failures: dict[str, Measurement] = {}
+    without: set[str] = set()
     for name, call in calls.items():
         started = time.perf_counter()
         try:
             got = call()
-            result.first[name] = time.perf_counter() - started
+            if name.endswith(INTO):
+                continue
+            if name != TUNED:  # its first call is the search
+                result.first[name] = time.perf_counter() - started
             if exact is not None:
                 result.errors[name] = error_against(got, exact)
+        except NoVariant:
+            without.add(name)
         except Exception as error:
             failures[name] = Measurement(failure=describe(error))
-    return failures
+    return failures, without
 
 
 def error_against(got: object, exact: object) -> Error:

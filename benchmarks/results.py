@@ -19,11 +19,12 @@ from dlc.tune.measure import Measurement
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("dlc", "torch", "triton", "llvmlite", "numpy")
 _VERSION = 1
+_FACTS = ("fingerprint", "machine", "versions", "commit", "date", "absent")
 
 
 @dataclass
 class Run:
-    """Results of one machine, with what is needed to read them later."""
+    """Results of one machine, with what is needed to read them later; ``absent`` says why a library that was asked for could not run."""
 
     fingerprint: str
     machine: str
@@ -32,18 +33,21 @@ class Run:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     date: str = ""
+    absent: dict[str, str] = field(default_factory=dict)
 
     def merged(self, newer: Run) -> Run:
         """This run with the entries of a newer one in the place of its own."""
         entries = {result.key: result for result in [*self.results, *newer.results]}
         ordered = [entries[key] for key in sorted(entries)]
-        return Run(newer.fingerprint, newer.machine, ordered, {**self.limits, **newer.limits}, newer.versions, newer.commit, newer.date)
+        absent = {name: why for name, why in {**self.absent, **newer.absent}.items() if not any(name in r.times for r in ordered)}
+        return Run(newer.fingerprint, newer.machine, ordered, {**self.limits, **newer.limits}, newer.versions, newer.commit, newer.date,
+                   absent)
 
 
-def new_run(results: list[Result], limits: dict[int, Limits]) -> Run:
+def new_run(results: list[Result], limits: dict[int, Limits], absent: dict[str, str] | None = None) -> Run:
     """A run of this machine, now."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Run(fingerprint(), description(), results, limits, _versions(), _commit(), now)
+    return Run(fingerprint(), description(), results, limits, _versions(), _commit(), now, dict(absent or {}))
 
 
 def default_path() -> Path:
@@ -68,12 +72,13 @@ def load(path: Path) -> Run:
         data["versions"],
         data["commit"],
         data["date"],
+        data.get("absent", {}),
     )
 
 
 def save(path: Path, run: Run) -> None:
     """Writes a run, whole or not at all."""
-    data = {"version": _VERSION, **{name: getattr(run, name) for name in ("fingerprint", "machine", "versions", "commit", "date")}}
+    data = {"version": _VERSION, **{name: getattr(run, name) for name in _FACTS}}
     data["limits"] = {str(threads): limits.to_json() for threads, limits in run.limits.items()}
     data["results"] = [_plain(result) for result in run.results]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,8 @@ def save(path: Path, run: Run) -> None:
 
 def _plain(result: Result) -> dict[str, Any]:
     data = asdict(result)
-    data["times"] = {name: _rounded(m.to_json()) for name, m in result.times.items()}
+    for kind in ("times", "into"):
+        data[kind] = {name: _rounded(m.to_json()) for name, m in getattr(result, kind).items()}
     return data
 
 
@@ -94,9 +100,9 @@ def _rounded(measurement: dict[str, Any]) -> dict[str, Any]:
 
 
 def _result(data: dict[str, Any]) -> Result:
-    times = {name: Measurement.from_json(entry) for name, entry in data["times"].items()}
+    times, into = ({name: Measurement.from_json(entry) for name, entry in data.get(kind, {}).items()} for kind in ("times", "into"))
     errors = {name: Error(**entry) for name, entry in data["errors"].items()}
-    return Result(**{**data, "times": times, "errors": errors})
+    return Result(**{**data, "times": times, "into": into, "errors": errors})
 
 
 def _versions() -> dict[str, str]:

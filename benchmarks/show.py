@@ -9,30 +9,37 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.harness import OURS, Result
+from benchmarks.harness import OURS, TUNED, Result
 from benchmarks.results import Run
 from dlc.report.page import DASH
 from dlc.tune.measure import Measurement, Ratio
 
+ABOVE = "† faster than the measured limit: it was measured on a busy machine, or the operands stayed in a cache"
+
 
 def results_table(title: str, results: Iterable[Result]) -> Table:
-    """One line for each result: times, the ratio to the best peer, rates, the share of the limit, errors."""
+    """One line for each result: times, the ratios to the best peer, rates, the share of the limit, errors."""
     rows = list(results)
     peers = list(dict.fromkeys(peer for result in rows for peer in result.peers))
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    tuned, into = any(TUNED in r.times for r in rows), any(r.into for r in rows)
+    names = (OURS, *([TUNED] if tuned else []), *peers)
+    doubtful = any(r.doubtful for r in rows)
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", caption=ABOVE if doubtful else None)
     table.add_column("case")
-    for name in (OURS, *peers, "best peer / dlc", "GFLOP/s", "GB/s", "of limit", "error dlc", "error peer", "first call"):
+    ratios = ["best peer / dlc", *(["best peer / tuned"] if tuned else []), *(["with memory given"] if into else []),
+              *(["tuned, memory given"] if into and tuned else [])]
+    for name in (*names, *ratios, "GFLOP/s", "GB/s", "of limit", "error dlc", "error peer", "first call"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in rows:
-        ours = result.times.get(OURS, Measurement())
+        found = [result.ratio(), *([result.ratio(ours=TUNED)] if tuned else []), *([result.ratio_into()] if into else []),
+                 *([result.ratio_into(TUNED)] if into and tuned else [])]
         table.add_row(
             result.case,
-            _time(ours),
-            *(_time(result.times[peer]) if peer in result.times else DASH for peer in peers),
-            _ratio(result.ratio()),
+            *(_time(result.times[name]) if name in result.times else DASH for name in names),
+            *map(_ratio, found),
             number(result.gflops() if result.flops else math.nan),
             number(result.gbs() if result.bytes else math.nan),
-            percent(result.share() if ours.ok else math.nan),
+            share_text(result),
             error_text(result, OURS),
             error_text(result, result.best_peer),
             seconds(result.first.get(OURS, math.nan)),
@@ -40,9 +47,16 @@ def results_table(title: str, results: Iterable[Result]) -> Table:
     return table
 
 
+def share_text(result: Result) -> str:
+    """Our share of the limit, marked where something was faster than it; a dash where nothing ran or nothing bounds it."""
+    ours = result.times.get(OURS, Measurement())
+    return percent(result.share() if ours.ok and result.limit > 0 else math.nan) + (" †" if result.doubtful else "")
+
+
 def failures(results: Iterable[Result]) -> list[str]:
     """A line for each library that did not run."""
-    return [f"{r.case} ({r.threads} threads), {name}: {m.failure}" for r in results for name, m in r.times.items() if m.failure]
+    return [f"{r.case} ({r.threads} threads), {name}: {m.failure}" for r in results
+            for name, m in (*r.times.items(), *((f"{n}, memory given", m) for n, m in r.into.items())) if m.failure]
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class Change:
     family: str
     case: str
     threads: int
+    cold: bool
     before: Measurement
     after: Measurement
 
@@ -82,12 +97,13 @@ def changes_table(found: Iterable[Change]) -> Table:
     colours = {"faster": "green", "mended": "green", "slower": "red", "broken": "red"}
     table = Table(header_style="dim")
     table.add_column("case")
-    for name in ("threads", "before", "after", "before / after", ""):
+    for name in ("threads", "operands", "before", "after", "before / after", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for change in found:
         verdict = Text(change.verdict, style=colours.get(change.verdict, "dim"))
         factor = "" if math.isnan(change.factor) else f"{change.factor:.2f}x"
-        table.add_row(f"{change.family}: {change.case}", str(change.threads), _time(change.before), _time(change.after), factor, verdict)
+        table.add_row(f"{change.family}: {change.case}", str(change.threads), "cold" if change.cold else "warm", _time(change.before),
+                      _time(change.after), factor, verdict)
     return table
 
 

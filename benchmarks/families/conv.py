@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as nn
 
 import dlc
+from benchmarks.calls import Adapted
 from benchmarks.families.matmul import peers
 from benchmarks.harness import Case, case
 from dlc import f32
@@ -74,21 +75,19 @@ def _kernel(x: Layer, last: bool) -> Any:
 
 def _case(x: Layer, last: bool) -> Case:
     kernel = _kernel(x, last)
+    if last:  # a channels-last image is a contiguous one with its axes in another order
+        kernel = Adapted(kernel, lambda image, weight: (image.permute(0, 2, 3, 1), weight), lambda y: y.permute(0, 3, 1, 2))
 
     def inputs() -> list[torch.Tensor]:
         image = torch.randn(x.batch, x.inputs, x.size, x.size)
         weight = torch.randn(x.outputs, x.inputs // x.groups, x.window, x.window)
         return [image.to(memory_format=torch.channels_last), weight] if last else [image, weight]
 
-    def ours(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """A channels-last image is a contiguous one with its axes in another order."""
-        return kernel(image.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2) if last else kernel(image, weight)
-
     def theirs(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return nn.conv2d(image, weight, None, x.stride, x.padding, x.dilation, x.groups)
 
     elements = x.batch * (x.inputs * x.size**2 + x.outputs * x.out**2) + x.outputs * x.inputs // x.groups * x.window**2
-    return case(f"{x.name}{' channels-last' if last else ''}", inputs, {"dlc": ours, **peers(theirs)}, flops=x.flops, bytes=4 * elements)
+    return case(f"{x.name}{' channels-last' if last else ''}", inputs, {"dlc": kernel, **peers(theirs)}, flops=x.flops, bytes=4 * elements)
 
 
 def cases() -> Iterable[Case]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import dlc
+from benchmarks.calls import Jax
 from benchmarks.harness import Case, case, compiled
 from dlc import bf16, f16, f32
 
@@ -29,9 +30,11 @@ def product(kind: str, dtype: Any = f32) -> Any:
     return matmul
 
 
-def peers(function: Callable[..., object]) -> dict[str, Callable[..., object]]:
-    """torch eager, and torch.compile in its two settings."""
-    return {"torch": function, "compile": compiled(function), "autotune": compiled(function, mode="max-autotune-no-cudagraphs")}
+def peers(function: Callable[..., object], jax: Callable[[Any, Any], Callable[..., Any]] | None = None) -> dict[str, Callable[..., object]]:
+    """torch eager, torch.compile in its two settings, and JAX where ``jax(jax, jax.numpy)`` gives the function in its words."""
+    found: dict[str, Callable[..., object]] = {
+        "torch": function, "compile": compiled(function), "autotune": compiled(function, mode="max-autotune-no-cudagraphs")}
+    return found if jax is None else found | {"jax": Jax(jax)}
 
 
 def _turned(kind: str) -> Callable[..., object]:

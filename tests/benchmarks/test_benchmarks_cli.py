@@ -16,7 +16,7 @@ from benchmarks import __main__ as cli
 from benchmarks import results as store
 from benchmarks.harness import Case, Error, Protocol, Result, case, compiled, error_against, run_case
 from benchmarks.page import build_page
-from benchmarks.show import changes, geometric_mean, seconds
+from benchmarks.show import ABOVE, changes, geometric_mean, results_table, seconds, share_text
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Measurement
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (path / "adding.py").write_text(FAMILY)
     (path / "empty.py").write_text("def cases():\n    return []\n")
     (path / "__init__.py").write_text("")
-    monkeypatch.setattr(cli, "machine_limits", lambda threads, refresh: LIMITS)
+    monkeypatch.setattr(cli, "machine_limits", lambda threads, refresh=False: LIMITS)
     monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(cli, "_BUDGET", 0.02)
     monkeypatch.setattr(cli, "_QUICK_BUDGET", 0.01)
@@ -76,7 +76,7 @@ def test_a_run_measures_prints_and_writes(folder: Path, tmp_path: Path, shown: i
     assert run("--from", folder, "--json", out, "--threads", "1,2", "--quick") == 0
     found = store.load(out)
     assert [r.key for r in found.results if r.threads == 1] == [
-        ("adding", name, 1) for name in ("add 8", "add 16", "broken", "no setup")
+        ("adding", name, 1, True) for name in ("add 8", "add 16", "broken", "no setup")
     ]  # fmt: skip
     first = found.results[0]
     assert set(first.times) == {"dlc", "torch"} and first.times["dlc"].ok and first.times["dlc"].cold
@@ -90,10 +90,59 @@ def test_a_run_measures_prints_and_writes(folder: Path, tmp_path: Path, shown: i
 
 def test_peers_and_cases_are_chosen(folder: Path, tmp_path: Path, shown: io.StringIO) -> None:
     out = tmp_path / "out.json"
-    run("adding", "--from", folder, "--json", out, "--threads", "1", "--filter", "add 8", "--peers", "other,absent", "--quick", "--warm")
+    run("adding", "--from", folder, "--json", out, "--threads", "1", "--filter", "add 8", "--peers", "other,absent", "--quick",
+        "--operands", "warm")
     (only,) = store.load(out).results
     assert only.case == "add 8" and list(only.times) == ["dlc", "other"] and not only.cold
-    assert run("nothing", "--from", folder) == 2
+    assert run("nothing", "--from", folder) == 2 and run("--operands", "hot", "--from", folder) == 2
+
+
+def test_both_states_of_the_operands_and_memory_given(folder: Path, tmp_path: Path, shown: io.StringIO) -> None:
+    out = tmp_path / "out.json"
+    assert run("--from", folder, "--json", out, "--threads", "1", "--filter", "add 8", "--quick", "--operands", "cold,warm", "--into") == 0
+    found = store.load(out).results
+    assert {r.cold for r in found} == {True, False} and all(set(r.into) == {"dlc", "torch"} and r.into["torch"].ok for r in found)
+    text = shown.getvalue()
+    assert "with memory given" in text and "cold operands" in text and "warm operands" in text
+    assert run("page", out, "-o", tmp_path / "page.html") == 0 and "with memory given" in (tmp_path / "page.html").read_text()
+
+
+def test_what_was_measured_before_an_interruption_is_kept(folder: Path, tmp_path: Path, shown: io.StringIO) -> None:
+    (folder / "adding.py").write_text(FAMILY + """
+    def stop():
+        raise KeyboardInterrupt
+    yield Case("stopped", lambda: {"dlc": stop})
+""")
+    (folder / "before.py").write_text(FAMILY)
+    out = tmp_path / "out.json"
+    assert run("before", "adding", "--from", folder, "--json", out, "--threads", "1", "--quick") == 0
+    keys = [(r.family, r.case) for r in store.load(out).results]
+    assert keys == [(f, c) for f in ("adding", "before") for c in ("add 16", "add 8", "broken", "no setup")]
+    assert "stopped: 8 results of 9 are kept" in shown.getvalue()
+
+
+def test_a_library_that_cannot_run_is_named_once(folder: Path, tmp_path: Path, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "absent", lambda peers: {"other": "it is not here"})
+    out = tmp_path / "out.json"
+    run("--from", folder, "--json", out, "--threads", "1", "--filter", "add 8", "--quick", "--peers", "torch,other")
+    (only,) = store.load(out).results
+    assert set(only.times) == {"dlc", "torch"} and store.load(out).absent == {"other": "it is not here"}
+    assert "other is left out: it is not here" in shown.getvalue()
+    run("page", out, "-o", tmp_path / "page.html")
+    assert "it is not here" in (tmp_path / "page.html").read_text()
+
+
+def test_no_share_is_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def limits(threads: int, again: bool) -> Limits:
+        asked.append(again)
+        return LIMITS if len(asked) == 1 else Limits(1, {"f32": 100.0}, {"L1": 300.0, "L2": 200.0, "L3": 100.0, "DRAM": 1e-9}, {})
+
+    quick = Case("quick", lambda: {"dlc": lambda: np.zeros(2)}, bytes=1e15)
+    (found,) = run_case("f", quick, Protocol(budget=0.01), limits)
+    assert asked == [False, True] and found.doubtful and found.share() == 1.0
+    assert results_table("t", [found]).caption == ABOVE and share_text(found) == "100% †"
 
 
 def test_a_second_run_replaces_its_own_cases_only(folder: Path, tmp_path: Path, shown: io.StringIO) -> None:
@@ -103,8 +152,8 @@ def test_a_second_run_replaces_its_own_cases_only(folder: Path, tmp_path: Path, 
     run("--from", folder, "--threads", "1", "--filter", "add 8")
     after = {r.key: r for r in store.load(path).results}
     assert set(before) == set(after)
-    assert after["adding", "add 16", 1] == before["adding", "add 16", 1]
-    assert after["adding", "add 8", 1] != before["adding", "add 8", 1]
+    assert after["adding", "add 16", 1, True] == before["adding", "add 16", 1, True]
+    assert after["adding", "add 8", 1, True] != before["adding", "add 8", 1, True]
 
 
 def test_a_quick_run_leaves_the_tracked_results_alone(folder: Path, shown: io.StringIO) -> None:
@@ -160,7 +209,7 @@ def test_errors_against_float64() -> None:
 
 def test_a_wrong_shape_is_a_failure_of_the_library() -> None:
     wrong = Case("wrong", lambda: {"dlc": lambda: np.zeros(2), "float64": lambda: np.zeros(3)})
-    (found,) = run_case("f", wrong, Protocol(budget=0.01), lambda threads: LIMITS)
+    (found,) = run_case("f", wrong, Protocol(budget=0.01), lambda threads, again: LIMITS)
     assert found.times["dlc"].failure == "ValueError: shapes [(2,)] instead of [(3,)]"
     assert found.ratio() is None and found.best_peer is None
 
@@ -178,7 +227,15 @@ def test_compiled_peers_are_made_when_first_called(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch, "compile", lambda f, **options: made.append(f) or f)
     peer = compiled(abs)
     assert not made
-    assert peer(-1) == peer(-1) == 1 and made == [abs]
+    assert peer(-1) == peer(-1) == 1 and len(made) == 1
+    other = compiled(abs)
+    assert other(-1) == 1 and made[0].__code__ is not made[1].__code__  # torch.compile counts recompilations by code
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert peer(-1) == 1 and len(made) == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_words_for_figures() -> None:
