@@ -23,7 +23,7 @@ from rich.table import Table
 
 import dlc
 from dlc import bf16, f16, f32
-from dlc.gpu import device_kernel
+from dlc.gpu_launch import GpuLauncher
 from dlc.kernel import Kernel
 from dlc.runtime.triton_run import device_target
 from dlc.tune.accuracy import error
@@ -143,7 +143,7 @@ def run_case(c: Case, compiled: bool) -> dict[str, Any]:
     args = c.arguments("cuda")
     target = device_target("cuda")
     made = c.kernel.compile(target, *(a.to("meta") for a in args))
-    dlc_call = device_kernel(c.kernel.plan(*(a.to("meta") for a in args), target=made.target))
+    dlc_call = GpuLauncher(c.kernel.plan(*(a.to("meta") for a in args), target=made.target))
     exact = c.peer(*(a.double() for a in args)).cpu().numpy()
     (result,) = dlc_call(args)
     calls: dict[str, Callable[[], Any]] = {"dlc": lambda: dlc_call(args, [result]), "torch": lambda: c.peer(*args)}

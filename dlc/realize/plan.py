@@ -193,8 +193,8 @@ def _for_backward(node: Node) -> list[Value]:
 def _asked(values: Sequence[Value]) -> tuple[list[Value], list[Node]]:
     """The values with those of their groups, and every node that is not computed yet, in the order of recording."""
     asked = [v for v in values if v.buffer is None]
-    stack = [v.node for v in asked if v.node is not None]
-    seen = set(stack)
+    seen = {v.node for v in asked if v.node is not None}
+    stack = list(seen)
     groups: set[int] = set()
     for v in asked:
         if v.group is not None:
