@@ -130,6 +130,7 @@ QUARTER_TURN = (mp.pi / 4 * mpf("1.0001")) ** 2
 ROOT = mp.sqrt(2)
 ERF_SPLIT = mpf(1)
 ERFCX_CENTRE = 4
+CHUNK_SCALE = 500
 
 
 def _erfcx_t(q: mpf) -> mpf:
@@ -201,6 +202,30 @@ def print_turn_chunks() -> None:
     print(")")
 
 
+def quarter_chunks(top: int) -> tuple[float, ...]:
+    """The bits of 2 / pi from the weight 2^top down, times 2^CHUNK_SCALE, as a sum of six f64."""
+    with mp.workprec(1600):
+        unit = mpf(2) ** (top + 1)
+        rest = 2 / mp.pi / unit
+        rest = (rest - mp.floor(rest)) * unit * mpf(2) ** CHUNK_SCALE
+        chunks = []
+        for _ in range(6):
+            chunks.append(float(rest))
+            rest -= chunks[-1]
+    return tuple(chunks)
+
+
+def print_quarter_chunks() -> None:
+    """The table that the reduction of large f64 angles selects from."""
+    print("\n# For f64 angles from this power of two on, times 2^CHUNK_SCALE; see angles.py.")
+    print(f"CHUNK_SCALE = {CHUNK_SCALE}")
+    print("QUARTER_CHUNKS: tuple[tuple[int, tuple[float, ...]], ...] = (")
+    for first in range(50, 1024, 122):
+        values = [repr(v) for v in quarter_chunks(53 - first)]
+        print(f"    ({first}, ({', '.join(values[:3])},\n        {', '.join(values[3:])})),")
+    print(")")
+
+
 def main() -> None:
     """Print the whole table as Python source; errors also go to stderr, to choose degrees by."""
     only = set(sys.argv[1:])
@@ -220,6 +245,7 @@ def main() -> None:
             print(f"{wanted.name} {dtype} degree {wanted.degree[dtype]}: 2^{bits:.2f}", file=sys.stderr)
     print("}\n")
     print_turn_chunks()
+    print_quarter_chunks()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def _floordiv(a: Any, b: Any) -> Any:
     if np.issubdtype(np.result_type(a, b), np.integer):
         safe = np.where(b == 0, 1, b)
         return np.where(b == 0, np.asarray(-1).astype(np.result_type(a)), np.floor_divide(a, safe))
-    return np.floor(np.divide(a, b))
+    return np.floor_divide(a, b)
 
 
 def _mod(a: Any, b: Any) -> Any:

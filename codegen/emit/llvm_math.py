@@ -6,11 +6,12 @@ the target has fused multiply-add and vector rounding (AVX2 with FMA, AVX-512, N
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import Repeated
+from codegen.emit.llvm_types import Repeated, intrinsic
 from codegen.micro.maths import FUNCTIONS
 
 _INTEGER_OF = {"float": ir.IntType(32), "double": ir.IntType(64), "i32": ir.IntType(32), "i64": ir.IntType(64)}
@@ -25,7 +26,7 @@ def emit(builder: ir.IRBuilder, name: str, args: list[ir.Value]) -> ir.Value:
 
 
 class LlvmMath:
-    """A MathBuilder that appends instructions, without fast-math flags, to one block."""
+    """A MathBuilder that appends instructions, without fast-math flags; the position may end in another block."""
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
@@ -102,6 +103,22 @@ class LlvmMath:
         """cond ? a : c."""
         return self.builder.select(cond, a, c)
 
+    def rarely(self, cond: ir.Value, values: Callable[[], tuple[ir.Value, ...]], otherwise: tuple[ir.Value, ...]) -> tuple[ir.Value, ...]:
+        """A branch around `values` when no lane wants it."""
+        b = self.builder
+        wanted = intrinsic(b, f"llvm.vector.reduce.or.v{cond.type.count}i1", ir.IntType(1), [cond]) if _is_vector(cond) else cond
+        before = b.block
+        with b.if_then(wanted, likely=False):
+            chosen = [b.select(cond, a, c) for a, c in zip(values(), otherwise)]
+            inside = b.block
+        results = []
+        for a, c in zip(chosen, otherwise):
+            phi = b.phi(c.type)
+            phi.add_incoming(a, inside)
+            phi.add_incoming(c, before)
+            results.append(phi)
+        return tuple(results)
+
     def logic_and(self, a: ir.Value, c: ir.Value) -> ir.Value:
         """Both."""
         return self.builder.and_(a, c)
@@ -175,6 +192,10 @@ class LlvmMath:
         if function is None:
             function = ir.Function(module, ir.FunctionType(kind, [kind] * len(args)), mangled)
         return self.builder.call(function, args)
+
+
+def _is_vector(v: ir.Value) -> bool:
+    return isinstance(v.type, ir.VectorType)
 
 
 def _element(kind: ir.Type) -> ir.Type:

@@ -48,16 +48,26 @@ def _fminmax(op: str) -> Emit:
 
 
 def _ffloordiv(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
-    """Python's: the quotient of ``a - a % b``, snapped to the nearest integer."""
-    return _call("floor")(b, [b.fdiv(*a)], d)
+    """Python's: the quotient of ``a - a % b``, which ``a / b`` may round past; ``a / 0`` is that of division."""
+    x, y = a
+    rest, quotient, zero = b.frem(x, y), b.fdiv(x, y), constant(0.0, d, lanes_of(x))
+    towards_zero = _call("rint")(b, [b.fdiv(b.fsub(x, rest), y)], d)
+    whole = b.select(_wrong_sign(b, rest, y), b.fsub(towards_zero, constant(1.0, d, lanes_of(x))), towards_zero)
+    whole = b.select(b.fcmp_ordered("==", whole, zero), b.fmul(quotient, zero), whole)  # keeps the sign of a zero
+    return b.select(b.fcmp_ordered("==", y, zero), quotient, whole)
 
 
 def _fmod(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Remainder with the divisor's sign: ``frem`` corrected."""
     r = b.frem(*a)
-    zero = constant(0.0, d, lanes_of(r))
-    differ = b.xor(b.fcmp_ordered("<", r, zero), b.fcmp_ordered("<", a[1], zero))
-    return b.select(b.and_(differ, b.fcmp_ordered("!=", r, zero)), b.fadd(r, a[1]), r)
+    return b.select(_wrong_sign(b, r, a[1]), b.fadd(r, a[1]), r)
+
+
+def _wrong_sign(b: ir.IRBuilder, rest: ir.Value, divisor: ir.Value) -> ir.Value:
+    """Whether a remainder is neither zero nor of its divisor's sign."""
+    zero = ir.Constant(rest.type, None)
+    differ = b.xor(b.fcmp_ordered("<", rest, zero), b.fcmp_ordered("<", divisor, zero))
+    return b.and_(differ, b.fcmp_ordered("!=", rest, zero))
 
 
 def _safe_divisor(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> tuple[ir.Value, ir.Value, ir.Value]:

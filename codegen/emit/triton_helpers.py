@@ -6,6 +6,7 @@ GPU and under the interpreter, where libdevice does not exist.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,15 @@ _TEXT = {
 ''',
     "mod_float": '''def _mod_float(a, b):
     """The remainder with the sign of the divisor."""
-    r = a % b
+    r = _rest(a, b)
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+''',
+    "floordiv_float": '''def _floordiv_float(a, b):
+    """Rounded towards minus infinity: the quotient that belongs to the remainder; of zero, that of division."""
+    r = _rest(a, b)
+    q = _rint((a - r) / b)
+    q = tl.where((r != 0) & ((r < 0) != (b < 0)), q - 1.0, q)
+    return tl.where((b == 0) | (q == 0), tl.where(b == 0, a / b, (a / b) * 0.0), q)
 ''',
     "sign": '''def _sign(x):
     """1, 0 or -1; 0 for NaN."""
@@ -127,6 +135,14 @@ class Helpers:
             self.fusion_safe &= name in FUSION_SAFE
         return full
 
+    def remainder(self, name: str, dtype: Dtype) -> str:
+        """``mod`` or ``floordiv`` of floats."""
+        rest, rint = self.add(f"_rest_{dtype.name}", _rest(dtype)), self.use(f"rint_{dtype.name}")
+        text = _TEXT[f"{name}_float"].replace("_float(", f"_{dtype.name}(", 1).replace("_rest(", f"{rest}(").replace("_rint(", f"{rint}(")
+        if dtype.name == "f32":
+            text = text.replace("(a - r) / b", "tl.div_rn(a - r, b)").replace("a / b", "tl.div_rn(a, b)")
+        return self.add(f"_{name}_{dtype.name}", text)
+
     def saturating(self, source: Dtype, to: Dtype) -> str:
         """Conversion of f32 or f64 to an integer: towards zero, saturating, NaN to 0."""
         name = f"_{source.name}_to_{to.name}"
@@ -140,6 +156,28 @@ class Helpers:
         else:
             lines.append("    return inside")
         return self.add(name, "\n".join(lines) + "\n")
+
+
+def _rest(dtype: Dtype) -> str:
+    """The exact remainder of a division towards zero, which GPUs lack: ``a - trunc(a / b) * b`` is wrong when the quotient was rounded.
+
+    Below ``2**digits``, rounding takes a quotient to the next integer at most, and the fused subtraction loses nothing. Larger quotients
+    are taken off from the top; the power is applied in three factors since it may be too large for one.
+    """
+    digits, times, divide = (21, 14, "tl.div_rn(rest, step)") if dtype.name == "f32" else (51, 41, "rest / step")
+    return f'''def _rest_{dtype.name}(a, b):
+    """The remainder of a division rounded towards zero, exact: {digits} binary digits of the quotient are taken off at a time."""
+    rest = tl.abs(a)
+    size = tl.abs(b)
+    power = tl.cast({2.0 ** (times * digits // 3)!r}, {tl(dtype)})
+    for _ in range({times + 1}):
+        step = size * power * power * power
+        less = tl.fma(-tl.floor({divide}), step, rest)
+        rest = tl.where(step <= rest, tl.where(less < 0, less + step, less), rest)
+        power = power * {2.0 ** (-digits // 3)!r}
+    rest = tl.where((rest < size) | (b != b), tl.where(b == b, rest, b), float("nan"))
+    return tl.where(rest == tl.abs(a), a, tl.where(a < 0, -rest, rest))
+'''
 
 
 def _largest_below(limit: int, digits: int) -> int:
@@ -259,6 +297,10 @@ class TritonMath:
     def select(self, cond: Piece, a: Piece, c: Piece) -> Piece:
         """cond ? a : c."""
         return self._let(f"tl.where({cond.text}, {a.scalar}, {c.scalar})", a.dtype)
+
+    def rarely(self, cond: Piece, values: Callable[[], tuple[Piece, ...]], otherwise: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        """Both, chosen from by element: to ask whether any element wants the first would cost a barrier."""
+        return tuple(self.select(cond, a, c) for a, c in zip(values(), otherwise))
 
     def logic_and(self, a: Piece, c: Piece) -> Piece:
         """Both."""

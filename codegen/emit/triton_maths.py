@@ -85,10 +85,8 @@ def _on_floats(name: str, args: list[str], dtype: Dtype, helpers: Helpers) -> st
         return f"{helpers.use(name)}({x})"
     if name == "round":
         return f"{helpers.use('rint_' + dtype.name)}({x})"
-    if name == "mod":
-        return f"{helpers.use('mod_float')}({text})"
-    if name == "floordiv":
-        return f"tl.floor(tl.div_rn({text}))" if dtype == f32 else f"tl.floor({atom(args[0])} / {atom(args[1])})"
+    if name in ("mod", "floordiv"):
+        return f"{helpers.remainder(name, dtype)}({text})"
     if name == "lgamma":
         call = f"{helpers.use('lgamma_f64')}({x if dtype == f64 else f'{atom(x)}.to(tl.float64)'})"
         return call if dtype == f64 else f"{call}.to(tl.float32)"

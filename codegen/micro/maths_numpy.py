@@ -5,6 +5,7 @@ It is the oracle of the emitters.  fma is exact in f32, and in f64 wherever the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,10 @@ class NumpyMath:
     def select(self, cond: Array, a: Array, c: Array) -> Array:
         """cond ? a : c."""
         return np.where(cond, a, c)
+
+    def rarely(self, cond: Array, values: Callable[[], tuple[Array, ...]], otherwise: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Both, chosen from by lane."""
+        return tuple(np.where(cond, a, c) for a, c in zip(values(), otherwise))
 
     def logic_and(self, a: Array, c: Array) -> Array:
         """Both."""

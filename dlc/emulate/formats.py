@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from codegen.micro.maths_numpy import NumpyMath
+
 Array = NDArray[Any]
 UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8")}
 SIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("i1"), 2: np.dtype("i2"), 4: np.dtype("i4"), 8: np.dtype("i8")}
@@ -106,30 +108,7 @@ def flush(values: Array) -> Array:
 
 def fma(x: Array, y: Array, z: Array) -> Array:
     """The value of x * y + z with one rounding, for float32 and float64."""
-    if x.dtype == np.float64:
-        return _fma64(x, y, z)
-    product = x.astype(np.float64) * y  # exact
-    total, error = _two_sum(product, z.astype(np.float64))
-    # Rounding twice goes wrong only where the first rounding made a tie: force the last bit odd when it was inexact.
-    bits = total.view(np.int64)
-    step = np.where((error > 0) == (total > 0), 1, -1)
-    inexact = (error != 0) & (bits & 1 == 0) & np.isfinite(error)
-    return np.where(inexact, bits + step, bits).view(np.float64).astype(np.float32)
-
-
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    total = np.atleast_1d(a + b)
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _fma64(x: Array, y: Array, z: Array) -> Array:
-    product = x * y
-    split = [np.float64(134217729.0) * v for v in (x, y)]
-    (xh, yh) = (s - (s - v) for s, v in zip(split, (x, y)))
-    low = ((xh * yh - product) + xh * (y - yh) + (x - xh) * yh) + (x - xh) * (y - yh)
-    total, error = _two_sum(product, z)
-    return np.where(np.isfinite(low), total + (error + np.where(np.isfinite(low), low, 0)), total)
+    return np.atleast_1d(NumpyMath().fma(x, y, z))
 
 
 ROUNDINGS: dict[str, Callable[[Array], Array]] = {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}

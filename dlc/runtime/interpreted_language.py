@@ -1,9 +1,10 @@
 """Triton's interpreter, mended where it differs from a GPU, with every memory access checked.
 
 Runs only in the child process of :mod:`dlc.runtime.triton_run`, because it replaces parts of Triton. What it mends:
-bf16 and fp8 arithmetic (the original works on raw bits), rounding to bf16 and fp8 (the original truncates), tf32
-products (the original ignores the precision), masked-off lanes (the original reads zero, whatever a scalar load says), and
-reductions with a combine function of one's own (the original goes element by element).
+bf16 and fp8 arithmetic (the original works on raw bits), rounding to bf16 and fp8 (the original truncates), fused
+multiply-add (the original rounds twice), tf32 products (the original ignores the precision), masked-off lanes (the
+original reads zero, whatever a scalar load says), and reductions with a combine function of one's own (the original
+goes element by element).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from triton._C.libtriton import interpreter as native
 from triton._C.libtriton import ir
 from triton.runtime.interpreter import TensorHandle
 
+from codegen.micro.maths_numpy import NumpyMath
 from dlc.runtime.interpreted_memory import Memory
 
 Array = NDArray[Any]
@@ -122,8 +124,9 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
 
     def create_fma(self, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
         """The value of x * y + z, rounded once."""
-        wide = [widen(v).astype(np.float64) for v in (x, y, z)]
-        return narrow((wide[0] * wide[1] + wide[2]).astype(widen(z).dtype), z.dtype.scalar)
+        with np.errstate(all="ignore"):
+            wide = [v if v.dtype == np.float64 else v.astype(np.float32) for v in map(widen, (x, y, z))]
+            return narrow(NumpyMath().fma(*wide), z.dtype.scalar)
 
     def create_rsqrt(self, arg: TensorHandle) -> TensorHandle:
         """1 / sqrt(x)."""

@@ -6,13 +6,12 @@ other operand unless its kind is higher; integers become f32 where a float is ne
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from dsl.dtype import Dtype, bool_, f32, i64, promote
 from dsl.errors import DtypeError, UserError
-from dsl.expr import Const, Expr, Index, Tensor, as_expr, op
+from dsl.expr import Const, Expr, Tensor, as_expr, op
 from dsl.expr import cast as cast_element
 from dsl.expr import where as where_element
 from dsl.ops.dispatch import Function, build, element_at, lift, names_of, operation, pointwise, scalar
@@ -208,13 +207,7 @@ def both(x: Any, y: Any) -> tuple[Expr, Expr]:
 @pointwise
 def floordiv(x: Any, y: Any) -> Any:
     """``x // y`` rounded towards minus infinity, as in Python: of floats too, where it is the quotient that belongs to ``x % y``."""
-    a, b = both(x, y)
-    if isinstance(a, Index) and isinstance(b, Index) or not a.dtype.is_float:
-        return op("floordiv", a, b)
-    rest = op("mod", a, b)
-    whole = op("round", op("div", op("sub", a, rest), b))
-    plain = op("or", op("eq", b, 0), op("eq", op("abs", b), math.inf))
-    return op("detach", where_element(plain, op("floor", op("div", a, b)), whole))
+    return op("floordiv", *both(x, y))
 
 
 @pointwise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from codegen.emit.triton import emit_triton
 from codegen.emit.triton_helpers import Helpers
 from codegen.emit.triton_maths import Operand, pointwise
+from codegen.micro.maths_numpy import evaluate
 from codegen.tile.interp import run
 from codegen.tile.ir import Phase, TileProgram, Value
 from codegen.tile.memory import NUMPY
@@ -104,7 +107,7 @@ def test_bool_operations(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 def test_special_values(dtype: Dtype) -> None:
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, -0.5, 1e-30, -1e-30, 88.0, -88.0, 2.0, 3.5, -2.5], NUMPY[dtype])
-    names = [n for n in FLOAT_OPS if n not in ("sin", "cos", "floordiv", "mod")]
+    names = [n for n in FLOAT_OPS if n not in ("sin", "cos")]
     p = elementwise(names, dtype)
     arrays = {}
     for b in p.buffers:
@@ -113,6 +116,26 @@ def test_special_values(dtype: Dtype) -> None:
     expected, got = run(p, arrays, {}), outputs_of(p, arrays)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name].astype(np.float64), value.astype(np.float64), rtol=3e-6, atol=1e-37, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_remainders_are_exact_whatever_the_quotient(dtype: Dtype, rng: np.random.Generator) -> None:
+    a, b = (np.concatenate([rng.choice([-1, 1], N) * 10 ** rng.uniform(-38, 38, N), rng.integers(-50, 50, N) * 0.1]).astype(NUMPY[dtype])
+            for _ in range(2))
+    a, b = a[::2].copy(), np.where(b == 0, 0.7, b)[::2].astype(NUMPY[dtype])
+    got = outputs_of(elementwise(["mod", "floordiv"], dtype), {"mod_0": a, "mod_1": b, "floordiv_0": a, "floordiv_1": b})
+    exact = [math.fmod(float(x), float(y)) for x, y in zip(a, b)]
+    rests = [NUMPY[dtype](r + float(y) if r and (r < 0) != (y < 0) else r) for r, y in zip(exact, b)]
+    np.testing.assert_array_equal(got["mod_out"], rests)
+    with np.errstate(over="ignore"):
+        whole = np.array([(Fraction(float(x)) // Fraction(float(y))) for x, y in zip(a, b)], object)
+        np.testing.assert_allclose(got["floordiv_out"], whole.astype(np.float64).astype(NUMPY[dtype]), rtol=np.finfo(NUMPY[dtype]).eps)
+
+
+def test_tangents_of_large_angles(rng: np.random.Generator) -> None:
+    x = rng.integers(0x4300000000000000, 0x7FEFFFFFFFFFFFFF, N).view(np.float64)
+    got = outputs_of(elementwise(["tan"], f64), {"tan_0": x})["tan_out"]
+    np.testing.assert_array_equal(got, evaluate("tan", x))
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])

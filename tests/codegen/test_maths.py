@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.maths_accuracy import double_samples, double_ulp_error, exact_function, paired_samples, reference, ulp_errors
+from benchmarks.maths_jit import compile_loop
 from codegen.micro.maths import FUNCTIONS, MAX_ULP, arity
-from codegen.micro.maths.angles import LARGEST_ANGLE
+from codegen.micro.maths.angles import LARGE_ANGLE
 from codegen.micro.maths_numpy import evaluate
 
 UNARY = sorted(n for n in FUNCTIONS if arity(n) == 1)
@@ -78,13 +79,32 @@ def test_odd_functions_keep_the_sign_of_zero(name, dtype):
     assert np.signbit(got).tolist() == [True, False] and not got.any()
 
 
-def test_angles_of_doubles_are_right_up_to_the_stated_limit():
-    x = np.array([LARGEST_ANGLE * 0.999, -LARGEST_ANGLE * 0.77])
-    with mpmath.workdps(60):
-        for name in ("sin", "cos"):
-            exact = np.array([float(getattr(mpmath, name)(mpmath.mpf(float(v)))) for v in x])
-            np.testing.assert_allclose(evaluate(name, x), exact, rtol=1e-12)
-    assert np.isnan(evaluate("sin", np.array([4 * LARGEST_ANGLE]))).all()
+def large_angles():
+    """Doubles of every exponent, random ones, and those that lie closest to multiples of pi/2."""
+    bits = np.random.default_rng(5).integers(0x4300000000000000, 0x7FEFFFFFFFFFFFFF, 150)
+    near = [6381956970095103.0 * 2.0**797, 6381956970095103.0 * 2.0**798, LARGE_ANGLE, np.nextafter(LARGE_ANGLE, 0), np.finfo(float).max]
+    x = np.concatenate([bits.view(np.float64), 2.0 ** np.arange(45, 1024, 7), near])
+    return np.concatenate([x, -x])
+
+
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_angles_of_doubles_are_right_however_large(name):
+    x = large_angles()
+    with mpmath.workprec(1300):
+        exact = getattr(mpmath, name)
+        errors = [double_ulp_error(float(g), exact(mpmath.mpf(float(v)))) for g, v in zip(evaluate(name, x), x)]
+    worst = int(np.argmax(errors))
+    assert errors[worst] <= MAX_ULP[name]["f64"], f"{name}({x[worst]!r}) is off by {errors[worst]} ulp"
+    assert np.isnan(evaluate(name, np.array([INF, -INF, NAN]))).all()
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_compiled_code_takes_large_angles_with_the_small(lanes):
+    """The part for large angles stands behind a branch, taken for all lanes when one of them needs it."""
+    x = np.concatenate([large_angles(), np.linspace(-9, 9, 100)])
+    x = np.random.default_rng(2).permutation(x)[:x.size // 8 * 8].copy()
+    for name in ("sin", "cos", "tan"):
+        np.testing.assert_array_equal(compile_loop(name, "f64", lanes)(x), evaluate(name, x))
 
 
 def test_lgamma_of_negative_doubles():

@@ -52,3 +52,18 @@ def test_dlc_exports_the_catalogue():
         return x + dlc.ones(3)
 
     assert ones(torch.zeros(3)).tolist() == [1.0] * 3 and set(makers) & set(catalogue.operations())
+
+
+def test_quotients_of_floats_are_those_of_python():
+    """Of arrays and of elements; ``1.0 / 0.1`` is 10, but ``1.0 // 0.1`` is 9."""
+    N = dlc.dims("N")
+
+    @dlc.kernel
+    def quotients(x: dlc.f64[N], y: dlc.f64[N]):
+        return x // y, dlc.compute((N,), lambda i: x[i] // y[i])
+
+    x = torch.tensor([1.0, -1, 5, -5, 3, 0, float("inf"), 1, float("nan"), -0.0, 1e30, 2.0**60, -1e-30, -2], dtype=torch.float64)
+    y = torch.tensor([0.1, 0.1, -3, 3, 0, 0, 2, float("inf"), 1, 3, 3e-10, 3, 5, float("inf")], dtype=torch.float64)
+    for got in quotients(x, y):
+        torch.testing.assert_close(got, x // y, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(got.signbit(), (x // y).signbit())

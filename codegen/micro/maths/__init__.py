@@ -69,7 +69,7 @@ MAX_ULP: dict[str, dict[str, float]] = {
     "tan": {"f32": 3.1, "f64": 2.0},
     "tanh": {"f32": 2.5, "f64": 2.3},
 }  # fmt: skip
-"""Largest error in units of the last place; sin, cos and tan of f64 up to LARGEST_ANGLE, lgamma of f64 above 0.
+"""Largest error in units of the last place; lgamma of f64 above 0.
 
 Every value is above what was measured.
 """

@@ -1,9 +1,9 @@
-"""Reduction of an angle to a small remainder and a count of quarter or half turns, for sin, cos and tan.
+"""Reduction of an angle to a small remainder and a count of quarter or half turns, for sin, cos and tan; every float, however large.
 
 An f32 is multiplied by 1 / (2 pi) in f64, with the digits that its exponent makes relevant: whole turns are dropped
 from the partial products as they appear (Payne and Hanek).  Digits are selected, not branched on, so an angle of
-1e38 costs what an angle of 1 costs.  An f64 has no wider type to do this in, and subtracts n * pi/2 in three pieces
-(Cody and Waite), which is good for LARGEST_ANGLE.
+1e38 costs what an angle of 1 costs.  An f64 has no wider type to do this in: it subtracts n * pi/2 in three pieces
+(Cody and Waite), and from LARGE_ANGLE on does as an f32 does, with products and sums kept as unevaluated pairs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 
 from codegen.micro.maths.builder import MathBuilder, Value
-from codegen.micro.maths.core import HALF_PI, format_of, pieces
+from codegen.micro.maths.core import HALF_PI, format_of, pieces, quick_two_sum, two_product, two_sum
 from codegen.micro.maths.exponential import round_to_integer
-from codegen.micro.maths.tables import TURN_CHUNKS
+from codegen.micro.maths.tables import CHUNK_SCALE, QUARTER_CHUNKS, TURN_CHUNKS
 
-LARGEST_ANGLE = 2.0**50
+LARGE_ANGLE = 2.0**50
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Reduced:
 
 
 def reduce_double(b: MathBuilder, x: Value) -> Reduced:
-    """An f64 in steps of a quarter turn; r is NaN beyond LARGEST_ANGLE.
+    """An f64 in steps of a quarter turn.
 
-    The first step is exact; what the second rounds away is recovered into low.
+    Below LARGE_ANGLE the first step is exact; what the second rounds away is recovered into low.
     """
     count, bits = round_to_integer(b, x, b.const(2.0 / math.pi, x), 0)
     back = b.neg(count)
@@ -39,8 +39,43 @@ def reduce_double(b: MathBuilder, x: Value) -> Reduced:
     r = b.fma(back, first, x)
     closer = b.fma(back, second, r)
     low = b.fma(back, third, b.fma(back, second, b.sub(r, closer)))
-    within = b.cmp("lt", b.abs(x), b.const(LARGEST_ANGLE, x))
-    return Reduced(bits, b.select(within, closer, b.const(math.nan, x)), low)
+    large = b.cmp("ge", b.abs(x), b.const(LARGE_ANGLE, x))
+    return Reduced(*b.rarely(large, lambda: _reduce_large_double(b, x), (bits, closer, low)))
+
+
+def _reduce_large_double(b: MathBuilder, x: Value) -> tuple[Value, Value, Value]:
+    """(count, r, low) of an f64 from LARGE_ANGLE on; NaN for an infinity.
+
+    From 2^first on, x is a multiple of 2^(first - 52), so the digits of 2 / pi of weight 2^(54 - first) and above contribute whole turns
+    only. Six chunks of the rest, of 53 bits each, leave less than 2^-140 of a quarter turn until x reaches 2^(first + 122); no f64 lies
+    closer to a multiple of it than 2^-62. Chunks are larger and x smaller by 2^CHUNK_SCALE, so that neither leaves the normal numbers.
+    """
+    near, scaled = b.const(-4.0, x), b.mul(x, b.const(2.0**-CHUNK_SCALE, x))
+    chunks = _select_by_magnitude(b, x, [(2.0**first, values) for first, values in QUARTER_CHUNKS])
+    highs = [b.mul(scaled, chunk) for chunk in chunks]
+    lows = [b.fma(scaled, chunk, b.neg(high)) for chunk, high in zip(chunks[:5], highs)]
+
+    def within_turn(quarters: Value) -> Value:
+        return b.fma(b.rint(b.mul(quarters, b.const(0.25, x))), near, quarters)
+
+    large = [within_turn(t) for pair in zip(highs[:4], lows[:3]) for t in pair] + [within_turn(highs[3])]
+    total, lost = _add_up(b, large)
+    count, bits = round_to_integer(b, total, None, 0)
+    part, rest = _add_up(b, [b.sub(total, count), lows[3], highs[4], *lost])
+    for t in (lows[4], highs[5], *rest[1:]):
+        rest[0] = b.add(rest[0], t)
+    fraction = quick_two_sum(b, part, rest[0])
+    half_pi, half_pi_low, _ = pieces(b, HALF_PI, x)
+    return bits, *quick_two_sum(b, *two_product(b, fraction, (half_pi, half_pi_low)))
+
+
+def _add_up(b: MathBuilder, terms: list[Value]) -> tuple[Value, list[Value]]:
+    """The rounded sum, and what each addition lost."""
+    total, lost = terms[0], []
+    for t in terms[1:]:
+        total, error = two_sum(b, total, t)
+        lost.append(error)
+    return total, lost
 
 
 def reduce_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -> Reduced:
@@ -51,7 +86,7 @@ def reduce_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -
     2^(first + 36).  The first two products are exact, and so are the sums until the step count is taken off; the
     third product joins by an fma, so that even an angle next to a multiple of pi keeps its relative accuracy.
     """
-    wide, chunks = b.widen(x), _digits_for(b, x)
+    wide, chunks = b.widen(x), _select_by_magnitude(b, x, [(2.0**first, values) for first, values in TURN_CHUNKS])
     part, next_part = (_drop_whole_turns(b, b.mul(wide, chunk)) for chunk in chunks[:2])
     if ahead:
         part = b.add(part, b.const(ahead, wide))
@@ -64,11 +99,12 @@ def reduce_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -
     return Reduced(bits, r, b.const(0.0, x))
 
 
-def _digits_for(b: MathBuilder, x: Value) -> list[Value]:
-    magnitude, wide = b.abs(x), b.widen(x)
-    chunks = [b.const(value, wide) for value in TURN_CHUNKS[0][1]]
-    for first, values in TURN_CHUNKS[1:]:
-        above = b.cmp("ge", magnitude, b.const(2.0**first, x))
+def _select_by_magnitude(b: MathBuilder, x: Value, table: list[tuple[float, tuple[float, ...]]]) -> list[Value]:
+    """The constants, as wide as f64, of the last row whose limit is not above |x|; those of the first row below all limits."""
+    magnitude, wide = b.abs(x), b.widen(x) if b.dtype(x) == "f32" else x
+    chunks = [b.const(value, wide) for value in table[0][1]]
+    for limit, values in table[1:]:
+        above = b.cmp("ge", magnitude, b.const(limit, x))
         chunks = [b.select(above, b.const(value, wide), chunk) for value, chunk in zip(values, chunks)]
     return chunks
 

@@ -1,12 +1,14 @@
 """What a vectorised mathematical function may ask of the machine: `MathBuilder`.
 
 The functions in this package are straight-line: they branch by computing both sides and selecting, so that the
-same text serves one lane or sixteen.  All operations are element-wise, round to nearest even, and are IEEE:
-a builder must not reassociate or contract them, because the expansions lean on exact cancellations.
+same text serves one lane or sixteen; what almost no argument needs stands in `rarely`.  All operations are
+element-wise, round to nearest even, and are IEEE: a builder must not reassociate or contract them, because the
+expansions lean on exact cancellations.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 Value = Any
@@ -66,6 +68,9 @@ class MathBuilder(Protocol):
 
     def select(self, cond: Value, a: Value, c: Value) -> Value:
         """cond ? a : c."""
+
+    def rarely(self, cond: Value, values: Callable[[], tuple[Value, ...]], otherwise: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Each of `values()` where cond holds, elsewhere those of `otherwise`; a builder may skip `values` when no lane wants it."""
 
     def logic_and(self, a: Value, c: Value) -> Value:
         """Both of two bools."""

@@ -8,18 +8,18 @@ from codegen.micro.maths.core import HALF_PI, flip_sign, pieces, polynomial, sig
 
 
 def sin(b: MathBuilder, x: Value) -> Value:
-    """The sine; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
+    """The sine."""
     wave = _half_wave(b, x, 0.0) if b.dtype(x) == "f32" else _quarter_wave(b, reduce_double(b, x), 0)
     return small_as_is(b, x, wave)
 
 
 def cos(b: MathBuilder, x: Value) -> Value:
-    """The cosine; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
+    """The cosine."""
     return _half_wave(b, x, 0.25) if b.dtype(x) == "f32" else _quarter_wave(b, reduce_double(b, x), 1)
 
 
 def tan(b: MathBuilder, x: Value) -> Value:
-    """The tangent; every f32, and |x| below LARGEST_ANGLE in f64 (NaN beyond)."""
+    """The tangent."""
     reduced = reduce_single(b, x, 4, 0.0) if b.dtype(x) == "f32" else reduce_double(b, x)
     sine, cosine = _sine(b, reduced), _cosine(b, reduced)
     odd = _is_odd(b, reduced.count)
