@@ -47,7 +47,11 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     nest = _factor_reductions(nest, setting)
     nest, setting = order_intermediates(nest, setting, done)
     for group in group_stages(nest, setting.target, done).values():
-        if any(s.name == group.anchor for s in nest.stages):  # not computed while a contraction packs it
+        left = [name for name in (group.anchor, *group.members) if any(s.name == name for s in nest.stages)]
+        if left and left[0] != group.anchor:  # a contraction computes it while it packs it: each of the others is on its own
+            for name in left:
+                nest = _schedule_group(nest, Group(name), setting)
+        elif left:
             nest = _schedule_group(nest, group, setting)
     return nest
 

@@ -101,8 +101,14 @@ def is_contraction(s: Stage) -> bool:
     return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (_vars(sides[0]), _vars(sides[1])))
 
 
+def finishes_contraction(nest: Nest, s: Stage) -> bool:
+    """Whether a map is what a contraction's results go through, each at its own point: its epilogue, made while they are in registers."""
+    made = [p for t in s.sources() if (p := nest.producer(t)) is not None and is_contraction(p)]
+    return s.kind == "map" and any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
+
+
 def _vars(r: object) -> frozenset[Var]:
     return r.free  # type: ignore[attr-defined, no-any-return]
 
 
-__all__ = ["depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]
+__all__ = ["depends", "finishes_contraction", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]

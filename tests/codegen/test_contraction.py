@@ -125,3 +125,28 @@ def gram(x: f32[K, M]):
 def test_both_factors_may_be_one_tensor(packs):
     x = torch.randn(40, 70)
     agrees(run(gram, x, decisions={"pack_lanes": packs[0], "pack_rows": packs[1]})[1], x.double().T @ x.double(), 40)
+
+
+@dlc.kernel
+def perceptron(x: f32[M, K], w: f32[N, K], b: f32[N], v: f32[B, N]):
+    """Two products, with a map between them that is the epilogue of the first."""
+    return dlc.linear(dlc.gelu(dlc.linear(x, w, b)), v)
+
+
+@dlc.kernel
+def doubled(x: f32[M, K], w: f32[K, N], v: f32[N, B]):
+    """Two products, with a map between them of the softmax kind: it reads the first product through row sums."""
+    h = x @ w
+    return (h / (1.0 + dlc.sum(dlc.abs(h), 1, keepdim=True))) @ v
+
+
+@pytest.mark.parametrize("kernel", [perceptron, doubled])
+def test_products_of_products_are_all_tiled(kernel):
+    shapes = [(37, 29), (70, 29), (70,), (45, 70)] if kernel is perceptron else [(37, 29), (29, 70), (70, 45)]
+    arguments = [torch.randn(*s) for s in shapes]
+    plan = kernel.plan(*arguments)
+    assert all(any(s.role(x) == "vectorize" for x in s.order) for s in plan.nest.stages if s.kind == "reduce")
+    x, w, *b, v = (a.double() for a in arguments)
+    h = x @ (w if not b else w.T) + (b[0] if b else 0)
+    expected = torch.nn.functional.gelu(h) @ v.T if b else (h / (1 + h.abs().sum(1, keepdim=True))) @ v
+    agrees(kernel(*arguments), expected, 99)
