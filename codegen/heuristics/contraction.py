@@ -15,7 +15,7 @@ import math
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
-from codegen.heuristics.fusion import finishes_contraction, identity_axes
+from codegen.heuristics.fusion import computed_by_reader, identity_axes
 from codegen.heuristics.packing import Packing, contiguous_dimension, crosses_panels, dimension, pack_lanes, pack_rows, separable
 from codegen.heuristics.product import Product, analyse, result_strides
 from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
@@ -233,7 +233,7 @@ def _crowded(apart: int, lines: int) -> bool:
 def _computed(nest: Nest, factor: Read) -> bool:
     """Whether a factor can be computed while it is packed."""
     producer = nest.producer(factor.tensor)
-    return producer is not None and producer.kind == "map" and not nest.is_output(producer) and not finishes_contraction(nest, producer)
+    return producer is not None and computed_by_reader(nest, producer)
 
 
 def _bytes(p: Product, r: Read) -> int:

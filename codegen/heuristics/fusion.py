@@ -101,14 +101,16 @@ def is_contraction(s: Stage) -> bool:
     return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (_vars(sides[0]), _vars(sides[1])))
 
 
-def finishes_contraction(nest: Nest, s: Stage) -> bool:
-    """Whether a map is what a contraction's results go through, each at its own point: its epilogue, made while they are in registers."""
+def computed_by_reader(nest: Nest, s: Stage) -> bool:
+    """Whether a map may be computed where a product packs it: nothing is computed inside of it, and no product has it as its epilogue."""
+    if s.kind != "map" or nest.is_output(s) or any(other.attach is not None and other.attach[0] == s.name for other in nest.stages):
+        return False
     made = [p for t in s.sources() if (p := nest.producer(t)) is not None and is_contraction(p)]
-    return s.kind == "map" and any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
+    return not any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
 
 
 def _vars(r: object) -> frozenset[Var]:
     return r.free  # type: ignore[attr-defined, no-any-return]
 
 
-__all__ = ["depends", "finishes_contraction", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]
+__all__ = ["computed_by_reader", "depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, size
 from codegen.heuristics.decisions import Setting
-from codegen.heuristics.fusion import finishes_contraction, identity_axes
+from codegen.heuristics.fusion import computed_by_reader, identity_axes
 from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
@@ -118,12 +118,12 @@ def _copy(nest: Nest, packing: Packing, factor: Read, at: tuple[str, str]) -> tu
 
 
 def _made_for(nest: Nest, copy: str) -> str | None:
-    """A definition that nothing but the copy reads, each element once: it is computed while it is copied, or as another product's epilogue."""
+    """A definition that nothing but the copy reads, each element once: it is computed while it is copied."""
     for t in nest[copy].sources():
         s = nest.producer(t)
         direct = identity_axes(nest[copy], s) if s is not None else None
-        if s is not None and direct is not None and len(direct) == len(nest[copy].axes) and s.kind == "map" and not nest.is_output(s):
-            if nest.consumers(s) == [nest[copy]] and not finishes_contraction(nest, s):
+        if s is not None and direct is not None and len(direct) == len(nest[copy].axes) and computed_by_reader(nest, s):
+            if nest.consumers(s) == [nest[copy]]:
                 return s.name
     return None
 
