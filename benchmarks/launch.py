@@ -6,12 +6,14 @@ result is written into memory kept from an earlier one, and into memory that was
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 import dlc
@@ -56,6 +58,21 @@ def scale(x: f32[M], s: f32):
     return x * s
 
 
+class Sum(torch.autograd.Function):
+    """What following a call costs in torch itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The sum."""
+        ctx.save_for_backward(x, y)
+        return x + y
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradient, twice."""
+        return g, g
+
+
 def calls() -> dict[str, Callable[[], Any]]:
     """What is called, by name; a kernel of ours before its counterpart in torch."""
     x, y, z = (torch.randn(16, 16) for _ in range(3))
@@ -63,13 +80,17 @@ def calls() -> dict[str, Callable[[], Any]]:
     many = dlc.kernel(linear.fn)
     for m in range(2, 8):  # by now M is an argument of the kernel
         many(torch.randn(m, 16), w, b)
-    out = torch.empty(16, 16)
-    array = x.numpy()
+    out, array_out = torch.empty(16, 16), np.empty((16, 16), np.float32)
+    array, turned, followed = x.numpy(), torch.randn(16, 16).T, torch.randn(16, 16, requires_grad=True)
+    pair = itertools.cycle((x, turned))
     return {
         "dlc add, 2 inputs": lambda: add(x, y), "torch.add": lambda: torch.add(x, y),
         "dlc add, 3 inputs": lambda: add3(x, y, z), "x + y + z": lambda: x + y + z,
         "dlc add, 2 inputs, out=": lambda: add(x, y, out=out), "torch.add, out=": lambda: torch.add(x, y, out=out),
         "dlc add, numpy arrays": lambda: add(array, array), "numpy +": lambda: array + array,
+        "dlc add, numpy arrays, out=": lambda: add(array, array, out=array_out), "numpy +, out=": lambda: np.add(array, array, array_out),
+        "dlc add, a transposed view": lambda: add(turned, y), "dlc add, strides in turns": lambda: add(next(pair), y),
+        "dlc add, autograd": lambda: add(followed, y), "torch.autograd.Function": lambda: Sum.apply(followed, y),
         "dlc scale by a number": lambda: scale(v, 2.0), "torch.mul": lambda: torch.mul(v, 2.0),
         "dlc linear, 3 inputs": lambda: linear(x, w, b), "dlc linear, any M": lambda: many(x, w, b),
         "F.linear": lambda: torch.nn.functional.linear(x, w, b),

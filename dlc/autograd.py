@@ -20,9 +20,11 @@ class Derived(torch.autograd.Function):
         ctx.back, ctx.count = back, len(tensors)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        results = tuple(run([t.detach() for t in tensors]))
-        ctx.outputs = [(r.shape, r.dtype, r.device) for r in results]
-        ctx.mark_non_differentiable(*(r for r in results if not r.dtype.is_floating_point))
+        results = tuple(run(tensors))
+        if len(results) > 1:  # a lone result has a gradient, or nothing is asked for
+            ctx.outputs = [(r.shape, r.dtype, r.device) for r in results]
+        if whole := [r for r in results if not r.dtype.is_floating_point]:
+            ctx.mark_non_differentiable(*whole)
         return results
 
     @staticmethod
@@ -32,6 +34,6 @@ class Derived(torch.autograd.Function):
             return (None,) * (ctx.count + 2)
         wanted = tuple(n for n in range(ctx.count) if ctx.needs_input_grad[n + 2])
         given = [torch.zeros((), dtype=dtype, device=device).expand(shape) if g is None else g
-                 for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)]
+                 for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)] if len(cotangents) > 1 else cotangents
         grads = iter(ctx.back(wanted, ctx.saved_tensors, given))
         return (None, None, *(next(grads) if n in wanted else None for n in range(ctx.count)))

@@ -22,8 +22,10 @@ from dlc.compiler import Plan, Request
 from dlc.config import settings
 from dlc.lazy import lazy
 from dlc.runtime.arguments import as_tensor, give_back
-from dlc.runtime.fastcall import MISS, contiguous, takes_number
+from dlc.runtime.fastcall import MISS, Call, Fill, Functions, Hooks, takes_number
 from dlc.runtime.launch import Launcher
+from dlc.runtime.recipe import contiguous
+from dlc.runtime.written import Given
 from dsl.bind import bind_sizes
 from dsl.dim import Var
 from dsl.errors import ArgumentError, DlcError, DtypeError, TargetError, UserError
@@ -38,7 +40,7 @@ else:
 
 FEW = 3  # values of a size after which it becomes a run-time argument
 _MANY = 4096  # kinds of arguments whose functions are kept by shape
-Fast = Callable[[tuple[Any, ...]], Any]
+_WAYS = 8  # functions kept for arguments of the same shapes: other strides, other kinds of arrays
 
 
 class Callee(Protocol):
@@ -90,6 +92,7 @@ class Caller:
 
     Attributes:
         fast: the function of the last call's arguments; MISS for any others.
+        fill: that of the last call with memory for its results.
     """
 
     def __init__(self, kernel: Callee) -> None:
@@ -98,24 +101,43 @@ class Caller:
 
     def forget(self) -> None:
         """Compile anew from now on: the kernel was tuned, or given another schedule."""
-        self.fast: Fast = _nothing
-        self._by_shape: dict[Any, Fast] = {}
+        self.fast: Call = _nothing
+        self.fill: Fill = _nothing
+        self._by_shape: dict[Any, list[Functions]] = {}
+        self._any_size: list[Functions] = []
+        self._written: dict[tuple[Launcher, Given], Functions] = {}
+        self._own: list[dict[tuple[int, ...], Functions | None]] = []
         self._launchers: dict[Any, Launcher] = {}
         self._many: list[Launcher] = []
         self._on_gpu: dict[Any, GpuLauncher] = {}
         self._sizes = Sizes()
 
     def slowly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
-        """A call for which :attr:`fast` was not made."""
-        args = self._positional(args, named) if named else args
-        kinds = _kinds(args)
-        known = self._by_shape.get(kinds) if out is None else None
-        if known is not None:
-            results = known(args)
+        """A call for which :attr:`fast` or :attr:`fill` was not made."""
+        if named:
+            args = self._positional(args, named)
+            results = self.fast(args) if out is None else self.fill(args, out)
             if results is not MISS:
-                self.fast = known
+                return results
+        kinds = _kinds(args)
+        for known in (*self._by_shape.get(kinds, ()), *self._any_size):
+            results = self._by(known, args, out)
+            if results is not MISS:
                 return results
         return self._checked(args, kinds, out)
+
+    def _by(self, functions: Functions, args: tuple[Any, ...], out: Any) -> Any:
+        """Run by functions that may not be those for these arguments; if they are, they are the first to be asked next time."""
+        if out is None:
+            results = functions.call(args)
+            if results is not MISS:
+                self.fast = functions.call
+            return results
+        fill = functions.fill(isinstance(out[0] if type(out) in (tuple, list) and out else out, np.ndarray))
+        results = fill(args, out)
+        if results is not MISS:
+            self.fill = fill
+        return results
 
     def _checked(self, args: tuple[Any, ...], kinds: Any, out: Any) -> Any:
         program = self.kernel.program
@@ -130,16 +152,24 @@ class Caller:
         if any(operator.is_foreign(a) for a in args):
             return self._dispatched(program, args)
         tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return self._derived(tensors, out)
+        tracked = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        if tracked and out is not None:
+            raise ArgumentError(f"out= of {program.name} with an argument that requires grad", "autograd cannot follow writes to it",
+                                "leave out= away, or call under torch.no_grad()")
         launcher = self._launcher(tensors)
-        if isinstance(launcher, Launcher) and self._remember(args, kinds, launcher) and out is None:
-            results = self.fast(args)
+        functions = self._remember(args, kinds, launcher) if isinstance(launcher, Launcher) else None
+        if functions is not None:
+            results = self._by(functions, args, out)
             if results is not MISS:
                 return results
-        results = launcher(tensors, None if out is None else self._outs(out, tensors))
+        if tracked:
+            return self._derived(launcher, tensors)
         if out is not None:
+            given = self._outs(out, tensors)
+            launcher(tensors, given)
+            torch.autograd.graph.increment_version([t for t in given if not t.is_inference()])
             return out
+        results = launcher(tensors)
         numpy = any(isinstance(a, np.ndarray) for a in args) and not any(isinstance(a, torch.Tensor) for a in args)
         given = [give_back(r, numpy) for r in results]
         return given[0] if program.single else tuple(given)
@@ -202,41 +232,52 @@ class Caller:
         launcher = self._launchers[key] = Plan(request).launcher()
         return launcher
 
-    def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> bool:
-        """Keep the function written for arguments like these; False where every such call has to convert something."""
-        numbers = frozenset(n for n, a in enumerate(args) if not isinstance(a, torch.Tensor))
-        if not all(takes_number(args[n], self.kernel.program.inputs[n].dtype.name) for n in numbers):
-            return False
-        self.fast = launcher.functions.call if not numbers else launcher.written(numbers).call
+    def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> Functions | None:
+        """The functions written for arguments like these, kept; None where every such call has to convert something."""
+        given = _given(args)
+        if not all(takes_number(args[n], self.kernel.program.inputs[n].dtype.name) for n in given.numbers):
+            return None
+        known = self._written.get((launcher, given))
+        if known is None:
+            if len(self._written) >= _MANY:
+                self._written.clear()
+                self._by_shape.clear()
+                self._any_size.clear()
+            known = self._written[launcher, given] = launcher.written(given, self._hooks(launcher, given))
         if launcher.recipe.sizes:
-            self.fast = self._own_or(self.fast)
-            return True
-        if len(self._by_shape) >= _MANY:
-            self._by_shape.clear()
-        self._by_shape[kinds] = self.fast
-        return True
+            _put_first(known, self._any_size)
+        else:
+            for own in self._own:
+                own.clear()
+            _put_first(known, self._by_shape.setdefault(kinds, []))
+        return known
 
-    def _own_or(self, many: Fast) -> Fast:
-        """A function for many sizes, behind those of sizes that have a kernel of their own."""
-        own = self._by_shape
+    def _hooks(self, launcher: Launcher, given: Given) -> Hooks:
+        inputs, converted = self.kernel.program.inputs, sorted(given.numbers | given.arrays)
 
-        def either(args: tuple[Any, ...]) -> Any:
-            exact = own.get(_kinds(args))
-            results = MISS if exact is None else exact(args)
-            return many(args) if results is MISS else results
+        def tracked(args: tuple[Any, ...]) -> Any:
+            tensors = list(args)
+            for n in converted:
+                tensors[n] = as_tensor(args[n], inputs[n])
+            return self._derived(launcher, tensors)
 
-        return either
+        def find(sizes: tuple[int, ...], args: tuple[Any, ...]) -> Functions | None:
+            """The functions of a kernel compiled for just these sizes."""
+            if len(own) >= _MANY:
+                own.clear()
+            own[sizes] = found = next(iter(self._by_shape.get(_kinds(args), ())), None)
+            return found
 
-    def _derived(self, tensors: Sequence[torch.Tensor], out: Any) -> Any:
-        program = self.kernel.program
-        if out is not None:
-            raise ArgumentError(f"out= of {program.name} with an argument that requires grad", "autograd cannot follow writes to it",
-                                "leave out= away, or call under torch.no_grad()")
-        results = Derived.apply(self._run, self.kernel.backward, *tensors)
-        return results[0] if program.single else results
+        own: dict[tuple[int, ...], Functions | None] = {}
+        if not launcher.recipe.sizes:
+            return Hooks(tracked)
+        self._own.append(own)
+        return Hooks(tracked, own, find)
 
-    def _run(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return self._launcher(tensors)(tensors)
+    def _derived(self, launcher: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Any:
+        """A call that autograd follows."""
+        results = Derived.apply(launcher, self.kernel.backward, *tensors)
+        return results[0] if self.kernel.program.single else results
 
     def _outs(self, out: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Check the tensors to write to: right shape and dtype, contiguous, apart from the inputs and from each other."""
@@ -265,11 +306,25 @@ def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:
 
 
 def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """By what the functions written are found: shapes, and types of what has none."""
-    return tuple([a.shape if isinstance(a, torch.Tensor) and not a.is_nested else type(a) for a in args])
+    """By what the functions written are found: shapes, and types of what is no tensor."""
+    return tuple([a.shape if isinstance(a, torch.Tensor) and not a.is_nested else
+                  (a.shape, np.ndarray) if type(a) is np.ndarray else type(a) for a in args])
 
 
-def _nothing(args: tuple[Any, ...]) -> Any:
+def _given(args: tuple[Any, ...]) -> Given:
+    arrays = frozenset(n for n, a in enumerate(args) if type(a) is np.ndarray)
+    return Given(frozenset(n for n, a in enumerate(args) if n not in arrays and not isinstance(a, torch.Tensor)), arrays)
+
+
+def _put_first(known: Functions, among: list[Functions]) -> None:
+    """Have these functions asked first; the list stays short."""
+    if known in among:
+        among.remove(known)
+    among.insert(0, known)
+    del among[_WAYS:]
+
+
+def _nothing(*args: Any) -> Any:
     return MISS
 
 

@@ -9,6 +9,7 @@ Small results (below :data:`THRESHOLD` bytes) are torch's own; there the C libra
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import threading
@@ -26,6 +27,7 @@ THRESHOLD = 2 << 20
 
 _PAGE, _HUGE = 4096, 2 << 20
 _HOT = 256 << 20  # cached bytes up to which blocks are held firmly; beyond it the system may reclaim them
+_SMALL, _AT_HAND = 256 << 10, 2  # below so many bytes, so many free blocks of a size are kept where no lock is needed
 _SCARCE = 8  # a new block first gives back what is cached when less than this share of the machine's memory is available
 
 
@@ -86,6 +88,7 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free: dict[int, list[Block]] = {}
+        self._at_hand: dict[int, list[Block]] = {}  # small blocks, counted as in use
         self._returned: deque[Block] = deque()  # given back, not yet sorted in: a finalizer may run while the lock is held
         self._owners: dict[int, weakref.ref[memoryview]] = {}
         self._limit: int | None = None
@@ -98,8 +101,14 @@ class Pool:
             MemoryError: the machine has no memory left.
         """
         rounded = round_up(size)
+        try:
+            return self._at_hand[rounded].pop()  # in one step, as far as other threads can see
+        except (KeyError, IndexError):
+            pass
         with self._lock:
             self._sort_in()
+            if rounded < _SMALL <= self.limit() // 64:
+                self._at_hand.setdefault(rounded, [])
             kept = self._free.get(rounded)
             block = kept.pop() if kept else None
             if block is not None:
@@ -113,6 +122,10 @@ class Pool:
 
     def give(self, block: Block) -> None:
         """Take a block back."""
+        near = self._at_hand.get(block.size)
+        if near is not None and len(near) < _AT_HAND:
+            near.append(block)
+            return
         self._returned.append(block)
         if self._lock.acquire(blocking=False):
             try:
@@ -136,14 +149,15 @@ class Pool:
     def trim(self, keep: int = 0) -> int:
         """Give unused blocks back to the system until at most ``keep`` bytes are cached; returns the bytes given back."""
         with self._lock:
-            self._sort_in()
+            self._put_away()
             return self._shrink(keep)
 
     def stats(self) -> Stats:
         """What the pool holds."""
         with self._lock:
             self._sort_in()
-            return Stats(self._in_use, self._cached, self.limit(), self._peak, self._reused, self._mapped, self._unmapped)
+            near = sum(size * len(blocks) for size, blocks in self._at_hand.items())
+            return Stats(self._in_use - near, self._cached + near, self.limit(), self._peak, self._reused, self._mapped, self._unmapped)
 
     def limit(self) -> int:
         """The most bytes that may wait here unused."""
@@ -161,17 +175,26 @@ class Pool:
         self.give(block)
 
     def _map(self, size: int) -> Block:
-        if self._cached and available() < physical() // _SCARCE:
+        if (self._cached or self._at_hand) and available() < physical() // _SCARCE:
+            self._put_away()
             self._shrink(0)
         self._mapped += 1
         try:
             return Block(size, self._mapped)
         except (OSError, MemoryError):
+            self._put_away()
             self._shrink(0)
         try:
             return Block(size, self._mapped)
         except OSError as e:
             raise MemoryError(f"cannot map {size} bytes: {e.strerror}") from e
+
+    def _put_away(self) -> None:
+        """Sort in the small blocks that are kept at hand, too."""
+        for near in self._at_hand.values():
+            while near:
+                self._returned.append(near.pop())
+        self._sort_in()
 
     def _sort_in(self) -> None:
         """Make blocks that came back available; those beyond the bound go to the system, the least recently used sizes first."""
@@ -198,6 +221,7 @@ class Pool:
         return before - self._cached
 
 
+@functools.lru_cache(4096)
 def round_up(size: int) -> int:
     """The size of the block for so many bytes: eight sizes to each power of two, whole pages (huge ones where it has several)."""
     size = max(size, 1)

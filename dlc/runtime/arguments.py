@@ -17,6 +17,13 @@ TORCH: dict[str, torch.dtype] = {
     "i64": torch.int64, "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2, "f16": torch.float16, "bf16": torch.bfloat16,
     "f32": torch.float32, "f64": torch.float64,
 }
+_DIRECT = {"f32": 3e38, "f64": 1e308}  # numbers below these go to a float dtype in one rounding, and overflow in none
+NUMPY: dict[str, np.dtype] = {
+    "bool": np.dtype(np.bool_), "u8": np.dtype(np.uint8), "u32": np.dtype(np.uint32), "i8": np.dtype(np.int8), "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32), "i64": np.dtype(np.int64), "f8e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8e5m2": np.dtype(ml_dtypes.float8_e5m2), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f32": np.dtype(np.float32), "f64": np.dtype(np.float64),
+}
 _NUMPY_ONLY: dict[Any, tuple[torch.dtype, Any]] = {
     np.dtype(ml_dtypes.bfloat16): (torch.bfloat16, np.int16),
     np.dtype(ml_dtypes.float8_e4m3fn): (torch.float8_e4m3fn, np.uint8),
@@ -86,6 +93,8 @@ def _number(value: bool | int | float, declared: Input) -> torch.Tensor:
     d = declared.dtype
     if d.is_float:
         try:
+            if d.name in _DIRECT and -_DIRECT[d.name] < value < _DIRECT[d.name]:
+                return torch.scalar_tensor(value, dtype=TORCH[d.name])
             return torch.tensor(float(value), dtype=torch.float64).to(TORCH[d.name])
         except OverflowError as e:
             raise ArgumentError(f"`{declared.name}` is too large for {d}", str(e), loc=declared.loc) from e

@@ -10,8 +10,9 @@ import torch
 
 from codegen.target import Target
 from dlc.runtime.cpu import load_object
-from dlc.runtime.fastcall import MISS, Functions
+from dlc.runtime.fastcall import MISS, Functions, Hooks
 from dlc.runtime.recipe import Recipe
+from dlc.runtime.written import Given
 from dsl.errors import InternalError
 
 Failed = Callable[[int, tuple[Any, ...]], Exception]
@@ -50,11 +51,11 @@ class Launcher:
     @cached_property
     def functions(self) -> Functions:
         """The functions written for the kernel, arguments being tensors."""
-        return self.written(frozenset())
+        return Functions(self.recipe, self.entry, self.failed)
 
-    def written(self, numbers: frozenset[int]) -> Functions:
-        """The functions written for the kernel, the arguments at these positions being Python numbers."""
-        return Functions(self.recipe, self.entry, self.failed, numbers)
+    def written(self, given: Given, hooks: Hooks) -> Functions:
+        """The functions written for the kernel and for a kind of arguments."""
+        return Functions(self.recipe, self.entry, self.failed, given, hooks)
 
 
 def make_launcher(recipe: Recipe, code: bytes, target: Target, failed: Failed) -> Launcher:

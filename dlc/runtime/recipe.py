@@ -107,6 +107,21 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
     return made
 
 
+def contiguous(shape: Sequence[int]) -> Shape:
+    """The strides of a tensor without gaps."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def known(entries: Formulas) -> Shape | None:
+    """Entries that are all numbers; None where one is a formula."""
+    numbers = tuple(e for e in entries if isinstance(e, int))
+    return numbers if len(numbers) == len(entries) else None
+
+
 def place_of(program: Program) -> tuple[str, int, str]:
     """Where a program is defined, as plain data."""
     loc = program.loc

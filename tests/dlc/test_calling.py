@@ -110,8 +110,48 @@ def test_kernels_compiled_for_their_sizes_stay_in_use():
     kernel = dlc.kernel(normalized.fn)
     for m in (2, 3, 4, 5, 6):
         kernel(torch.randn(m, 8))
-    kernel._calls._by_shape[torch.Size((3, 8)),] = lambda args: "its own"
-    assert kernel(torch.randn(3, 8)) == "its own" and kernel(torch.randn(9, 8)).shape == (9, 8)
+    own = kernel._calls._by_shape[torch.Size((3, 8)),][0]
+    own.__dict__["call"] = lambda args: "its own"
+    for _ in range(2):
+        assert kernel(torch.randn(3, 8)) == "its own" and kernel(torch.randn(9, 8)).shape == (9, 8)
+    x, out = torch.randn(3, 8), torch.empty(3, 8)
+    own.__dict__["_fill_tensors"] = lambda args, out: "filled"
+    assert kernel(torch.randn(9, 8), out=torch.empty(9, 8)).shape == (9, 8) and kernel(x, out=out) == "filled"
+
+
+def test_arguments_of_the_same_shapes_and_other_strides_or_kinds_are_remembered_too():
+    kernel = make()
+    x, w = torch.randn(6, 5), torch.randn(5)
+    others = [(x, w), (x.T.contiguous().T, w), (x.numpy(), w.numpy()), (x, w.numpy())]
+    for _ in range(2):
+        for args in others:
+            result = kernel(*args)
+            assert type(result) is (np.ndarray if isinstance(args[0], np.ndarray) else torch.Tensor)
+            assert torch.equal(torch.as_tensor(result), x * w)
+    assert len(kernel._calls._written) == 4
+    kernel._calls._checked = None  # whoever checks again, fails
+    assert all(torch.equal(torch.as_tensor(kernel(*args)), x * w) for args in others)
+
+
+def test_results_of_arguments_by_name_take_the_fast_way(monkeypatch):
+    kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
+    out = torch.empty(2, 3)
+    kernel(x, w), kernel(x, w, out=out)
+    kernel._calls._checked = None
+    assert torch.equal(kernel(w=w, x=x), x * w) and kernel(w=w, x=x, out=out) is out
+
+
+def test_writing_to_a_tensor_that_autograd_kept_is_noticed():
+    kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
+    kept = torch.randn(2, 3, requires_grad=True) * 1.0
+    for given, by in ((kept.detach(), w), (kept.detach()[:], w), (kept.detach(), w.numpy()[::-1])):
+        square = (kept * kept).sum()
+        kernel(x, by, out=given)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            square.backward(retain_graph=True)
+    with torch.inference_mode():
+        inside = torch.empty(2, 3)
+        assert kernel(x, torch.from_numpy(np.ones(3, np.float32)), out=inside) is inside and torch.equal(inside, x)
 
 
 def test_other_strides_are_served_too():

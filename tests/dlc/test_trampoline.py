@@ -5,10 +5,11 @@ import threading
 import time
 
 import llvmlite.binding as llvm
+import numpy as np
 import pytest
 
 from dlc.runtime.cpu import keep
-from dlc.runtime.trampoline import native_call
+from dlc.runtime.trampoline import array_address, native_call
 
 _TEXT = """
 declare i32 @usleep(i32)
@@ -63,3 +64,10 @@ def test_other_threads_run_meanwhile(entries):
     for t in threads:
         t.join()
     assert codes == [-5] * 3 and time.perf_counter() - started < 0.8
+
+
+def test_where_the_elements_of_an_array_lie():
+    a = np.arange(24, dtype=np.int16).reshape(4, 6)
+    for view in (a, a[1:], a[:, 3], a.T, a[::-1], np.empty(()), np.empty((0, 3)), np.frombuffer(b"abcdef", np.uint8)[2:]):
+        assert array_address()(view) == view.ctypes.data
+    assert "built-in" in repr(array_address())
