@@ -1,7 +1,8 @@
 """A whole step of training: forward, backward and the update of an MLP, a small convolutional network and a transformer of four blocks.
 
 Every library begins with the same weights and sees the same batch. A call is one step; it returns the loss before the update and the
-last layer's weights after it, so that the first call of each is compared with the same step in float64.
+last layer's weights after it, so that the first call of each is compared with the same step in float64. Ours is measured under
+``dlc.jit``, as a loop should be written, and with every operation recorded anew in every step.
 """
 
 from __future__ import annotations
@@ -49,18 +50,23 @@ def _adamw(lib: Any, parameters: Any) -> Any:
     return lib.AdamW(parameters, lr=1e-3, **({"fused": True} if lib is torch.optim else {}))
 
 
-def _ours(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Step:
+def _ours(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
+          jitted: bool) -> Step:
     model = nn.Sequential(*layers)
     model.load_state_dict(state)
     update = optimiser(optim, model.parameters())
     last = layers[-1].weight
     inputs, target = dlc.from_torch(x), dlc.from_torch(y)
 
-    def step() -> object:
-        loss = train_step(model, nn.cross_entropy, update, inputs, target)
-        return loss.realize(), last.detach()
+    def step(x: Any, y: Any) -> dlc.Tensor:
+        return train_step(model, nn.cross_entropy, update, x, y)
 
-    return step
+    run = dlc.jit(step) if jitted else step
+
+    def call() -> object:
+        return run(inputs, target).realize(), last.detach()
+
+    return call
 
 
 def _torchs(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
@@ -90,28 +96,34 @@ def _torchs(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, t
     return step
 
 
-def _case(name: str, layers: Callable[[Any], list[Any]], optimiser: Callable[..., Any], shape: tuple[int, ...], flops: float) -> Case:
+def _case(name: str, layers: Callable[[Any], list[Any]], optimiser: Callable[..., Any], shape: tuple[int, ...], flops: float,
+          jitted: bool = True) -> Case:
     def setup() -> dict[str, Step]:
         torch.manual_seed(0)
         state = theirs.Sequential(*layers(theirs)).state_dict()
         x, y = torch.randn(*shape), torch.randint(0, _CLASSES, (shape[0],))
         return {
-            "dlc": _ours(layers(nn), optimiser, state, x, y),
+            "dlc": _ours(layers(nn), optimiser, state, x, y, jitted),
             "torch": _torchs(layers(theirs), optimiser, state, x, y),
             "compile": _torchs(layers(theirs), optimiser, state, x, y, mode="default"),
             "autotune": _torchs(layers(theirs), optimiser, state, x, y, mode="max-autotune-no-cudagraphs"),
             "float64": _torchs(layers(theirs), optimiser, state, x.double(), y),
         }
 
-    return Case(f"{name} {'x'.join(map(str, shape))}", setup, flops=flops)
+    return Case(f"{name} {'x'.join(map(str, shape))}{'' if jitted else ', not jitted'}", setup, flops=flops)
 
 
 def cases() -> Iterable[Case]:
     """Every case of the family; operations are those of the products, three times the forward's."""
+    for jitted in (True, False):
+        yield from _models(jitted)
+
+
+def _models(jitted: bool) -> Iterable[Case]:
     for batch in (32, 256):
-        yield _case("mlp", _mlp, _adamw, (batch, 784), 6 * batch * (784 * 512 + 512 * 512 + 512 * _CLASSES))
+        yield _case("mlp", _mlp, _adamw, (batch, 784), 6 * batch * (784 * 512 + 512 * 512 + 512 * _CLASSES), jitted)
     image, weights = 9 * (3 * 32 * 1024 + 32 * 64 * 256), 64 * 64 * 128 + 128 * _CLASSES
-    yield _case("cnn", _cnn, _sgd, (64, 3, 32, 32), 6 * 64 * (image + weights))
+    yield _case("cnn", _cnn, _sgd, (64, 3, 32, 32), 6 * 64 * (image + weights), jitted)
     tokens, attention = 8 * _LENGTH, 2 * _LENGTH * _WIDTH
     block = 12 * _WIDTH**2 + attention
-    yield _case("transformer", _transformer, _adamw, (8, _LENGTH, _WIDTH), 6 * tokens * (_BLOCKS * block + _WIDTH * _CLASSES))
+    yield _case("transformer", _transformer, _adamw, (8, _LENGTH, _WIDTH), 6 * tokens * (_BLOCKS * block + _WIDTH * _CLASSES), jitted)

@@ -9,7 +9,7 @@ import torch
 from dlc.nn import init
 from dlc.nn.module import Module, Parameter
 from dlc.tensor import Tensor, empty
-from dlc.tensor.create import seed_of
+from dlc.tensor.create import each_call
 from dsl.dtype import Dtype, f32
 from dsl.errors import ArgumentError
 from dsl.ops.conv import conv1d, conv2d
@@ -124,8 +124,11 @@ class Dropout(Module):
         """The same shape."""
         if not self.training or self.p == 0:
             return x
+        return dropout(x, self.p, seed=each_call(self._next_seed))
+
+    def _next_seed(self) -> int:
         self.calls += 1
-        return dropout(x, self.p, seed=seed_of((self.seed << 31) + self.calls))
+        return (self.seed << 31) + self.calls
 
     def extra_repr(self) -> str:
         """The share."""

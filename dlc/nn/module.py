@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
+from dlc.tape import guard
 from dlc.tensor import Tensor
 from dsl.dtype import Dtype
 from dsl.errors import ArgumentError
 
 Self = TypeVar("Self", bound="Module")
+_STATE = attrgetter("training", "rebound")
 
 
 class Parameter(Tensor):
@@ -29,6 +33,12 @@ class Module:
     """
 
     training: bool = True
+    rebound: int = 0  #: how often a tensor or a part took the place of another as an attribute
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, (Tensor, Module)):
+            self.__dict__["rebound"] = self.rebound + 1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes."""
@@ -36,6 +46,7 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run :meth:`forward`."""
+        guard(self, partial(_STATE, self))
         return self.forward(*args, **kwargs)
 
     # -- parts -------------------------------------------------------------------------------------------------
@@ -93,7 +104,7 @@ class Module:
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters():
-            p.grad = None
+            p.zero_grad()
 
     def requires_grad_(self: Self, on: bool = True) -> Self:
         """Learn all parameters, or freeze them."""
@@ -111,10 +122,10 @@ class Module:
     def to(self: Self, dtype: Dtype) -> Self:
         """Hold all floats in another dtype; gradients are forgotten."""
         for m in self.modules():
-            for name, t in vars(m).items():
+            for name, t in list(vars(m).items()):
                 if isinstance(t, Tensor) and t.dtype.is_float:
                     new = t.detach().to(dtype).realize()
-                    vars(m)[name] = Parameter(new, requires_grad=t.requires_grad) if isinstance(t, Parameter) else new
+                    setattr(m, name, Parameter(new, requires_grad=t.requires_grad) if isinstance(t, Parameter) else new)
         return self
 
     # -- saving ------------------------------------------------------------------------------------------------

@@ -101,8 +101,8 @@ class _BatchNorm(Module):
         """Move the running statistics; the variance without its bias, as torch's."""
         with no_grad():
             m = self.momentum
-            self.running_mean = self.running_mean * (1 - m) + centre * m
-            self.running_var = self.running_var * (1 - m) + variance * (m * count / max(count - 1, 1))
+            self.running_mean.replace(self.running_mean * (1 - m) + centre * m)
+            self.running_var.replace(self.running_var * (1 - m) + variance * (m * count / max(count - 1, 1)))
 
     def extra_repr(self) -> str:
         """The size and settings."""

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
-from dlc.tape import no_grad, phase
+from dlc.tape import each_call, guard, no_grad, phase
 from dlc.tensor import Tensor, compute_now, zeros
-from dlc.tensor.create import from_torch
+from dlc.tensor.create import number
 from dlc.tensor.tensor import record
 from dsl.errors import ArgumentError
 from dsl.expr import cast, op
@@ -33,6 +31,7 @@ class Optimizer:
     Attributes:
         param_groups: mappings with ``params`` and the settings of each group; change ``lr`` there.
         steps: how many updates were made.
+        changes: how often the states were made anew.
     """
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
@@ -43,6 +42,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": list(g["params"])} for g in groups]
         self.state: dict[int, State] = {}
         self.steps = 0
+        self.changes = 0
         seen: set[int] = set()
         for p in self.params:
             if not isinstance(p, Tensor) or not p.is_leaf or not p.dtype.is_float:
@@ -59,11 +59,12 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for p in self.params:
-            p.grad = None
+            p.zero_grad()
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        self.steps += 1
+        each_call(self._advance)
+        guard(self, self._settings)
         owners: list[Tensor] = []
         new: list[Tensor] = []
         with phase("update"), no_grad():
@@ -75,6 +76,13 @@ class Optimizer:
         for p, value in zip(owners, new):
             p.replace(value)
 
+    def _advance(self) -> None:
+        self.steps += 1
+
+    def _settings(self) -> Any:
+        """What an update is written of, besides the parameters, their states and the rate."""
+        return self.changes, [v for g in self.param_groups for k, v in g.items() if k not in ("params", "lr")]
+
     def update(self, params: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
         """The new values of parameters of one group; their states are changed to the new ones."""
         raise NotImplementedError
@@ -85,16 +93,18 @@ class Optimizer:
         for state, p in zip(states, params):
             if name not in state:
                 state[name] = zeros(p.shape, dtype=p.dtype)
+                self.changes += 1
         return [state[name] for state in states]
 
     def _keep(self, params: Sequence[Tensor], name: str, new: Sequence[Tensor]) -> None:
         for p, t in zip(params, new):
-            self.state[id(p)][name] = t
+            self.state[id(p)][name].replace(t)
 
     def state_dict(self) -> dict[str, Any]:
         """Steps, settings and the states of the parameters by their numbers: what :mod:`dlc.checkpoint` writes."""
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
-        return {"steps": self.steps, "groups": groups, "state": {n: dict(self.state.get(id(p), {})) for n, p in enumerate(self.params)}}
+        state = {n: {name: t.detach() for name, t in self.state.get(id(p), {}).items()} for n, p in enumerate(self.params)}
+        return {"steps": self.steps, "groups": groups, "state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a saved state.
@@ -105,16 +115,11 @@ class Optimizer:
         if len(saved["groups"]) != len(self.param_groups) or any(int(n) >= len(self.params) for n in saved["state"]):
             raise ArgumentError("the state is that of another optimiser",
                                 f"it has {len(saved['groups'])} groups of parameters and {len(saved['state'])} parameters")
-        self.steps = int(saved["steps"])
+        self.steps, self.changes = int(saved["steps"]), self.changes + 1
         for group, settings in zip(self.param_groups, saved["groups"]):
             group.update(settings)
         for n, p in enumerate(self.params):
             self.state[id(p)] = {name: Tensor(t) for name, t in (saved["state"].get(n) or saved["state"].get(str(n)) or {}).items()}
-
-
-def number(value: float) -> Tensor:
-    """A number as a tensor without dimensions: an argument of a kernel instead of a constant in it."""
-    return from_torch(torch.tensor(value, dtype=torch.float32))
 
 
 class SGD(Optimizer):
@@ -132,7 +137,7 @@ class SGD(Optimizer):
         first = any("momentum" not in self.state.setdefault(id(p), {}) for p in params)
         moments = self._states(params, "momentum") if group["momentum"] else []
         share = 1.0 if first else 1 - group["dampening"]
-        new, *kept = record(sgd, (params, [p.grad for p in params], moments, number(group["lr"]), group["momentum"], share,
+        new, *kept = record(sgd, (params, [p.grad for p in params], moments, number(lambda: group["lr"]), group["momentum"], share,
                                   group["weight_decay"], group["nesterov"], group["maximize"]), {})
         for values in kept:
             self._keep(params, "momentum", values)
@@ -168,8 +173,9 @@ class Adam(Optimizer):
 
     def update(self, params: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
         """See :func:`adam`; the rate with the first correction in it, the root of the second, and the decay of this step are numbers."""
-        first, second = (1 - beta**self.steps for beta in group["betas"])
-        numbers = [number(x) for x in (group["lr"] / first, second**0.5, 1 - group["lr"] * group["weight_decay"])]
+        beta1, beta2 = group["betas"]
+        numbers = [number(lambda: group["lr"] / (1 - beta1**self.steps)), number(lambda: (1 - beta2**self.steps) ** 0.5),
+                   number(lambda: 1 - group["lr"] * group["weight_decay"])]
         states = [self._states(params, name) for name in (*"mv", *(["most"] if group["amsgrad"] else []))]
         new, *states = record(adam,
                               (params, [p.grad for p in params], *states, *([] if group["amsgrad"] else [None]), *numbers, *group["betas"],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlc.optim.optimizers import Optimizer
+from dlc.tape import each_call
 from dsl.errors import ArgumentError
 
 
@@ -29,6 +30,9 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one."""
+        each_call(self._advance)
+
+    def _advance(self) -> None:
         self.last += 1
         self._apply()
 

@@ -6,6 +6,6 @@ kernel's definitions; ``plan`` keeps the outcome by the graph's shape, so that t
 """
 
 from dlc.realize.counters import Counts, Watch, counts
-from dlc.realize.plan import explain, realize
+from dlc.realize.plan import Collected, Plan, explain, realize
 
-__all__ = ["Counts", "Watch", "counts", "explain", "realize"]
+__all__ = ["Collected", "Counts", "Plan", "Watch", "counts", "explain", "realize"]

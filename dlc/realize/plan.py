@@ -18,6 +18,7 @@ from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
 from dlc.tape import Node, Value
 from dlc.tape.graph import LONGEST
+from dlc.tape.mode import mode
 from dsl.canonical import digest
 from dsl.errors import DerivativeError
 from dsl.program import Program
@@ -61,6 +62,7 @@ class Plan:
 
     def run(self, given: list[torch.Tensor]) -> list[torch.Tensor]:
         """Launch everything; the memory of what was asked for."""
+        counts.realized += 1
         memory: list[torch.Tensor | None] = [*given, *[None] * (self.slots - len(given))]
         for step in self.steps:
             if isinstance(step, View):
@@ -82,16 +84,11 @@ def realize(values: Sequence[Value]) -> None:
     Raises:
         BoundsError: a data-dependent index is out of range.
     """
-    if all([v.buffer is not None for v in values]):
-        return
+    if mode.recording is not None or all([v.buffer is not None for v in values]):
+        return  # what is recorded is computed when the recording ends
     with _lock:
-        found = _Collected(values)
-        plan = _plans.get(found.key)
-        if plan is None:
-            plan = _planned(found)
-        counts.realized += 1
-        for (node, index), buffer in zip(found.wanted, plan.run(found.memory)):
-            _fill(found.nodes[node], index, buffer)
+        found = Collected(values)
+        found.fill(found.plan().run(found.memory))
 
 
 def _fill(node: Node, index: int, buffer: torch.Tensor) -> None:
@@ -107,18 +104,18 @@ def _fill(node: Node, index: int, buffer: torch.Tensor) -> None:
 
 def explain(values: Sequence[Value]) -> str:
     """The kernels that would compute values, as mathematics, without running them."""
-    found = _Collected(values)
-    plan = _plans.get(found.key) or _planned(found)
+    plan = Collected(values).plan()
     return "\n\n".join(f"# {s.program.name}\n" + "\n".join(show_compute(c) for c in s.program.computes)
                        for s in plan.steps if isinstance(s, Step))
 
 
-class _Collected:
+class Collected:
     """The part of the graph that values need, in the order of recording, with a key that is the same for every graph of this shape.
 
     Attributes:
         nodes: the applications.
-        memory: the arrays that exist, in the order in which they are met.
+        given: the values whose arrays exist, in the order in which they are met.
+        memory: those arrays.
         wanted: what must be in memory at the end.
         key: of the shape.
     """
@@ -140,6 +137,20 @@ class _Collected:
             key.append(index)
         key.append(torch.get_num_threads())
         self.key = tuple(key)
+
+    @property
+    def given(self) -> list[Value]:
+        """The values whose arrays exist."""
+        return list(self._known)
+
+    def plan(self) -> Plan:
+        """The plan, made where no graph of this shape has come before."""
+        return _plans.get(self.key) or _planned(self)
+
+    def fill(self, buffers: Sequence[torch.Tensor]) -> None:
+        """Give what was wanted its memory."""
+        for (node, index), buffer in zip(self.wanted, buffers):
+            _fill(self.nodes[node], index, buffer)
 
     def _argument(self, v: Value, key: list[int]) -> tuple[int, int]:
         if v.buffer is None:
@@ -234,7 +245,7 @@ def _layout(buffer: torch.Tensor) -> int:
     return _strides.setdefault((tuple(buffer.shape), buffer.stride()), len(_strides))
 
 
-def _planned(found: _Collected) -> Plan:
+def _planned(found: Collected) -> Plan:
     graph = Graph(found.nodes, [[Item(*a) for a in row] for row in found.arguments], [Item(*w) for w in found.wanted])
     groups = partition(graph)
     slots = {Item(-1, n): n for n in range(len(found.memory))}
@@ -288,4 +299,4 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return torch.empty(shape, device="meta").stride()
 
 
-__all__ = ["LONGEST", "Plan", "Step", "explain", "realize"]
+__all__ = ["LONGEST", "Collected", "Plan", "Step", "explain", "realize"]

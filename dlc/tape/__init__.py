@@ -8,7 +8,8 @@ nodes again: they fuse with everything else, and are differentiable themselves.
 from dlc.tape.backward import Leaf, pull
 from dlc.tape.graph import Edge, Node, Value, apply
 from dlc.tape.mode import enable_grad, is_grad_enabled, no_grad, phase, set_grad_enabled
+from dlc.tape.recording import Recording, each_call, guard, unreadable
 from dlc.tape.template import Reshape, Spec, Template, spec_of
 
-__all__ = ["Edge", "Leaf", "Node", "Reshape", "Spec", "Template", "Value", "apply", "enable_grad", "is_grad_enabled", "no_grad",
-           "phase", "pull", "set_grad_enabled", "spec_of"]
+__all__ = ["Edge", "Leaf", "Node", "Recording", "Reshape", "Spec", "Template", "Value", "apply", "each_call", "enable_grad", "guard",
+           "is_grad_enabled", "no_grad", "phase", "pull", "set_grad_enabled", "spec_of", "unreadable"]

@@ -13,6 +13,7 @@ from dlc.tape.mode import mode
 from dlc.tape.template import Spec, Template
 
 _numbers = itertools.count()
+next_number = _numbers.__next__
 LONGEST = 512
 """Operations in a row after which the recorded ones are computed, so that no loop can make a graph without end."""
 
@@ -106,6 +107,8 @@ def apply(template: Template, inputs: Sequence[Value], edges: Sequence[Edge | No
             if e is not None:
                 tracked = True
     node = Node(template, inputs, edges if tracked else None)
+    if mode.recording is not None:
+        mode.recording.nodes.append(node)
     out: list[tuple[Value, Edge | None]] = []
     for n in template.results:
         if n < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ContextDecorator
+from typing import Any
 
 PHASES = ("forward", "backward", "update")
 
@@ -11,6 +12,7 @@ PHASES = ("forward", "backward", "update")
 class _Mode(threading.local):
     grad = True
     phase = "forward"
+    recording: Any = None  # see dlc/tape/recording.py
 
 
 mode = _Mode()

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from dlc.runtime.arguments import TORCH
+from dlc.tape import each_call as run_each_call
+from dlc.tape.mode import mode
 from dlc.tensor.convert import wrap
 from dlc.tensor.tensor import Tensor, of_memory, record
 from dsl.dim import Term, Var
@@ -69,6 +71,31 @@ def _with_seed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any
     if "seed" in kwargs:
         return args, kwargs | {"seed": seed_of(kwargs["seed"])}
     return (seed_of(args[0]), *args[1:]) if args else args, kwargs
+
+
+def each_call(fn: Callable[[], Any]) -> Any:
+    """The number, or array, that ``fn`` returns, as a tensor.
+
+    Where a function is recorded (:func:`dlc.jit`), ``fn`` is called again at every later call of it, in the order of recording and
+    before anything is computed. What returns None runs for its effect: a counter that moves on.
+    """
+    value = run_each_call(fn)
+    if value is None:
+        return None
+    t = of_memory(memory_of(value))
+    if mode.recording is not None:
+        mode.recording.live[t._value] = len(mode.recording.calls) - 1
+    return t
+
+
+def number(fn: Callable[[], float]) -> Tensor:
+    """The f32 number that ``fn`` returns, as an argument of a kernel instead of a constant in it; see :func:`each_call`."""
+    return each_call(lambda: torch.tensor(fn(), dtype=torch.float32))  # type: ignore[no-any-return]
+
+
+def memory_of(value: Any) -> torch.Tensor:
+    """A number as f32, i64 or bool without dimensions; an array as it is."""
+    return torch.tensor(value) if isinstance(value, (int, float)) else wrap(value)
 
 
 def seed_of(value: Any) -> Any:

@@ -47,8 +47,8 @@ class Differentiable:
     __slots__ = ()
 
     _edge: Edge | None
+    _grad: Any
     _value: Value
-    grad: Any
 
     @classmethod
     def _of(cls, value: Value, edge: Edge | None) -> Any:
@@ -80,6 +80,19 @@ class Differentiable:
         return self
 
     @property
+    def grad(self) -> Any:
+        """The gradient that arrived at this leaf; None before any did."""
+        if mode.recording is not None:
+            mode.recording.grad_read(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if mode.recording is not None:
+            mode.recording.grad_set(self)
+        self._grad = value
+
+    @property
     def is_leaf(self) -> bool:
         """Whether it was not computed from tensors that require grad."""
         return self._edge is None or isinstance(self._edge, Leaf)
@@ -91,7 +104,11 @@ class Differentiable:
 
     def detach(self: Self) -> Self:
         """The same numbers, without a past: no gradients flow through it."""
-        return self._of(self._value, None)  # type: ignore[no-any-return]
+        out = self._of(self._value, None)
+        if mode.recording is not None and not mode.recording.made(self._value):
+            mode.recording.read(self)
+            mode.recording.inside(out)
+        return out  # type: ignore[no-any-return]
 
     def zero_grad(self) -> None:
         """Forget the gradient."""

@@ -9,18 +9,19 @@ import numpy as np
 import torch
 
 from dlc.realize import explain, realize
-from dlc.runtime.arguments import TORCH
-from dlc.tape import Edge, Leaf, Reshape, Value, apply, spec_of
+from dlc.tape import Edge, Leaf, Reshape, Value, apply, spec_of, unreadable
 from dlc.tape.graph import LONGEST
+from dlc.tape.mode import mode
 from dlc.tensor import convert
+from dlc.tensor.constants import ARITHMETIC, varying
 from dlc.tensor.gradients import Differentiable
 from dlc.tensor.operators import Operators
 from dlc.tensor.record import Layout, Recorder, Result, trace_call, trace_kernel
 from dlc.tensor.shapes import complete, is_view
-from dsl.dtype import Dtype, promote_scalar
+from dsl.dtype import Dtype
 from dsl.errors import ArgumentError, DtypeError
 from dsl.ops.dispatch import build
-from dsl.ops.pointwise import add, cast, div, maximum, minimum, mul, sub, true_divide
+from dsl.ops.pointwise import cast
 from dsl.ops.shape import flatten, permute, ravel, reshape, squeeze, unsqueeze
 from dsl.ops.slicing import getitem
 from dsl.program import Program
@@ -42,12 +43,12 @@ class Tensor(Operators, Differentiable):
         requires_grad: whether gradients are wanted with respect to it.
     """
 
-    __slots__ = ("__weakref__", "_edge", "_value", "grad")
+    __slots__ = ("__weakref__", "_edge", "_grad", "_value")
     __array_ufunc__ = None  # numpy arrays leave operators with a tensor to the tensor
 
     def __init__(self, data: Any, dtype: Dtype | None = None, requires_grad: bool = False) -> None:
-        memory = data.realize()._value.buffer if isinstance(data, Tensor) else data
-        self._value, self._edge, self.grad = _leaf(convert.copied(memory, dtype)), None, None
+        memory = data.torch() if isinstance(data, Tensor) else data
+        self._value, self._edge, self._grad = _leaf(convert.copied(memory, dtype)), None, None
         self._value.handles += 1
         if requires_grad:
             self.requires_grad_()
@@ -56,7 +57,7 @@ class Tensor(Operators, Differentiable):
     def _of(cls, value: Value, edge: Edge | None) -> Tensor:
         """A tensor of a value."""
         t = Tensor.__new__(Tensor)
-        t._value, t._edge, t.grad = value, edge, None
+        t._value, t._edge, t._grad = value, edge, None
         value.handles += 1
         return t
 
@@ -125,9 +126,11 @@ class Tensor(Operators, Differentiable):
 
     def torch(self) -> torch.Tensor:
         """The numbers as a torch tensor over the same memory."""
-        self.realize()
-        assert self._value.buffer is not None
-        return self._value.buffer
+        if mode.recording is not None:
+            raise unreadable(f"a tensor {self._value.spec}")
+        if self._value.buffer is None:
+            realize((self._value,))
+        return self._value.buffer  # type: ignore[return-value]
 
     def numpy(self) -> np.ndarray:
         """The numbers as a numpy array over the same memory."""
@@ -197,6 +200,7 @@ class Tensor(Operators, Differentiable):
             if t.dtype != declared.dtype:
                 raise DtypeError(f"`{declared.name}` is {t.dtype}, its declaration {declared.dtype}", f"it is declared {declared}",
                                  f"convert it: {declared.name}.to(dlc.{declared.dtype})", declared.loc)
+            _read(t)
             recorder.array(t._value, t._edge)
         return _given(*recorder.finish(lambda: trace_kernel(program, [v.spec for v in recorder.values])))
 
@@ -204,7 +208,7 @@ class Tensor(Operators, Differentiable):
         """Part of the tensor: ints, slices with steps, None, ``...``, integer tensors, as in a kernel's definition."""
         out: Tensor = record(getitem, (self, key), {})
         buffer = self._value.buffer
-        if buffer is not None and out._value.buffer is None and is_view(key):
+        if buffer is not None and out._value.buffer is None and mode.recording is None and is_view(key):
             out._value.fill(buffer[key])
         return out
 
@@ -217,11 +221,12 @@ class Tensor(Operators, Differentiable):
         sizes = complete(shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, self.size, self.shape)
         if sizes == self.shape:
             return self
+        _read(self)
         value, buffer = self._value, self._value.buffer
         if buffer is not None and not buffer.is_contiguous():
             return record(_copied, (self,), {}).reshape(sizes)  # type: ignore[no-any-return]
         ((made, edge),) = apply(Reshape.of(value.spec, sizes), (value,), (self._edge,))
-        if buffer is not None:
+        if buffer is not None and mode.recording is None:
             made.fill(buffer.view(sizes))
         return wrapped(made, edge)
 
@@ -276,6 +281,8 @@ class Tensor(Operators, Differentiable):
             raise ArgumentError(f"{self._value.spec} cannot be replaced by {other._value.spec}")
         if not self.is_leaf:
             raise ArgumentError("only a leaf can be replaced", "gradients flow through this tensor", "use detach()")
+        if mode.recording is not None:
+            mode.recording.replaced[id(self)] = self
         self._value.handles -= 1
         self._value = other._value
         self._value.handles += 1
@@ -284,6 +291,12 @@ class Tensor(Operators, Differentiable):
 def _copied(x: Any) -> Any:
     """The elements in row-major order."""
     return build("copy", x.shape, lambda *at: x.read(*at))
+
+
+def _read(t: Tensor) -> None:
+    """Note, while a function is recorded, that it reads a tensor."""
+    if mode.recording is not None:
+        mode.recording.read(t)
 
 
 def _leaf(buffer: torch.Tensor) -> Value:
@@ -303,11 +316,14 @@ def of_memory(buffer: torch.Tensor) -> Tensor:
 
 def record(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Record an operation; arrays of other libraries among the arguments are taken as they are."""
-    if function in _ARITHMETIC:
-        args = _generalized(function, args)
+    if function in ARITHMETIC and (number := varying(function, args)) is not None:
+        args = tuple(of_memory(number[1]) if n == number[0] else a for n, a in enumerate(args))
     recorder = Recorder(function)
+    recording = mode.recording
     for a in args:
         if type(a) is Tensor or isinstance(a, Tensor):
+            if recording is not None:
+                recording.read(a)
             recorder.key.append(a._value.spec)
             recorder.values.append(a._value)
             recorder.edges.append(a._edge)
@@ -317,32 +333,6 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         recorder.key.append(name)
         _collect(recorder, kwargs[name])
     return _given(*recorder.finish(lambda: _traced(function, args, kwargs, recorder)))
-
-
-_ARITHMETIC = frozenset((add, sub, mul, div, true_divide, maximum, minimum))
-_CONSTANTS = 5
-_met: dict[Any, set[bool | int | float]] = {}
-
-
-def _generalized(function: Callable[..., Any], args: Sequence[Any]) -> Sequence[Any]:
-    """The arguments, a number that keeps changing among them.
-
-    A rate or a step has become an argument of the kernel instead of a constant in it.
-    """
-    for n, a in enumerate(args):
-        if type(a) is float or type(a) is int:
-            other = args[1 - n]
-            if not isinstance(other, Tensor):
-                return args
-            seen = _met.setdefault((function, other._value.spec, n, type(a)), set())
-            if a in seen:
-                return args
-            if len(seen) < _CONSTANTS:
-                seen.add(a)
-                return args
-            number = of_memory(torch.tensor(a, dtype=TORCH[promote_scalar(other.dtype, a).name]))
-            return (number, other) if n == 0 else (other, number)
-    return args
 
 
 def _given(results: Sequence[Result], layout: Layout) -> Any:
@@ -359,6 +349,7 @@ def _arranged(results: Iterator[Result], layout: Layout) -> Any:
 
 def _collect(recorder: Recorder, a: Any) -> None:
     if isinstance(a, Tensor):
+        _read(a)
         recorder.array(a._value, a._edge)
     elif isinstance(a, _foreign):
         recorder.array(_leaf(convert.wrap(a)), None)

@@ -1,0 +1,358 @@
+"""``@dlc.jit``: a function of tensors, recorded once for each kind of arguments and run again without its Python.
+
+The first call with arguments of some kind runs the function as it is. The second records it: every operation, what it reads of the world
+outside (weights, states of an optimiser), which tensors it makes stand for other numbers. Everything is cut into kernels as one graph.
+Later calls launch those kernels: they read the tensors where they stand then, and put the results back in their places.
+
+What is recorded is the Python of one call. Its decisions stay as they were, so they must not depend on numbers; what must run every time
+(a counter, a rate) goes through :func:`dlc.each_call`, as the optimisers', the schedules' and dropout's do.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlc.realize import Collected, Plan, realize
+from dlc.tape import Recording, Value
+from dlc.tape.mode import mode
+from dlc.tensor import Tensor
+from dlc.tensor.convert import wrap
+from dlc.tensor.create import memory_of
+from dlc.tensor.tensor import of_memory
+from dsl.errors import ArgumentError, UserError
+
+_MANY = 16  # recordings of one function from which on somebody is told
+
+Tree = Any  # tensors, constants, and tuples, lists and dicts of them
+
+
+class Jit:
+    """A function that is recorded and run again; :func:`jit` makes it.
+
+    Args:
+        fn: the function, or anything else that can be called.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        functools.update_wrapper(self, fn, updated=())
+        self._lock = threading.RLock()
+        self._known: dict[Any, list[Replay]] = {}
+        self._bound: weakref.WeakKeyDictionary[Any, Jit] = weakref.WeakKeyDictionary()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function, its recording, or record it.
+
+        Arrays of other libraries among the arguments arrive as tensors over the same memory. The results carry no graph: gradients
+        are taken inside.
+
+        Raises:
+            UserError: while recording: numbers were looked at, a tensor made inside was kept outside, or an argument carries a graph.
+        """
+        if mode.recording is not None:
+            return self.fn(*args, **kwargs)
+        key, arguments, (args, kwargs) = _arguments(args, kwargs)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                self._known[key] = []
+                return _plainly(self.fn, args, kwargs)
+            for n, replay in enumerate(known):
+                memory = replay.memory(arguments)
+                if memory is not None:
+                    if n:
+                        known.insert(0, known.pop(n))
+                    return replay.run(memory, arguments)
+            replay, result = _recorded(self.fn, args, kwargs, arguments)
+            known[:] = [replay, *known[:_MANY - 1]]
+            self._tell()
+            return result
+
+    def _tell(self) -> None:
+        count = self.recordings
+        if count == _MANY:
+            warnings.warn(f"dlc: {getattr(self, '__name__', 'a function')} was recorded {count} times, for every kind of its arguments "
+                          "and every value of its numbers; numbers that keep changing are better given as arrays without dimensions",
+                          stacklevel=4)
+
+    @property
+    def recordings(self) -> int:
+        """How many recordings are kept."""
+        return sum(map(len, self._known.values()))
+
+    def forget(self) -> None:
+        """Drop every recording: the next calls begin anew."""
+        with self._lock:
+            self._known.clear()
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Jit:
+        """As a method: recorded for each object by itself."""
+        if owner is None:
+            return self
+        bound = self._bound.get(owner)
+        if bound is None:
+            bound = self._bound[owner] = Jit(types.MethodType(self.fn, owner))
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<dlc.jit of {getattr(self, '__qualname__', self.fn)!s}, {self.recordings} recordings>"
+
+
+def jit(fn: Callable[..., Any]) -> Jit:
+    """Record a function of tensors at its second call with arguments of some kind, and launch what was recorded from then on.
+
+    A kind is the shapes, strides and dtypes of the arrays among the arguments, the values of everything else, and the number of
+    threads. What the function reads besides its arguments are the tensors that stood there when it was recorded; it is recorded
+    again when a module it calls changes between training and use or gets other parameters, and when an optimiser's settings other
+    than the rate change.
+    """
+    return Jit(fn)
+
+
+class Replay:
+    """A recording, ready to run.
+
+    Args:
+        recording: what was noted.
+        collected: the graph.
+        arguments: the tensors among the arguments.
+        result: what the function returned.
+    """
+
+    def __init__(self, recording: Recording, collected: Collected, plan: Plan, arguments: Sequence[Tensor], result: Tree) -> None:
+        self.plan, self.calls, self.guards = plan, recording.calls, list(recording.guards.values())
+        self._positions = {value: n for n, value in enumerate(_values(collected))}
+        self._read = len(collected.memory)
+        grads = [t.grad for t in recording.graded.values() if t.grad is not None]
+        beside = [t._value for t in (*_tensors(result), *recording.replaced.values(), *grads) if t._value not in self._positions]
+        self._passed = {value: n for n, value in enumerate(dict.fromkeys([*collected.given, *beside]))}
+        self._given = [(_source(value, recording, arguments), value.buffer.stride()) for value in self._passed]
+        self._shared = [own for own in recording.sources.values() if len(own) > 1]
+        self._replaced = [(_owner(t, arguments), self._place(t._value)) for t in recording.replaced.values()]
+        self._graded = [(_owner(t, arguments), None if t.grad is None else (self._place(t.grad._value), t.grad._value.spec))
+                        for t in recording.graded.values()]
+        self._result = _mapped(result, lambda t: _Slot(self._place(t._value), t._value.spec))
+        del self._positions, self._passed  # values hold the memory of the first results
+
+    def _place(self, value: Value) -> tuple[bool, int]:
+        """(whether it is computed, number among the results or the arrays given)."""
+        return (True, self._positions[value]) if value in self._positions else (False, self._passed[value])
+
+    def memory(self, arguments: Sequence[Tensor]) -> list[torch.Tensor] | None:
+        """What the plan reads; None where the recording does not hold any more. What ``calls`` gives is still missing."""
+        if not self._holds():
+            return None
+        out: list[torch.Tensor] = []
+        for (kind, what), strides in self._given:
+            if kind == "memory":
+                buffer = what
+            elif kind == "live":
+                buffer = None
+            else:
+                t = _found(what, arguments).grad if kind == "grad" else _found((kind, what), arguments)
+                buffer = None if t is None else t.realize()._value.buffer
+                if buffer is None or buffer.stride() != strides:
+                    return None
+            out.append(buffer)
+        return out
+
+    def _holds(self) -> bool:
+        """Whether the world outside is what it was, as far as it was looked at."""
+        if any([look() != seen for look, seen in self.guards]):
+            return False
+        return all([t._value is own[0]._value for own in self._shared for t in own])
+
+    def run(self, memory: list[torch.Tensor], arguments: Sequence[Tensor]) -> Any:
+        """Launch the kernels, put the new numbers in their places; the results."""
+        live = [fn() for fn in self.calls]
+        for n, ((kind, what), _) in enumerate(self._given):
+            if kind == "live":
+                memory[n] = memory_of(live[what])
+        results = self.plan.run(memory[:self._read])
+        values: dict[tuple[bool, int], Value] = {}
+
+        def value(place: tuple[bool, int], spec: Any) -> Value:
+            found = values.get(place)
+            if found is None:
+                found = values[place] = Value(spec, None, 0, results[place[1]] if place[0] else memory[place[1]])
+            return found
+
+        for owner, place in self._replaced:
+            t = _found(owner, arguments)
+            t._value.handles -= 1
+            t._value = value(place, t._value.spec)
+            t._value.handles += 1
+        for owner, made in self._graded:
+            _found(owner, arguments).grad = None if made is None else Tensor._of(value(*made), None)
+        return _filled(self._result, lambda slot: Tensor._of(value(slot.place, slot.spec), None))
+
+
+class _Slot:
+    """A tensor of the result: where its memory will be, and its shape and dtype."""
+
+    __slots__ = ("place", "spec")
+
+    def __init__(self, place: tuple[bool, int], spec: Any) -> None:
+        self.place, self.spec = place, spec
+
+
+def _plainly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The function as it is; its results computed, without their graph."""
+    result = fn(*args, **kwargs)
+    realize([t._value for t in _tensors(result)])
+    return _mapped(result, lambda t: t.detach())
+
+
+def _recorded(fn: Callable[..., Any], args: Any, kwargs: Any, arguments: Sequence[Tensor]) -> tuple[Replay, Any]:
+    """Record a call, and run what was recorded."""
+    recording = mode.recording = Recording(arguments, realize)
+    try:
+        for t in arguments:
+            recording.read(t)
+        result = fn(*args, **kwargs)
+        del args, kwargs
+    finally:
+        mode.recording = None
+    result = _mapped(result, lambda t: t if t._edge is None else Tensor._of(t._value, None))
+    for node in recording.nodes:
+        node.release()  # nobody can walk the graph from here on
+    grads = [t.grad for t in recording.graded.values() if t.grad is not None]
+    wanted = list(dict.fromkeys([t._value for t in (*recording.replaced.values(), *_tensors(result), *grads)]))
+    _refuse_kept(recording, wanted)
+    collected = Collected(wanted)
+    plan = collected.plan()
+    replay = Replay(recording, collected, plan, arguments, result)
+    collected.fill(plan.run(collected.memory))
+    return replay, result
+
+
+def _refuse_kept(recording: Recording, wanted: Sequence[Value]) -> None:
+    """An error where a tensor made inside is held outside, other than as a result: later calls would not renew it.
+
+    Raises:
+        UserError: there is one.
+    """
+    for again in (True, False):
+        kept = _kept(recording, wanted)
+        if kept is None:
+            return
+        if again:
+            gc.collect()
+    raise UserError(f"a result of `{kept}`, made inside of the recorded function, is kept outside",
+                    "later calls launch what was recorded, and would not renew it",
+                    "return it; or let a tensor from outside stand for it: t.replace(new)")
+
+
+def _kept(recording: Recording, wanted: Sequence[Value]) -> str | None:
+    """The name of an operation whose result somebody holds."""
+    known = set(wanted)
+    for node in recording.nodes:
+        for found in node.results.values():
+            value = found()
+            if value is not None and value.handles > 0 and value not in known and value.buffer is None:
+                return node.template.name
+    return None
+
+
+# -- where things are ----------------------------------------------------------------------------------------------
+def _values(collected: Collected) -> list[Value]:
+    return [collected.nodes[n].value(index) for n, index in collected.wanted]
+
+
+def _source(value: Value, recording: Recording, arguments: Sequence[Tensor]) -> tuple[str, Any]:
+    """Where the memory of a value comes from at a later call."""
+    if value in recording.live:
+        return "live", recording.live[value]
+    own = recording.sources.get(value)
+    if not own:
+        return "memory", value.buffer
+    t = own[0]
+    if id(t) in recording.grads:
+        return "grad", _owner(recording.grads[id(t)][0], arguments)
+    return _owner(t, arguments)
+
+
+def _owner(t: Tensor, arguments: Sequence[Tensor]) -> tuple[str, Any]:
+    """A tensor, or which of the arguments it is."""
+    at = next((n for n, a in enumerate(arguments) if a is t), None)
+    return ("tensor", t) if at is None else ("argument", at)
+
+
+def _found(owner: tuple[str, Any], arguments: Sequence[Tensor]) -> Tensor:
+    kind, what = owner
+    return arguments[what] if kind == "argument" else what  # type: ignore[no-any-return]
+
+
+# -- trees ---------------------------------------------------------------------------------------------------------
+def _arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor], tuple[Any, Any]]:
+    """(kind of the arguments, the tensors among them, the arguments with arrays as tensors)."""
+    found: list[Tensor] = []
+    key: list[Any] = [mode.grad, torch.get_num_threads()]
+
+    def one(a: Any) -> Any:
+        if isinstance(a, (torch.Tensor, np.ndarray)):
+            a = of_memory(wrap(a))
+        if isinstance(a, Tensor):
+            if isinstance(a._edge, tuple) and mode.grad:
+                raise ArgumentError("an argument of a jitted function was computed from tensors that require grad",
+                                    "gradients are taken inside of the function", "detach() it, or compute it inside")
+            if a._value.buffer is None:
+                realize((a._value,))
+            assert a._value.buffer is not None
+            place = next((n for n, t in enumerate(found) if t is a), None)
+            key.append((a._value.spec, a._value.buffer.stride(), a._edge is None, a._grad is None, place))
+            if place is None:
+                found.append(a)
+            return a
+        if isinstance(a, (tuple, list, dict)):
+            key.append((type(a), tuple(a) if isinstance(a, dict) else len(a)))
+            return _rebuilt(a, one)
+        try:
+            hash(a)
+        except TypeError:
+            raise ArgumentError(f"a {type(a).__name__} among the arguments of a jitted function",
+                                remedy="arrays, tuples, lists and dicts of them, and what can be hashed are possible") from None
+        key.append((type(a), repr(a) if isinstance(a, float) else a))
+        return a
+
+    converted = one(tuple(args)), one(kwargs)
+    return tuple(key), found, converted
+
+
+def _rebuilt(tree: Any, one: Callable[[Any], Any]) -> Any:
+    if isinstance(tree, dict):
+        return {k: one(v) for k, v in tree.items()}
+    made = [one(x) for x in tree]
+    return type(tree)(*made) if hasattr(tree, "_fields") else type(tree)(made)
+
+
+def _mapped(tree: Tree, one: Callable[[Tensor], Any]) -> Tree:
+    """A tree with other things in the place of its tensors."""
+    if isinstance(tree, Tensor):
+        return one(tree)
+    return _rebuilt(tree, lambda x: _mapped(x, one)) if isinstance(tree, (tuple, list, dict)) else tree
+
+
+def _filled(tree: Tree, one: Callable[[_Slot], Any]) -> Tree:
+    """A tree with tensors in the place of slots."""
+    if isinstance(tree, _Slot):
+        return one(tree)
+    return _rebuilt(tree, lambda x: _filled(x, one)) if isinstance(tree, (tuple, list, dict)) else tree
+
+
+def _tensors(tree: Tree) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list, dict)):
+        for x in tree.values() if isinstance(tree, dict) else tree:
+            yield from _tensors(x)
