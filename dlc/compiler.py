@@ -188,7 +188,7 @@ class Plan:
         target = self.request.target
         if target.kind != "cpu":
             raise TargetError(f"{target.name} is not a CPU", "LLVM modules are made for CPUs")
-        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features)
+        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features, modelled=target.modelled)
 
     @cached_property
     def object_code(self) -> bytes:
@@ -209,7 +209,7 @@ class Plan:
     def listing(self) -> str:
         """The LLVM module for reading, with the user's lines as comments."""
         target = self.request.target
-        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features, places=True).text
+        return llvm.emit_llvm(self.tile, target.triple, target.vector_bits, target.features, True, target.modelled).text
 
     def assembly(self) -> str:
         """The machine code as assembly text."""

@@ -22,7 +22,7 @@ VARIABLES: dict[str, str] = {
     "DLC_CACHE_DIR": "where compiled kernels, tuning records and the measured limits of this machine are kept (default: dlc in "
                      "the user's cache directory)",
     "DLC_TARGET": "the CPU target to compile for instead of the best this machine has, by name: x86-64, x86-64-avx2, "
-                  "x86-64-avx512, aarch64-neon",
+                  "x86-64-avx512, x86-64-avx512-bf16, x86-64-amx, x86-64-amx-fp16, aarch64-neon",
     "DLC_RECORDS": "whether kernels are compiled with the choices that tuning has recorded: on (default) or off",
     "DLC_VERIFY": "when kernels are verified: once, before they are emitted (default), or all, after every pass of the compiler too",
     "DLC_DYNAMIC": "whether a size that keeps changing becomes a run-time argument of one kernel instead of a new kernel each "

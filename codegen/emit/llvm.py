@@ -39,8 +39,11 @@ class CpuModule:
     scratch: Term
 
 
-def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tuple[str, ...] = (), places: bool = False) -> CpuModule:
+def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tuple[str, ...] = (), places: bool = False,
+              modelled: tuple[str, ...] = ()) -> CpuModule:
     """The module of a program for a machine with vectors of ``vector_bits`` and the instruction sets ``features``.
+
+    Dot instructions of the sets ``modelled`` are used as if the machine had them, and spelled out in those that it has.
 
     With ``places`` it is made for reading: comments cite the user's line wherever it changes. Without, it does not depend on where the
     kernel is written, so that machine code is found again by the text.
@@ -49,7 +52,8 @@ def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tup
     module.triple = triple
     needed = reduce(tmax, (sum((scratch_bytes(b) for b in p.scratch), ZERO) for p in program.phases), ZERO)
     scratch = ZERO if needed.is_const and needed.const <= _STACK_LIMIT else needed
-    bodies = [PhaseEmitter(module, program, p, vector_bits // 32, features, scratch, places).emit() for p in program.phases]
+    bodies = [PhaseEmitter(module, program, p, vector_bits // 32, features, scratch, places, modelled).emit()
+              for p in program.phases]
     _entry(module, program, bodies)
     workspaces = tuple(b for b in program.buffers if b.scope == "workspace")
     return CpuModule(str(module), program.name, workspaces, scratch)

@@ -281,17 +281,16 @@ class Memory(Masks):
     # -- stores ------------------------------------------------------------------------------------------------
     def store(self, op: Store, shape: Shape, tiles: dict[Value, Tile]) -> None:
         """Write a tile."""
-        whole = None if op.conds else self._whole(op.mask, shape)
-        if whole is None:
-            self._store(op, op.mask, shape, tiles)
+        if op.conds or (whole := self.whole(op.mask, shape)) is None:
+            self.store_masked(op, op.mask, shape, tiles)
             return
         with self.b.if_else(whole) as (inside, edge):
             with inside:
-                self._store(op, (), shape, tiles)
+                self.store_masked(op, (), shape, tiles)
             with edge:
-                self._store(op, op.mask, shape, tiles)
+                self.store_masked(op, op.mask, shape, tiles)
 
-    def _whole(self, mask: tuple[Term, ...], shape: Shape) -> ir.Value | None:
+    def whole(self, mask: tuple[Term, ...], shape: Shape) -> ir.Value | None:
         """Whether a mask holds at every point of a tile: one test for all its registers; None where that would save nothing.
 
         A masked store is many times slower than a plain one on some machines, and a mask takes instructions on all of them.
@@ -306,7 +305,8 @@ class Memory(Masks):
             out = self._and(out, self.b.icmp_signed(">=", self.terms.scalar(worst), I64(0)))
         return out
 
-    def _store(self, op: Store, masks: tuple[Term, ...], shape: Shape, tiles: dict[Value, Tile]) -> None:
+    def store_masked(self, op: Store, masks: tuple[Term, ...], shape: Shape, tiles: dict[Value, Tile]) -> None:
+        """Write the elements of a tile at which ``masks`` hold."""
         conds = [tiles[c] for c in op.conds]
         offset = self.offset(op.buffer, op.indices)
         value = tiles[op.value]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 
-from codegen.emit.llvm_dot import emit_dot
+from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
+from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
 from codegen.emit.llvm_memory import ZEROS, Memory, Terms, iota_tile
+from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_op
 from codegen.emit.llvm_reduce import emit_reduce, emit_scan
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
+from codegen.emit.llvm_tiles import HardwareTiles, TileDots
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
+from codegen.emit.residents import find_residents
 from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import ZERO, Term, Var, nonneg, product
@@ -22,6 +28,23 @@ CONTEXT = ir.LiteralStructType([PTR, PTR, I32])  # args, scratch, error
 BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # (context, thread, threads)
 
 
+@dataclass(frozen=True)
+class _Carried:
+    """The values that a loop carries in vector registers: before it, at the start and end of each iteration, after it; their shapes."""
+
+    inits: list[Value]
+    params: list[Value]
+    yields: list[Value]
+    results: list[Value]
+    shapes: list[Shape]
+
+    @staticmethod
+    def of(op: tile.For, places: list[int], shape: Callable[[tuple[Var, ...]], Shape]) -> _Carried:
+        """Those at some places of the loop's lists."""
+        inits, params, yields, results = ([values[n] for n in places] for values in (op.inits, op.body.params, op.body.yields, op.results))
+        return _Carried(inits, params, yields, results, [shape(v.axes) for v in inits])
+
+
 def scratch_bytes(b: Buffer) -> Term:
     """Bytes of a scratch buffer, rounded up to cache lines with one line spare."""
     return (product(b.shape) * b.dtype.itemsize + 63) // 64 * 64 + 64
@@ -30,12 +53,15 @@ def scratch_bytes(b: Buffer) -> Term:
 class PhaseEmitter:
     """Emits one phase as ``void body(ptr context, i64 thread, i64 threads)``.
 
-    ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it.
+    ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it; the dot instructions of the
+    sets ``modelled`` are spelled out in others.
     """
 
     def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: Term,
-                 places: bool = False) -> None:
-        self.program, self.phase, self.width, self.features, self.private = program, phase, lanes, features, private
+                 places: bool = False, modelled: tuple[str, ...] = ()) -> None:
+        self.program, self.phase, self.width, self.private = program, phase, lanes, private
+        self.modelled, self.dot_sets = modelled, (*features, *modelled)
+        self.taken = operand_loads(phase.body, self._match)
         self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
         self.b = Builder(self.fn.append_basic_block("entry"), features)
@@ -53,6 +79,8 @@ class PhaseEmitter:
             self.block(self.phase.body)
         else:
             self._grid()
+        if self.units is not None:
+            self.units.finish()
         self.b.ret_void()
         return self.fn
 
@@ -70,6 +98,18 @@ class PhaseEmitter:
         b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
         self._scratch()
         self.memory = Memory(b, self.terms, self.pointers, zero, 4 * self.width)
+        self.units = self._tiles()
+
+    def _tiles(self) -> TileDots | None:
+        """The tile registers, where a dot of the phase runs on them."""
+        residents = find_residents(self.phase.body, self._match)
+        if not residents:
+            return None
+        model = any(r.match.instruction.feature in self.modelled for r in residents)
+        return TileDots(self.b, SoftwareTiles(self.b) if model else HardwareTiles(self.b), self.memory, residents, self.shape)
+
+    def _match(self, op: tile.Dot) -> DotMatch | None:
+        return match_dot(op, self.shape(op.results[0].axes), self.dot_sets)
 
     def _scratch(self) -> None:
         b = self.b
@@ -196,10 +236,14 @@ class PhaseEmitter:
     def op_load(self, op: tile.Load) -> None:
         """A load."""
         r = op.results[0]
-        self.tiles[r] = self.memory.load(op, self.shape(r.axes), self.tiles)
+        if op not in self.taken and (self.units is None or not self.units.fetches(op)):
+            self.tiles[r] = self.memory.load(op, self.shape(r.axes), self.tiles)
 
     def op_store(self, op: tile.Store) -> None:
         """A store, over the axes of its value and indices."""
+        if self.units is not None and self.units.holds(op.value) and op.value not in self.tiles:
+            self.units.store(op)
+            return
         axes = set(op.value.axes)
         for i in (*op.indices, *op.mask):
             axes |= set(i.axes) if isinstance(i, Value) else {v for v in i.vars if _is_tile(v, self.scalars)}
@@ -242,40 +286,66 @@ class PhaseEmitter:
 
     def op_dot(self, op: tile.Dot) -> None:
         """A dot, by an instruction where one fits."""
-        self.tiles[op.results[0]] = emit_dot(self.b, self.memory, op, self.tiles, self.shape, self.features)
+        r = op.results[0]
+        if self.units is not None and self.units.holds(r):
+            self.units.multiply(op, self.tiles)
+            self._leave(r)
+            return
+        found = self._match(op)
+        self.tiles[r] = (emit_dot_by_elements(self.b, op, self.tiles, self.shape) if found is None else
+                         emit_vector_dot(self.b, self.memory, op, self.tiles, self.shape(r.axes), found,
+                                         found.instruction.feature in self.modelled))
+
+    def _leave(self, v: Value) -> None:
+        """Vectors of a finished accumulator, where something takes them."""
+        left = self.units.leave(v) if self.units is not None and self.units.holds(v) else None
+        if left is not None:
+            self.tiles[v] = left
 
     def op_for(self, op: tile.For) -> None:
-        """A loop; carried tiles become phis, ``unroll`` copies of the body share a test."""
-        shapes = [self.shape(v.axes) for v in op.inits]
-        inits = [self.tiles[v].at(self.b, s, c) for v, s in zip(op.inits, shapes) for c in s.coords()]
-        inits = [splat(self.b, v, s.width) for v, s in zip(inits, [s for s in shapes for _ in s.coords()])]
+        """A loop; carried tiles become phis, unless tile registers hold them; ``unroll`` copies of the body share a test."""
+        held = [n for n, v in enumerate(op.body.params) if self.units is not None and self.units.holds(v)]
+        for n in held:
+            assert self.units is not None
+            self.units.enter(op.body.params[n], op.inits[n], self.tiles)
+        self._for(op, _Carried.of(op, [n for n in range(len(op.inits)) if n not in held], self.shape))
+        for n in held:
+            self._leave(op.results[n])
+
+    def _for(self, op: tile.For, carried: _Carried) -> None:
+        """The loop itself, with phis for the values that are in vector registers."""
+        inits = self._registers(carried.inits, carried.shapes)
         lo, hi = self.terms.scalar(op.lo), self.terms.scalar(op.hi)
         name = describe_var(op.var)
         if op.unroll > 1:
             rounds = intrinsic(self.b, "llvm.smax.i64", I64, [self.b.sdiv(self.b.sub(hi, lo), I64(op.unroll)), I64(0)])
-            inits = self._loop(f"{name}.{op.unroll}", I64(0), rounds, inits, lambda n: self._rounds(op, shapes, lo, n), False)
+            inits = self._loop(f"{name}.{op.unroll}", I64(0), rounds, inits, lambda n: self._rounds(op, carried, lo, n), False)
             lo = self.b.add(lo, self.b.mul(rounds, I64(op.unroll)))
         runs = op.unroll == 1 and nonneg(op.hi - op.lo - 1)
-        self._bind(op.results, shapes, self._loop(name, lo, hi, inits, lambda i: self._once(op, shapes, i, list(self._phis)), runs))
+        ends = self._loop(name, lo, hi, inits, lambda i: self._once(op, carried, i, list(self._phis)), runs)
+        self._bind(carried.results, carried.shapes, ends)
 
-    def _once(self, op: tile.For, shapes: list[Shape], at: ir.Value, regs: list[ir.Value]) -> list[ir.Value]:
+    def _once(self, op: tile.For, carried: _Carried, at: ir.Value, regs: list[ir.Value]) -> list[ir.Value]:
         """The body of a loop for one value of its variable; returns the registers it hands on."""
         self.scalars[op.var] = at
-        self._bind(op.body.params, shapes, regs)
+        self._bind(carried.params, carried.shapes, regs)
         self.block(op.body)
-        return [splat(self.b, self.tiles[v].at(self.b, s, c), s.width) for v, s in zip(op.body.yields, shapes) for c in s.coords()]
+        return self._registers(carried.yields, carried.shapes)
 
-    def _rounds(self, op: tile.For, shapes: list[Shape], lo: ir.Value, n: ir.Value) -> list[ir.Value]:
+    def _rounds(self, op: tile.For, carried: _Carried, lo: ir.Value, n: ir.Value) -> list[ir.Value]:
         """``unroll`` iterations in a row; what was computed from the loop variable is computed anew in each."""
         regs = list(self._phis)
         first = self.b.add(lo, self.b.mul(n, I64(op.unroll)))
         for k in range(op.unroll):
             self.terms.memo.clear()
             self.memory.bases.clear()
-            regs = self._once(op, shapes, self.b.add(first, I64(k)), regs)
+            regs = self._once(op, carried, self.b.add(first, I64(k)), regs)
         return regs
 
-    def _bind(self, values: tuple[Value, ...], shapes: list[Shape], regs: list[ir.Value]) -> None:
+    def _registers(self, values: list[Value], shapes: list[Shape]) -> list[ir.Value]:
+        return [splat(self.b, self.tiles[v].at(self.b, s, c), s.width) for v, s in zip(values, shapes) for c in s.coords()]
+
+    def _bind(self, values: list[Value], shapes: list[Shape], regs: list[ir.Value]) -> None:
         at = iter(regs)
         for v, s in zip(values, shapes):
             self.tiles[v] = Tile(s, v.dtype, {c: next(at) for c in s.coords()})

@@ -8,7 +8,7 @@ no target calls a library for it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -163,6 +163,20 @@ def intrinsic(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Value])
     return b.call(fn, args)
 
 
+def counted(b: ir.IRBuilder, count: ir.Value, body: Callable[[ir.Value], None]) -> None:
+    """``for n in range(count)``, at least once, around what ``body`` emits for ``n``."""
+    before, inside, after = b.block, b.function.append_basic_block("each"), b.function.append_basic_block("each.end")
+    b.branch(inside)
+    b.position_at_end(inside)
+    n = b.phi(I64)
+    n.add_incoming(I64(0), before)
+    body(n)
+    more = b.add(n, I64(1))
+    n.add_incoming(more, b.block)
+    b.cbranch(b.icmp_unsigned("<", more, count), inside, after)
+    b.position_at_end(after)
+
+
 def mangle(t: ir.Type) -> str:
     """The suffix of an overloaded intrinsic: ``v16f32``, ``i64``."""
     if isinstance(t, ir.VectorType):
@@ -283,5 +297,5 @@ def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value
     return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(32 - form.width)))
 
 
-__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "f64", "i32", "int_const", "intrinsic",
-           "lanes_of", "mangle", "memory_type", "named_type", "scalar_type", "splat", "vector"]
+__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "counted", "f64", "i32", "int_const",
+           "intrinsic", "lanes_of", "mangle", "memory_type", "named_type", "scalar_type", "splat", "vector"]

@@ -22,6 +22,8 @@ class Blocks:
         depth: terms of each sum.
         batch: independent products.
         inside: products that share the lane factor, computed one after another in a block.
+        itemsize: bytes of a packed element.
+        copy: copying an element into a packed block, in multiply-adds.
     """
 
     columns: int
@@ -31,6 +33,8 @@ class Blocks:
     depth: int
     batch: int
     inside: int = 1
+    itemsize: int = 4
+    copy: int = _COPY
 
 
 def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
@@ -65,7 +69,7 @@ def thread_blocks(target: Target, b: Blocks, packs: tuple[bool, bool]) -> tuple[
     """(lane tiles, row tiles) of one thread's block: equal shares, few copies, and packed rows that stay in a core's share of the cache."""
     lane_tiles, row_tiles = -(-b.columns // b.nr), -(-b.rows // b.mr)
     room = max(target.caches[1] // 2, target.caches[2] // (2 * target.threads))
-    most = max(1, room // (4 * b.depth * b.mr)) if packs[1] else row_tiles
+    most = max(1, room // (b.itemsize * max(b.depth, 1) * b.mr)) if packs[1] else row_tiles
     best: tuple[float, tuple[int, int]] | None = None
     for lp in _parts(lane_tiles, 4 * target.threads):
         for rp in _parts(row_tiles, max(4 * target.threads, 2 * -(-row_tiles // most))):
@@ -86,11 +90,11 @@ def _cost(threads: int, b: Blocks, block: tuple[int, int], tiles: tuple[int, int
     points = b.batch * -(-tiles[0] // block[0]) * -(-tiles[1] // block[1])
     rounds = -(-points // threads)
     width, height = block[0] * b.nr, block[1] * b.mr
-    return rounds * (width * height * b.inside + _COPY * (width * packs[0] + height * packs[1]) + 1)
+    return rounds * (width * height * b.inside + b.copy * (width * packs[0] + height * packs[1]) + 1)
 
 
 def panels_together(target: Target, b: Blocks, lane_tiles: int) -> int:
     """How many panels are packed at a time when rows cross them: long runs of every row, in a quarter of a core's share of the cache."""
     room = max(target.caches[1] // 2, target.caches[2] // (4 * target.threads))
-    most = max(1, room // (4 * b.depth * b.nr))
-    return max(1, min(lane_tiles, most, _RUN // (4 * b.nr)))
+    most = max(1, room // (b.itemsize * max(b.depth, 1) * b.nr))
+    return max(1, min(lane_tiles, most, _RUN // (b.itemsize * b.nr)))

@@ -15,11 +15,12 @@ import math
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.dots import choose_dots, contract, pad_product
 from codegen.heuristics.fusion import computed_by_reader, identity_axes
-from codegen.heuristics.packing import Packing, contiguous_dimension, crosses_panels, dimension, pack_lanes, pack_rows, separable
+from codegen.heuristics.packing import Packing, crosses_panels, pack_lanes, pack_rows, separable
 from codegen.heuristics.product import Product, analyse, result_strides
 from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
-from codegen.micro.instructions import dot_instruction
+from codegen.heuristics.tiled import schedule_tiled
 from dsl.dim import Var
 from dsl.expr import Read
 from dsl.nest import Nest
@@ -98,11 +99,15 @@ def _anchor_axes(nest: Nest, anchor: str, heavy: str) -> dict[Var, Var]:
 # -- panels --------------------------------------------------------------------------------------------------------
 def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
     """Register tiles inside cache blocks: grid of blocks, panels of lanes, rows, the whole sum in registers."""
+    dots = choose_dots(p, anchor, setting)
+    if dots is not None and dots.instruction.tiled:
+        return schedule_tiled(nest, anchor, p, dots, setting)
+    if dots is not None:
+        nest, p, dots, setting = pad_product(nest, p, dots, dots.depth, setting)
     target, heavy = setting.target, p.stage.name
     tile = register_tile(target, p.columns, p.lines)
     nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
-    by = _dot_terms(p, anchor, min(nr, target.vector_bits // 32), setting)
-    packs = (True, True) if by is not None else _packs(nest, p, anchor, nr, mr, setting)
+    packs = (True, True) if dots is not None else _packs(nest, p, anchor, nr, mr, setting)
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]
     row = axes[up[p.row]] if p.row is not None else ""
@@ -128,41 +133,17 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         nest = _attach(nest, anchor, inner[-1], p)
     for x in (*batch, *grid):
         nest = set_role(nest, anchor, x, "parallel")
-    packing = Packing(heavy, setting, by[:2] if by is not None else None, None if by is not None else p.wider)
+    packing = Packing(heavy, setting, dtype=p.wider) if dots is None else Packing(heavy, setting, (dots.axis, dots.terms, dots.depth))
     if packs[1] and p.rows is not None and p.row is not None:
         nest = pack_rows(nest, packing, p.rows, p.row, mr, (anchor, grid[-1]))
     if packs[0] and p.lanes is not None:
         nest = pack_lanes(nest, packing, p.lanes, p.lane, nr, (anchor, at))
-    return _contract(nest, p, *by) if by is not None else nest
+    return contract(nest, heavy, dots) if dots is not None else nest
 
 
 def _sharing(p: Product, others: dict[str, Var]) -> list[str]:
     """The loops, besides the tile's, over products that share the lane factor: a packed panel serves all of them."""
     return [x for x, v in others.items() if p.lanes is not None and v not in p.lanes.free]
-
-
-def _contract(nest: Nest, p: Product, terms: Var, count: int) -> Nest:
-    """Several terms of the sum at a time, by a dot."""
-    heavy, loop = p.stage.name, p.stage.axis_names()[terms]
-    nest = split(nest, heavy, loop, count, tail="peel")
-    nest = set_role(nest, heavy, f"{loop}.i", "dot")
-    return reorder(nest, heavy, [*(x for x in nest[heavy].order if x != f"{loop}.i"), f"{loop}.i"])
-
-
-def _dot_terms(p: Product, anchor: str, lanes: int, setting: Setting) -> tuple[Var, int] | None:
-    """The reduction axis and how many of its terms a dot instruction of the target adds up, where packing can bring them together."""
-    if p.lanes is None or p.rows is None or p.row is None or p.lanes.dtype != p.rows.dtype:
-        return None
-    found = dot_instruction(setting.target.features, p.lanes.dtype, p.accumulator, lanes)
-    sides = ((p.lanes, p.lane), (p.rows, p.row))
-    if found is None or not all(separable(r, v) for r, v in sides):
-        return None
-    for terms in p.stage.bound:
-        near = [(contiguous_dimension(r, setting.strides), r, v) for r, v in sides if separable(r, terms)]
-        if (len(near) == 2 and size(terms.extent) >= found.terms
-                and all(n in (None, dimension(r, v), dimension(r, terms)) for n, r, v in near)):
-            return (terms, found.terms) if setting.choose(f"{anchor}.instruction", found.name, ("", found.name)) else None
-    return None
 
 
 def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int],

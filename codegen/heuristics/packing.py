@@ -35,18 +35,22 @@ class Packing:
 
     Attributes:
         heavy: the contraction.
-        terms: a reduction axis, so many of whose terms are kept side by side for a dot instruction; None for none.
+        terms: (reduction axis, how many of its terms a dot instruction takes side by side for each lane, and in all); None for none.
         dtype: what elements are converted to while they are copied; None for what they are.
     """
 
     heavy: str
     setting: Setting
-    terms: tuple[Var, int] | None = None
+    terms: tuple[Var, int, int] | None = None
     dtype: Dtype | None = None
 
     def pair(self, factor: Read) -> tuple[int, int] | None:
-        """(dimension, count) of the terms kept side by side."""
+        """(dimension, count) of the terms kept side by side for a lane."""
         return None if self.terms is None else (dimension(factor, self.terms[0]), self.terms[1])
+
+    def line(self, factor: Read) -> tuple[int, int] | None:
+        """(dimension, count) of the terms that a row keeps in a line of its own, for an instruction that takes several steps of them."""
+        return (dimension(factor, self.terms[0]), self.terms[2]) if self.terms is not None and self.terms[2] > self.terms[1] else None
 
 
 def pack_lanes(nest: Nest, packing: Packing, factor: Read, lane: Var, nr: int, at: tuple[str, str]) -> Nest:
@@ -81,7 +85,9 @@ def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at:
     """Read the row factor through a copy of the block in use: the rows of one register tile side by side, in chunks of a cache line."""
     own, near = dimension(factor, row), contiguous_dimension(factor, packing.setting.strides)
     nest, copy, names = _copy(nest, packing, factor, at)
-    pair = packing.pair(factor)
+    pair, line = packing.pair(factor), packing.line(factor)
+    if line is not None:
+        return _lay_lines(nest, copy, names, factor, (own, mr), line, near == own)
     across = near is not None and near != own
     side, count = ((near, min(_vector(packing.setting, size(factor.tensor.shape[near])), _CHUNK)) if across and near is not None
                    else pair or (None, 0))
@@ -106,6 +112,23 @@ def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at:
         return reorder(nest, copy, [*loops, f"{lanes}.i"])
     nest = set_role(nest, copy, f"{unrolled}.i", "unroll")
     return reorder(nest, copy, [*loops, f"{unrolled}.i", f"{lanes}.i"])
+
+
+def _lay_lines(nest: Nest, copy: str, names: list[str], factor: Read, rows: tuple[int, int], line: tuple[int, int], turned: bool) -> Nest:
+    """Rows of one register tile, a line of terms each, one tile after another.
+
+    A row is copied at a time, or, where rows lie side by side in memory, squares of them are transposed.
+    """
+    (own, mr), (side, count) = rows, line
+    others = [n for n in range(factor.tensor.ndim) if n not in (own, side)]
+    nest = lay_out(nest, copy, lambda axes: (as_term(axes[own]) // mr, *(as_term(axes[n]) for n in others), as_term(axes[side]) // count,
+                                             as_term(axes[own]) % mr, as_term(axes[side]) % count))
+    nest = split(nest, copy, names[own], mr, tail="peel")
+    nest = split(nest, copy, names[side], count, tail="peel")
+    nest = set_role(nest, copy, f"{names[side]}.i", "vectorize")
+    if turned:
+        nest = set_role(nest, copy, f"{names[own]}.i", "unroll")
+    return reorder(nest, copy, [f"{names[own]}.o", *(names[n] for n in others), f"{names[side]}.o", f"{names[own]}.i", f"{names[side]}.i"])
 
 
 def _copy(nest: Nest, packing: Packing, factor: Read, at: tuple[str, str]) -> tuple[Nest, str, list[str]]:

@@ -1,11 +1,14 @@
 """Dot-product instructions as data: what each computes, LLVM's name for it, and the feature a target must have.
 
-The meaning of an entry is a :class:`codegen.tile.ir.Dot` over one axis of ``terms`` elements, ``lanes`` results at a time::
+The meaning of an entry is a :class:`codegen.tile.ir.Dot` of small tiles::
 
-    acc[l] += sum over t of a[l, t] * b[l, t]        with the terms of a lane side by side in both operands
+    acc[r, l] += sum over s, t of a[r, s, t] * b[s, l, t]
 
-so a schedule that contracts a tile axis of that size, with operands that lie so in memory, is emitted as that instruction. An
-emitter looks for it by what the tile program says; nothing else in the compiler knows an instruction by name.
+for ``rows`` r, ``lanes`` l, ``steps`` s and ``terms`` t. The terms of a lane lie side by side in both factors. A vector instruction is the
+case of one row and one step: its operands are registers, and ``a`` is one group of terms repeated in every lane. Where there are more
+rows, operands are tile registers, loaded from rows of memory at any distance; a product with fewer rows, lanes or steps configures them
+smaller. An emitter looks for an instruction by what the tile program says, and a heuristic by the product it schedules; nothing in the
+compiler knows one by name.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dsl.dtype import Dtype, bf16, f32, i16, i32
+from dsl.dtype import Dtype, bf16, f16, f32, i8, i16, i32, u8
 
 
 @dataclass(frozen=True)
@@ -24,36 +27,69 @@ class DotInstruction:
         name: its mnemonic.
         feature: what LLVM calls the instruction set it belongs to.
         intrinsic: the LLVM function.
-        lanes, terms: results of one instruction, and products added up in each.
+        rows, lanes: results of one instruction: exactly so many lanes of a vector, at most so many rows and lanes of a tile.
+        steps, terms: products added up in each result are ``steps * terms``; the terms of a step lie side by side.
         operand, result: dtypes of the factors and of the accumulator.
         element: the LLVM type of one factor.
+        cycles: between the starts of two instructions, on the processors that have it.
     """
 
     name: str
     feature: str
     intrinsic: str
+    rows: int
     lanes: int
+    steps: int
     terms: int
     operand: Dtype
     result: Dtype
     element: str
+    cycles: float = 0.5
+
+    @property
+    def tiled(self) -> bool:
+        """Whether its operands are tiles of several rows, in registers of their own."""
+        return self.rows > 1
+
+
+@dataclass(frozen=True)
+class TileRegisters:
+    """The registers of instructions with several rows: how many there are, and the rows and bytes of a row that each holds at most."""
+
+    count: int
+    rows: int
+    row_bytes: int
+
+
+TILES = TileRegisters(8, 16, 64)
 
 
 def _widths(name: str, feature: str, intrinsic: str, operand: Dtype, result: Dtype, element: str) -> list[DotInstruction]:
     """The instruction on 512, 256 and 128 bits."""
     terms = result.bits // operand.bits
-    return [DotInstruction(name, feature, f"{intrinsic}.{bits}", bits // result.bits, terms, operand, result, element)
+    return [DotInstruction(name, feature, f"{intrinsic}.{bits}", 1, bits // result.bits, 1, terms, operand, result, element)
             for bits in (512, 256, 128)]
 
 
-# vdpbf16ps rounds each product and sum to nearest even and flushes denormals, whatever the control register says.
+def _tile(name: str, feature: str, operand: Dtype, result: Dtype, element: str) -> DotInstruction:
+    """The instruction on tile registers."""
+    lanes = 8 * TILES.row_bytes // result.bits
+    return DotInstruction(name, feature, f"llvm.x86.{name}", TILES.rows, lanes, TILES.rows, result.bits // operand.bits, operand, result,
+                          element, 16.0)
+
+
+# vdpbf16ps and tdpbf16ps round each product and sum to nearest even and flush denormals, whatever the control register says.
 DOTS: tuple[DotInstruction, ...] = (
+    _tile("tdpbf16ps", "amx-bf16", bf16, f32, "bfloat"),
+    _tile("tdpfp16ps", "amx-fp16", f16, f32, "half"),
+    _tile("tdpbssd", "amx-int8", i8, i32, "i8"),
+    _tile("tdpbuud", "amx-int8", u8, i32, "i8"),
     *_widths("vdpbf16ps", "avx512bf16", "llvm.x86.avx512bf16.dpbf16ps", bf16, f32, "bfloat"),
     *_widths("vpdpwssd", "avx512vnni", "llvm.x86.avx512.vpdpwssd", i16, i32, "i16"),
 )
 
 
-def dot_instruction(features: Iterable[str], operand: Dtype, result: Dtype, lanes: int) -> DotInstruction | None:
-    """The instruction for a product of these dtypes with that many lanes, among those a target has."""
+def dot_instructions(features: Iterable[str], operand: Dtype, result: Dtype) -> tuple[DotInstruction, ...]:
+    """The instructions for products of these dtypes among those a target has, the most work at a time first."""
     have = set(features)
-    return next((d for d in DOTS if d.feature in have and (d.operand, d.result, d.lanes) == (operand, result, lanes)), None)
+    return tuple(d for d in DOTS if d.feature in have and (d.operand, d.result) == (operand, result))

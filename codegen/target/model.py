@@ -14,6 +14,8 @@ class Target:
         kind: ``"cpu"``, ``"cuda"`` or ``"hip"``.
         arch: instruction set or GPU architecture.
         triple, cpu, features: what LLVM is told; features that must be present.
+        modelled: sets of dot instructions that it does not have and that are used all the same, each spelled out in software: to see what
+            a schedule for a machine that has them computes.
         vector_bits, vector_registers: the widest vectors and how many there are.
         caches: bytes of the first, second and (a core's share of the) third level; on a GPU shared memory a program may use, the
             registers of a processor, the second level.
@@ -38,3 +40,9 @@ class Target:
     bandwidth: float = 0.0
     clock: float = 0.0
     peak: tuple[tuple[str, float], ...] = ()
+    modelled: tuple[str, ...] = ()
+
+    @property
+    def dot_sets(self) -> tuple[str, ...]:
+        """The instruction sets whose dot instructions a schedule may use."""
+        return (*self.features, *self.modelled)

@@ -9,6 +9,8 @@ _SSE = ("sse4.2", "popcnt")
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "popcnt", "sse4.2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 _AVX512_BF16 = (*_AVX512, "avx512vnni", "avx512bf16")
+_AMX = (*_AVX512_BF16, "avx512fp16", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512bitalg", "avx512vpopcntdq", "avxvnni", "gfni",
+        "amx-tile", "amx-bf16", "amx-int8")
 
 TARGETS: dict[str, Target] = {
     t.name: t
@@ -17,6 +19,8 @@ TARGETS: dict[str, Target] = {
         Target("x86-64-avx2", "cpu", "x86-64", _LINUX, "haswell", _AVX2, 256, 16),
         Target("x86-64-avx512", "cpu", "x86-64", _LINUX, "skylake-avx512", _AVX512, 512, 32),
         Target("x86-64-avx512-bf16", "cpu", "x86-64", _LINUX, "cooperlake", _AVX512_BF16, 512, 32),
+        Target("x86-64-amx", "cpu", "x86-64", _LINUX, "sapphirerapids", _AMX, 512, 32, (48 << 10, 2 << 20, 32 << 20)),
+        Target("x86-64-amx-fp16", "cpu", "x86-64", _LINUX, "graniterapids", (*_AMX, "amx-fp16"), 512, 32, (48 << 10, 2 << 20, 32 << 20)),
         Target("aarch64-neon", "cpu", "aarch64", "aarch64-unknown-linux-gnu", "generic", ("neon",), 128, 32, (64 << 10, 1 << 20, 16 << 20)),
         # A100 SXM 80 GB, H100 SXM, B200, MI300X: data sheets, dense figures.
         Target("sm_80", "cuda", "sm_80", caches=(163 << 10, 256 << 10, 40 << 20), threads=108, bandwidth=2.04e12, clock=1.41e9,

@@ -164,7 +164,7 @@ def undetermined(a: Access, b: Access, unknown: Sequence[Var], fixed: frozenset[
     """The variables among ``unknown`` that may differ although both accesses touch one element; ``fixed`` are equal for both."""
     wanted = [v for v in unknown if not (v.extent is not None and v.extent == 1) and not (_pinned(v, a.facts) and _pinned(v, b.facts))]
     known = set(fixed) | (set(unknown) - set(wanted))
-    pairs = _with_whole_numbers([(s, t) for s, t in zip(a.terms, b.terms) if s is not None and t is not None])
+    pairs = _with_whole_numbers([(s, t) for s, t in zip(a.terms, b.terms) if s is not None and t is not None], fixed)
     # A variable of the point's own work may be found too, and then helps: in 4*i + g the tile axis i comes first.
     others = sorted({v for s, t in pairs for v in s.vars & t.vars if v.kind == "axis"} - known - set(wanted), key=lambda v: v.uid)
     left = [*wanted, *others]
@@ -232,15 +232,15 @@ def _loose(x: Access, rest: Term, known: set[Var]) -> set[Var]:
 
 
 # -- numbers that are stored in pieces -----------------------------------------------------------------------------
-def _with_whole_numbers(pairs: list[tuple[Term, Term]]) -> list[tuple[Term, Term]]:
-    """The index pairs, and every number whose quotient and remainder are both among them."""
+def _with_whole_numbers(pairs: list[tuple[Term, Term]], fixed: frozenset[Var]) -> list[tuple[Term, Term]]:
+    """The index pairs, and every number whose quotient and remainder are both among them, a part that is ``fixed`` aside."""
     found = list(dict.fromkeys(pairs))
     for s, t in found:  # grows while it is walked
         ms, mt = _lone(s), _lone(t)
         if type(ms) is Mod and type(mt) is Mod and ms.den == mt.den:
             quotients = floordiv(ms.num, ms.den), floordiv(mt.num, mt.den)
             whole = (ms.num, mt.num)
-            if whole not in found and any(_same(s2, quotients[0]) and _same(t2, quotients[1]) for s2, t2 in found):
+            if whole not in found and any(_same(s2 - quotients[0], t2 - quotients[1], fixed) for s2, t2 in found):
                 found.append(whole)
     return found
 
@@ -252,8 +252,8 @@ def _lone(t: Term) -> Atom | None:
     return mono[0] if c == 1 and len(mono) == 1 and isinstance(mono[0], Div) else None
 
 
-def _same(a: Term, b: Term) -> bool:
-    return (a - b).is_const
+def _same(a: Term, b: Term, fixed: frozenset[Var]) -> bool:
+    return a == b and a.vars <= fixed
 
 
 # -- two accesses that never meet ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from codegen.target import Target
 from dlc.lazy import lazy
 from dlc.runtime.device import host_features
 from dlc.runtime.elf import undefined_symbols
-from dsl.errors import InternalError
+from dsl.errors import InternalError, TargetError
 
 llvm = lazy("llvmlite.binding")
 
@@ -135,7 +135,11 @@ def load_object(code: bytes, target: Target, entry: str) -> int:
 
     Raises:
         InternalError: the code calls something that this process does not have. (The linker would leave a null address to jump to.)
+        TargetError: it uses tile registers, which the system does not let this process use.
     """
+    if "amx-tile" in target.features and "amx-tile" not in host_features():
+        raise TargetError(f"{entry} for {target.name} uses tile registers", "this process may not use them here",
+                          "compile it for another target")
     machine = _machine(target)
     missing = [name for name in undefined_symbols(code) if not _known(name)]
     if missing:

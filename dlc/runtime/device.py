@@ -9,17 +9,21 @@ from codegen.target import Target, by_name
 from dlc.config import cpus, settings
 from dlc.host import cache_bytes
 from dlc.lazy import lazy
+from dlc.runtime.tiles import tiles_granted
 from dsl.errors import TargetError
 
 llvm = lazy("llvmlite.binding")
 
-_PREFERRED = ("x86-64-avx512-bf16", "x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
+_PREFERRED = ("x86-64-amx-fp16", "x86-64-amx", "x86-64-avx512-bf16", "x86-64-avx512", "x86-64-avx2", "x86-64", "aarch64-neon")
 
 
 @functools.cache
 def host_features() -> frozenset[str]:
-    """The names of the instruction sets this processor has, in LLVM's words."""
-    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    """The names of the instruction sets this process may use, in LLVM's words: those of the processor, tile registers if granted."""
+    found = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    if "amx-tile" in found and not tiles_granted():
+        found = frozenset(name for name in found if not name.startswith("amx-"))
+    return found
 
 
 @functools.cache

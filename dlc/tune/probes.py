@@ -13,6 +13,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from dlc.runtime.tiles import tiles_granted
+
 PROBED_DTYPES = ("f32", "f64", "bf16")
 _TYPES = {"f32": ("float", 4), "f64": ("double", 8)}
 _UNROLL = 8
@@ -99,7 +101,7 @@ def _dot_bf16_probe() -> FmaProbe:
 
 def _amx_probe() -> FmaProbe | None:
     """Products of 16x32 by 32x16 tiles into four accumulators; None when the system does not grant the tiles."""
-    if not _request_amx():
+    if not tiles_granted():
         return None
     products = "\n".join(f"  call void @llvm.x86.tdpbf16ps(i8 {acc}, i8 {4 + acc // 2}, i8 {6 + acc % 2})" for acc in (0, 1, 2, 3) * 4)
     zeros = "\n".join(f"  call void @llvm.x86.tilezero(i8 {tile})" for tile in range(8))
@@ -126,12 +128,6 @@ done:
   ret void
 }}"""
     return FmaProbe(_function(text, [ctypes.c_int64]), 16 * 2 * 16 * 16 * 32, "tdpbf16ps")
-
-
-def _request_amx() -> bool:
-    """Asks Linux for the tile registers, once for the process (arch_prctl, ARCH_REQ_XCOMP_PERM of XTILEDATA)."""
-    arch_prctl, request, tile_data = 158, 0x1023, 18
-    return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
 
 
 @cache

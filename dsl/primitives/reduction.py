@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsl.algebra import EXPRS, substitute
+from dsl.algebra import EXPRS, substitute, transform
 from dsl.carrier import merging, partial
-from dsl.dim import Term, Var, as_term
+from dsl.dim import Term, Var, as_term, cdiv
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, Tensor, const, index, op, where
+from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, Tensor, cast, const, index, op, where
 from dsl.nest import Nest, Split, Stage
 from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
@@ -77,6 +77,133 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
                           Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
                   for n, d in enumerate(states))
     return _combined(nest, s, parts, merge_carrier, Var(loop, chunks))
+
+
+@primitive
+def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
+    """Keep what a reduction adds up in a stage of its own; ``stage`` makes its result of that.
+
+    before::
+
+        y: for i: for j: for k: y[i, j] += x[i, k] * w[k, j]          # rounded to bf16 when it is finished
+
+    after ``finish_apart(y)``::
+
+        y.sums: for i: for j: for k: y.sums[i, j] += x[i, k] * w[k, j]    # in f32
+        y: for i: for j: y[i, j] = bf16(y.sums[i, j])
+
+    So that sums can be computed tile by tile, and finished row by row.
+
+    Returns:
+        The new nest and the name of the stage of sums.
+
+    Raises:
+        ScheduleError: not a reduction of one result, or scheduled otherwise already.
+    """
+    s = nest[stage]
+    body, what = s.body, f"finish_apart({stage!r})"
+    if not isinstance(body, Reduce) or len(s.tensors) != 1:
+        raise ScheduleError(f"{what}: {stage} is not a reduction with one result", remedy="cache_write keeps any result apart")
+    _check_plain(nest, s, what)
+    made, t = unique_stage(nest, name or f"{stage}.sums"), s.tensors[0]
+    states = body.carrier.state(tuple(a.dtype for a in body.args))
+    own = tuple(Compute(f"{made}{n or ''}", t.axes, Reduce(body.args, (partial(body.carrier), body.data[1], n), d, body.loc), t.loc)
+                for n, d in enumerate(states))
+    axes = tuple(Var(v.name, v.extent) for v in s.axes)
+    kept = tuple(Read((), (o, tuple(as_term(v) for v in axes)), o.dtype, t.loc) for o in own)
+    result = cast(body.carrier.finalize(EXPRS, kept)[body.data[2]], t.dtype)
+    finished = Compute(t.name, axes, result, t.loc, t.dtype)
+    final = Stage(stage, (finished,), axes, attach=s.attach)
+    final = replace(final, order=tuple(final.axis_names().values()))
+    moved: dict[Tensor, Tensor] = {t: finished}
+    out: list[Stage] = []
+    for x in nest.stages:
+        out += [replace(s, name=made, tensors=own, attach=None), final] if x.name == stage else [with_bodies(x, moved, {})]
+    return moved_nest(nest, tuple(out), moved), made
+
+
+@primitive
+def pad_terms(nest: Nest, stage: str, axis: str, multiple: int) -> Nest:
+    """Let a sum of products run on to a multiple of a number, over zeros.
+
+    before::
+
+        y: for i: for j: for k in 50: y[i, j] += x[i, k] * w[k, j]
+
+    after ``pad_terms(y, k, 16)``::
+
+        x.padded: for x0: for x1 in 64: x.padded[x0, x1] = x[x0, x1] if x1 < 50 else 0
+        w.padded: ...
+        y: for i: for j: for k in 64: y[i, j] += x.padded[i, k] * w.padded[k, j]
+
+    So that a dot of that many terms has no rest. Inlined into a copy of the factor, the zeros are what the copy holds there.
+
+    Args:
+        nest: the nest.
+        stage: a sum of products of two reads, conversions aside.
+        axis: one of its reduction axes, which is an index of both reads by itself, and of nothing else.
+        multiple: what its length becomes a multiple of.
+
+    Raises:
+        ScheduleError: no such product or axis.
+    """
+    s = nest[stage]
+    body, what = s.body, f"pad_terms({stage!r}, {axis!r})"
+    old = next((v for v, name in s.axis_names().items() if name == axis and v in s.bound), None)
+    sides = _read_factors(body)
+    if not isinstance(body, Reduce) or old is None or old.extent is None or not sides or any(not _alone(r, old) for r in sides):
+        raise ScheduleError(f"{what}: not a reduction axis that both factors of a product have by itself", f"{stage} is {body}")
+    _check_plain(nest, s, what)
+    new = Var(old.name, cdiv(old.extent, multiple) * multiple)
+    helpers: list[Stage] = []
+    swaps: dict[Expr, Expr] = {}
+    for r in dict.fromkeys(sides):
+        helper = _zero_past_end(unique_stage(replace(nest, stages=(*nest.stages, *helpers)), f"{r.tensor.name}.padded"), r, old, new)
+        helpers.append(helper)
+        swaps[r] = Read((), (helper.tensors[0], r.indices), r.dtype, r.loc)
+    summed = substitute(transform(body.args[0], swaps.get), {old: as_term(new)})
+    bound = tuple(new if v is old else v for v in body.axes)
+    t = s.tensors[0]
+    made = Compute(t.name, t.axes, Reduce((summed,), (body.carrier, bound, body.out), body.dtype, body.loc), t.loc, t.dtype)
+    padded = replace(s, tensors=(made,), bound=bound)
+    moved: dict[Tensor, Tensor] = {t: made}
+    out: list[Stage] = []
+    for x in nest.stages:
+        out += [*helpers, padded] if x.name == stage else [with_bodies(x, moved, {})]
+    return moved_nest(nest, tuple(out), moved)
+
+
+def _zero_past_end(name: str, r: Read, old: Var, new: Var) -> Stage:
+    """What a read sees as a definition of its own, as long as ``new`` where ``old`` is the index, zero from the end on."""
+    assert old.extent is not None
+    axes = tuple(Var(f"{r.tensor.name}{n}", new.extent if i == as_term(old) else e)
+                 for n, (e, i) in enumerate(zip(r.tensor.shape, r.indices)))
+    at = next(a for a, i in zip(axes, r.indices) if i == as_term(old))
+    element = Read((), (r.tensor, tuple(as_term(a) for a in axes)), r.dtype, r.loc)
+    t = Compute(name, axes, where(op("lt", index(as_term(at)), index(old.extent)), element, const(0, r.dtype)), r.loc)
+    s = Stage(name, (t,), axes)
+    return replace(s, order=tuple(s.axis_names().values()))
+
+
+def _read_factors(body: Expr) -> list[Read]:
+    """The two reads whose products a sum adds up, conversions aside; none where it is no such sum."""
+    if not isinstance(body, Reduce) or body.carrier.name not in ("sum", "sum.partial"):
+        return []
+    e = _under_casts(body.args[0])
+    sides = [_under_casts(a) for a in e.args] if isinstance(e, Op) and e.name == "mul" else []
+    reads = [x for x in sides if isinstance(x, Read)]
+    return reads if len(reads) == 2 else []
+
+
+def _under_casts(e: Expr) -> Expr:
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e
+
+
+def _alone(r: Read, axis: Var) -> bool:
+    """Whether one index of a read is the axis itself, and no other mentions it."""
+    return [i for i in r.indices if axis in (i.vars if isinstance(i, Term) else i.free)] == [as_term(axis)]
 
 
 def _check_plain(nest: Nest, s: Stage, what: str) -> None:

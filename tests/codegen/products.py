@@ -67,3 +67,25 @@ def agrees(got: torch.Tensor, expected: torch.Tensor, depth: int) -> None:
     scale = float(expected.abs().max()) or 1.0
     error = float((got.double() - expected).abs().max()) / scale
     assert error < 2e-7 * (2 + np.sqrt(depth)), error
+
+
+def modelled(*sets: str):
+    """This machine as a target whose dot instructions of some sets are spelled out in software: to run schedules made for others."""
+    return replace(host_target(), name=f"modelled-{'-'.join(sets)}", modelled=sets)
+
+
+def run_on(target, kernel, *arguments: torch.Tensor, decisions=None):
+    """(the plan, the results) of a kernel on a target record that this machine can run; decisions by their last name."""
+    request = kernel.plan(*arguments).request.on(target)
+    plan = Plan(replace(request, decisions={}))
+    if decisions:
+        assert plan.nest
+        named = {name: decisions[last] for name in plan.decisions.made if (last := name.rsplit(".", 1)[-1]) in decisions}
+        plan = Plan(replace(request, decisions=named))
+    return plan, plan.launcher()(list(arguments))
+
+
+def instructions(plan: Plan) -> set[str]:
+    """The dot instructions chosen."""
+    assert plan.nest
+    return {c.value for name, c in plan.decisions.made.items() if name.endswith(".instruction")}

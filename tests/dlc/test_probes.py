@@ -63,5 +63,5 @@ def test_a_processor_without_bf16_products_computes_in_f32(monkeypatch: pytest.M
 
 
 def test_tiles_that_the_system_refuses_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_request_amx", lambda: False)
+    monkeypatch.setattr(module, "tiles_granted", lambda: False)
     assert module._amx_probe() is None

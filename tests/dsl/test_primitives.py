@@ -15,7 +15,7 @@ from dsl.nest_text import show_nest
 from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
 from dsl.primitives.record import PRIMITIVES, apply
-from dsl.primitives.reduction import rfactor
+from dsl.primitives.reduction import finish_apart, pad_terms, rfactor
 from dsl.primitives.storage import cache_read, cache_write, lay_out, part_product, store_as
 from dsl.program import trace
 from dsl.stages import build_nest
@@ -121,6 +121,27 @@ def test_rfactor_and_part_product():
     assert [s.name for s in check(n, scaled).stages] == ["y.factor", "y.factor1", "y"]
 
 
+def test_sums_apart_from_what_finishes_them():
+    n, sums = finish_apart(nest_of(product), "y")
+    assert [s.name for s in check(n, product).stages] == [sums, "y", "z"] and n[sums].kind == "reduce" and n["y"].kind == "map"
+    check(compute_at(compute_inline(n, "y"), sums, "z", "i"), product)
+    with pytest.raises(ScheduleError, match="z is not a reduction with one result"):
+        finish_apart(nest_of(product), "z")
+
+
+def test_terms_past_the_end_are_zero():
+    n = pad_terms(nest_of(product), "y", "k", 8)
+    assert [s.name for s in check(n, product).stages] == ["x.padded", "w.padded", "y", "z"] and int(n["y"].bound[0].extent) == 16
+    n, copy = cache_read(n, "y", "x.padded")
+    check(compute_at(compute_inline(n, "x.padded"), copy, "y", "i"), product)
+    check(pad_terms(finish_apart(nest_of(product), "y")[0], "y.sums", "k", 3), product)
+    for stage, axis in (("y", "i"), ("z", "i")):
+        with pytest.raises(ScheduleError, match=r"not a reduction axis that both factors of a product have by itself"):
+            pad_terms(nest_of(product), stage, axis, 4)
+    with pytest.raises(ScheduleError, match="other loops of y have been split"):
+        pad_terms(set_role(split(nest_of(product), "y", "i", 2), "y", "i.i", "unroll"), "y", "k", 4)
+
+
 def test_untile_keeps_what_is_fused():
     plain = compute_at(nest_of(product), "y", "z", "")
     n = split(plain, "z", "i", 2)
@@ -141,7 +162,8 @@ def test_steps_are_recorded_and_apply_again():
         again = apply(again, step)
     assert show_nest(again) == show_nest(n) and again.trace == n.trace
     assert set(PRIMITIVES) >= {"split", "pad", "fuse", "reorder", "set_role", "compute_at", "compute_root", "compute_inline",
-                               "merge", "untile", "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate"}
+                               "merge", "untile", "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate",
+                               "finish_apart", "pad_terms"}
 
 
 def test_every_primitive_shows_before_and_after():
