@@ -1,11 +1,8 @@
 """Accumulators of dots on tiles are followed through loops; what cannot stay in the registers goes through memory."""
 
-import pytest
-
-from codegen.emit.dot_match import match_dot, operand_loads
+from codegen.emit.dot_match import match_dot
 from codegen.emit.llvm_regs import shape_of
 from codegen.emit.residents import find_residents
-from codegen.tile.ir import Dot, walk_ops
 from codegen.tile.text_parse import parse
 
 HEAD = """
@@ -54,10 +51,9 @@ def product_in_loops(after="        store(y, [n, i, j], sums)", init="acc"):
 
 
 def test_a_sum_stays_over_its_loop_and_is_stored_from_the_registers():
-    block, (r,), match = found(product_in_loops())
+    _, (r,), _ = found(product_in_loops())
     assert {v.hint for v in r.values} == {"before", "more", "sums"} and {v.hint for v in r.stored} == {"sums"}
     assert r.match.block.row_tiles == r.match.block.lane_tiles == 2
-    assert {op.results[0].hint for op in operand_loads(block, match)} == {"x", "w"}
 
 
 def test_what_is_computed_from_takes_the_stack():
@@ -98,10 +94,3 @@ def test_two_sums_in_one_loop_do_not_stay():
         store(z, [n, i, j], s2)
 """)
     assert [sorted(v.hint for v in r.values) for r in rs] == [["m1"], ["m2"]] and not any(r.stored for r in rs)
-
-
-@pytest.mark.parametrize("change", [("t + 2*s", "s + 16*t"), ("[k, s, j, t]", "[k, s, j, 1 - t]"),
-                                    ("t + 2*s])", "t + 2*s], mask=[n - 1])")])
-def test_factors_that_lie_otherwise_have_no_instruction(change):
-    block, rs, match = found(product_in_loops().replace(*change))
-    assert not rs and all(match(op) is None for op in walk_ops(block) if isinstance(op, Dot))
