@@ -93,6 +93,7 @@ _OTHERS = [
     OpInfo("not", 1, "int", np.invert, "~"), OpInfo("shl", 2, "int", np.left_shift, "<<"), OpInfo("shr", 2, "int", np.right_shift, ">>"),
     OpInfo("mulhi", 2, "int", lambda a, b: ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32), "", 2),
     OpInfo("detach", 1, "same", lambda a: a, "", 0),
+    OpInfo("unrounded", 1, "same", lambda a: a, "", 0),  # of a conversion to a low dtype: the value before it, typed as the value after it
     OpInfo("isnan", 1, "bool", np.isnan), OpInfo("isinf", 1, "bool", np.isinf), OpInfo("isfinite", 1, "bool", np.isfinite),
 ]
 

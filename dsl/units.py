@@ -1,7 +1,8 @@
 """Axes of one point are taken out of intermediate definitions.
 
 ``max[i, j] = max[k](x[i, k])`` over ``j < 1``, read as ``max[i, 0]`` (a reduction that keeps its dimension), becomes ``max[i]``: what it
-shares its rows with is then plain to see. Outputs keep their shape, and so does a dimension that is indexed by data.
+shares its rows with is then plain to see. Outputs keep their shape (one that others read is a copy of what they read), and so does a
+dimension that is indexed by data.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 from dsl.algebra import reads, substitute, transform
 from dsl.dim import ZERO, Term, Var
-from dsl.expr import Compute, Expr, Read, Tensor
+from dsl.expr import Compute, Expr, Read, Tensor, index
 from dsl.program import Program
 
 
@@ -24,10 +25,12 @@ def squeeze(program: Program, like: Program | None = None) -> Program:
     """
     there = dict(zip(program.computes, (program if like is None else like).computes))
     by_data = {(r.tensor, n) for c in program.computes for r in reads(c.body) for n, i in enumerate(r.indices) if not isinstance(i, Term)}
+    used = {r.tensor for c in program.computes for r in reads(c.body)}
+    whole = {t for t in program.outputs if t not in used}
     kept: dict[Tensor, tuple[int, ...]] = {}
     for c in program.computes:
         dims = tuple(n for n, a in enumerate(c.axes)
-                     if c in program.outputs or not (_is_unit(a) and _is_unit(there[c].axes[n])) or (c, n) in by_data)
+                     if c in whole or not (_is_unit(a) and _is_unit(there[c].axes[n])) or (c, n) in by_data)
         if len(dims) < len(c.axes):
             kept[c] = dims
     if not kept:
@@ -38,7 +41,14 @@ def squeeze(program: Program, like: Program | None = None) -> Program:
         point = {a: ZERO for n, a in enumerate(c.axes) if n not in dims}
         body = _narrow_reads(substitute(c.body, point), kept, moved)
         moved[c] = Compute(c.name, tuple(c.axes[n] for n in dims), body, c.loc, c.dtype)
-    return Program(program.name, program.inputs, tuple(moved[t] for t in program.outputs), program.single, program.loc)
+    outputs = tuple(_restored(t, kept[t], moved[t]) if t in kept else moved[t] for t in program.outputs)
+    return Program(program.name, program.inputs, outputs, program.single, program.loc)
+
+
+def _restored(t: Compute, dims: tuple[int, ...], narrow: Compute) -> Compute:
+    """A copy with the unit axes that an output has."""
+    axes = tuple(Var(a.name, a.extent) for a in t.axes)
+    return Compute(t.name, axes, narrow.read(*(index(axes[n]) for n in dims)), t.loc, t.dtype)
 
 
 def _is_unit(axis: Var) -> bool:

@@ -29,9 +29,9 @@ def widen(program: Program, permissions: bool = False) -> Program:
 
     Before: operations, selections and reductions of low floats; after: none. Reads of low inputs become
     ``f32(read)``; a cast to a low dtype stays and is widened again (``f32(bf16(x))``); a cast that cannot change the
-    value goes. Computes of low dtype are held, unrounded, in f32; an output keeps its dtype by a last cast, and is
-    split in two when another definition reads it: that one reads the held value. Constants are folded, and ``detach``, which
-    only derivatives see, goes. Definitions
+    value goes, and so does one marked ``unrounded``. Computes of low dtype are held, unrounded, in f32; an output keeps its dtype by a
+    last cast, and is split in two when another definition reads it: that one reads the held value. Constants are folded, and
+    ``detach``, which only derivatives see, goes. Definitions
     that need no change keep their identity, so the function is idempotent.
     """
     marks = _marks(program, permissions)
@@ -109,12 +109,20 @@ def _widen_node(node: Expr, args: tuple[Expr, ...], held: dict[Tensor, Compute])
         return const(node.value, node.dtype.held)
     if isinstance(node, Op) and node.name == "detach":
         return args[0]
+    if isinstance(node, Op) and node.name == "unrounded":
+        return _unrounded(args[0])
     if all(a is b for a, b in zip(args, node.args)) and not node.dtype.is_low:
         return node
     if isinstance(node, (Reduce, Scan)):
         carrier, out = node.data[0], node.data[2] if isinstance(node, Reduce) else node.data[3]
         return type(node)(args, node.data, carrier.result(tuple(a.dtype for a in args))[out], node.loc)
     return type(node)(args, node.data, node.dtype.held, node.loc)
+
+
+def _unrounded(e: Expr) -> Expr:
+    """The value under a rounding that was held."""
+    rounded = e.args[0] if isinstance(e, Cast) else e
+    return rounded.args[0] if isinstance(rounded, Cast) and rounded.dtype.is_low and rounded.args[0].dtype == e.dtype else e
 
 
 def round_to(e: Expr, dtype: Dtype) -> Expr:

@@ -16,7 +16,9 @@ from dsl.cascade.factored import leaves
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Expr, Read
 from dsl.nest import Nest, Stage
+from dsl.primitives.loops import split
 from dsl.primitives.recompute import recompute
+from dsl.primitives.reduction import rfactor
 from dsl.primitives.roll import roll
 
 
@@ -28,12 +30,14 @@ class Choice:
         one: whether it is computed in one pass.
         axis, block: the axis whose blocks the pass runs over, and points in a block.
         why: the reason in words, with the figures.
+        again: whether what its elements are made of is computed for it alone, though others read it too.
     """
 
     one: bool
     axis: Var
     block: int
     why: str
+    again: bool = False
 
 
 def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
@@ -49,8 +53,23 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
         choice = choose_form(nest, c, setting)
         if choice.one:
             parts = choose_parts(c, choice, setting)
-            nest, name = roll(nest, c.components[0].stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts)
+            nest, stage = _one_axis(nest, c, choice.axis) if c.folded else (nest, c.components[0].stage)
+            nest, name = roll(nest, stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts, choice.again)
             made.append(name)
+
+
+def _one_axis(nest: Nest, c: Cascade, axis: Var) -> tuple[Nest, str]:
+    """Sums over other axes besides (the heads that share a key) are left for the end, so that a block is one of a single axis."""
+    stage = c.components[0].stage
+    for name in dict.fromkeys(x.stage for x in c.components):
+        at = c.axes.index(axis)
+        part = name
+        for v in [v for n, v in enumerate(nest[name].bound) if n != at and size(v.extent) > 1]:
+            loop = nest[part].axis_names()[v]
+            nest = split(nest, part, loop, 1)
+            nest, part = rfactor(nest, part, f"{loop}.o")
+        stage = part if name == stage else stage
+    return nest, stage
 
 
 def pick_again(nest: Nest) -> Nest:
@@ -83,7 +102,7 @@ def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
         return Choice(False, axis, default.block, default.why if not default.one else "several passes were asked for")
     blocks = [n for n in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
     block = setting.choose(f"{name}.block", default.block, blocks)
-    return Choice(True, axis, block, default.why)
+    return Choice(True, axis, block, default.why, default.again or c.folded or (not default.one and bool(producers(nest, c))))
 
 
 def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
@@ -108,7 +127,7 @@ def _possible(c: Cascade) -> bool:
 
 
 def producers(nest: Nest, c: Cascade) -> list[Stage]:
-    """Reductions over other axes that only this cascade reads, an element for every row and every point of its axes."""
+    """Reductions over other axes that this cascade reads, an element for every row and every point of its axes."""
     out: dict[str, Stage] = {}
     members = {x.stage for x in c.components}
     for x in c.components:
@@ -118,7 +137,7 @@ def producers(nest: Nest, c: Cascade) -> list[Stage]:
                 s = nest.producer(r.tensor)
                 if s is not None and s.kind == "reduce" and s.name not in members and r.free & set(c.axes) and r.free & set(c.rows):
                     out[s.name] = s
-    return [s for s in out.values() if not nest.is_output(s) and _readers(nest, s) <= members]
+    return [s for s in out.values() if not nest.is_output(s)]
 
 
 def _readers(nest: Nest, s: Stage) -> set[str]:
@@ -135,17 +154,29 @@ def _readers(nest: Nest, s: Stage) -> set[str]:
 
 
 def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
-    """Several passes would keep a whole matrix of what a reduction over other axes makes; one pass keeps a block of it."""
+    """Several passes would keep a whole matrix of what a reduction over other axes makes; one pass keeps a block of it.
+
+    A chain whose matrix nobody else reads does best without it at any size. Others would compute it again, which costs more than reading
+    what stays in the cache.
+    """
     made = producers(nest, c)
     if not made:
         return None
-    n = sum(_points(s.axes) * s.tensors[0].dtype.itemsize for s in made)
-    names = ", ".join(s.name for s in made)
+    sizes = [_points(s.axes) * s.tensors[0].dtype.itemsize for s in made]
+    n, names = sum(sizes), ", ".join(s.name for s in made)
+    own = c.chained and all(_readers(nest, s) <= {x.stage for x in c.components} for s in made)
+    room = setting.target.caches[-1] // 2 if setting.target.kind == "cpu" else 0
+    others = sum(_points(s.axes) * s.tensors[0].dtype.itemsize for x in c.components for s in (nest[x.stage],))
+    if not own and (max(sizes) <= max(room, 2 * others)):
+        if not c.folded:
+            return None
+        return Choice(False, axis, _TILE[setting.target.kind], f"several passes: {names} is kept, {n:,} bytes")
     block = _TILE[setting.target.kind]
     if setting.target.kind == "cpu":  # the factor that a block of rows shares is copied for a block: it must stay in the cache
         deep = max(_points(s.bound) * s.tensors[0].dtype.itemsize for s in made)
         block = max(_LEAST, min(block, 1 << ((setting.target.caches[1] // 2 // max(deep, 1)).bit_length() - 1)))
-    return Choice(True, axis, min(size(axis.extent), block), f"one pass: {names} is never stored, {n:,} bytes in several passes")
+    why = f"one pass: {names} is never stored, {n:,} bytes in several passes"
+    return Choice(True, axis, min(size(axis.extent), block), why, again=not own)
 
 
 def _points(axes: Iterable[Var]) -> int:

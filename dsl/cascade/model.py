@@ -123,12 +123,15 @@ class Cascade:
         axes: what is reduced.
         components: the reductions, earlier ones first.
         accumulators: the states of the pass, in the order in which they must be brought up to date.
+        folded: whether its elements are made of reductions that have an element for every row and every point of the axes: a matrix that
+            one loop over blocks of the axes need not keep.
     """
 
     rows: tuple[Var, ...]
     axes: tuple[Var, ...]
     components: tuple[Component, ...] = ()
     accumulators: tuple[Accumulator, ...] = ()
+    folded: bool = False
 
     @property
     def chained(self) -> bool:

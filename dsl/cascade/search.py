@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dsl.algebra import reads, substitute, substitute_values
+from dsl.carrier import SUM
 from dsl.cascade.factored import Mixed, Sides, leaves
 from dsl.cascade.forms import Builder
 from dsl.cascade.model import Cascade, Component, Derivation, Refusal
@@ -41,7 +42,8 @@ class _Search:
             self.upstream[s.name] = frozenset(above).union(*(self.upstream[n] for n in above))
             if s.kind == "reduce" and s.attach is None:
                 self._place(s)
-        return Derivation(tuple(c for c in self.cascades if len(c.components) > 1 or len(c.accumulators) > 1), tuple(self.refusals))
+        found = tuple(c for c in self.cascades if len(c.components) > 1 or len(c.accumulators) > 1 or c.folded)
+        return Derivation(found, tuple(self.refusals))
 
     # -- where a reduction goes ------------------------------------------------------------------------------------
     def _place(self, s: Stage) -> None:
@@ -65,9 +67,23 @@ class _Search:
             refused = Refusal(s.tensors[0], s.name, earlier, "it reads results of two passes that share no loop")
         if refused is not None and earlier:
             self.refusals.append(refused)
-        rows = tuple(s.axes)
-        self.cascades.append(self._join(Cascade(rows, s.bound), s, element, {v: as_term(v) for v in (*s.axes, *s.bound)}))
+        rows = self._folded_rows(s, element)
+        begun = Cascade(rows or tuple(s.axes), s.bound, folded=rows is not None)
+        self.cascades.append(self._join(begun, s, element, {v: as_term(v) for v in (*s.axes, *s.bound)}))
         self.home |= dict.fromkeys(s.tensors, len(self.cascades) - 1)
+
+    def _folded_rows(self, s: Stage, element: tuple[Expr, ...]) -> tuple[Var, ...] | None:
+        """The axes that a sum shares with a matrix some reduction makes for it, where it has others besides: a product with the matrix."""
+        if len(s.tensors) != 1 or s.body.data[0].name not in (SUM.name, "sum.partial"):
+            return None
+        found: set[Var] = set()
+        for r in leaves(element[0]):
+            assert isinstance(r, Read)
+            p = self.nest.producer(r.tensor)
+            if p is not None and p.kind == "reduce" and r.free & set(s.bound) and all(isinstance(i, Term) for i in r.indices):
+                found |= r.free & set(s.axes)
+        rows = tuple(v for v in s.axes if v in found)
+        return rows if rows and len(rows) < len(s.axes) else None
 
     def _unite(self, s: Stage, earlier: tuple[Read, ...], homes: list[int]) -> bool:
         """Join independent cascades that a stage reads results of, when it reads all at the same rows."""
@@ -207,4 +223,20 @@ def _unify(i: Term | Expr, j: Term | Expr, env: dict[Var, Term]) -> bool:
     v, w = _plain(i), _plain(j)
     if v is not None and w is not None and v.extent == w.extent:
         return env.setdefault(v, j) == j
-    return i.subs(env) == j
+    return i.subs(env) == j or _solved(i, j, env)
+
+
+def _solved(i: Term, j: Term, env: dict[Var, Term]) -> bool:
+    """Whether the variables of ``i`` that have no name yet can be renamed so that it becomes ``j``: the ``4*h + r`` of shared heads."""
+    found: dict[Var, Term] = {}
+    for v in sorted(i.vars - set(env), key=lambda v: v.uid):
+        k = i.coef(v)
+        w = next((w for w in sorted(j.vars, key=lambda v: v.uid)
+                  if k and w.extent == v.extent and w.kind == v.kind and j.coef(w) == k and as_term(w) not in found.values()), None)
+        if w is None:
+            return False
+        found[v] = as_term(w)
+    if not found or i.subs({**env, **found}) != j:
+        return False
+    env.update(found)
+    return True

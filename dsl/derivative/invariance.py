@@ -4,10 +4,14 @@
 adjoint of ``m`` nor the ties of the maximum need computing. The proof is by degrees. Let every ``m[i]`` move by its own ``d[i]``. A
 value may *shift* by a sum ``w . d``, or *scale* by ``exp(w . d)``; sums, products, quotients, exponentials and logarithms carry these
 degrees along, anything else that is touched has none. A value of degree zero does not move.
+
+A value that is infinite cannot shift and one that is zero cannot scale, so ``where(s == 0, 1, s)`` has the degree of ``s``: where the
+other branch is taken nothing moves at all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +26,10 @@ Weights = Mapping[tuple[Term, ...], float]
 
 @dataclass(frozen=True)
 class Degree:
-    """How a value moves: by adding (``shift``) or by a factor ``exp`` of (``scale``) the weighted sum of the moves."""
+    """How a value moves: by adding (``shift``) or by a factor ``exp`` of (``scale``) the weighted sum of the moves.
+
+    A ``fixed`` one is a condition that holds where a value of this degree cannot move.
+    """
 
     kind: str
     weights: Weights
@@ -48,10 +55,10 @@ def _is_extremum(c: Compute) -> bool:
 
 
 def _cancels(m: Compute, forward: Sequence[Compute], outputs: Sequence[Tensor]) -> bool:
-    known: dict[Tensor, tuple[Compute, Degree]] = {m: (m, Degree("shift", {tuple(as_term(a) for a in m.axes): 1}))}
+    known: dict[Tensor, tuple[Compute, Degree]] = {m: (m, Degree("shift", own_move(m)))}
     for c in forward[list(forward).index(m) + 1:]:
         if any(r.tensor in known for r in reads(c.body)):
-            degree = _degree(c.body, known)
+            degree = degree_of(c.body, known)
             if degree is None:
                 return False
             if not degree.still:
@@ -59,7 +66,12 @@ def _cancels(m: Compute, forward: Sequence[Compute], outputs: Sequence[Tensor]) 
     return not any(t in known for t in outputs)
 
 
-def _degree(root: Expr, known: Mapping[Tensor, tuple[Compute, Degree]]) -> Degree | None:
+def own_move(c: Compute) -> Weights:
+    """Each element of a definition by its own move."""
+    return {tuple(as_term(a) for a in c.axes): 1}
+
+
+def degree_of(root: Expr, known: Mapping[Tensor, tuple[Compute, Degree]]) -> Degree | None:
     """How an expression moves, or None when it moves otherwise."""
     memo: dict[Expr, Degree | None] = {}
     for e in walk(root):
@@ -85,10 +97,24 @@ def _combined(e: Expr, args: Sequence[Degree | None]) -> Degree | None:
     if isinstance(e, Cast):
         return known[0] if e.dtype.is_float else None
     if isinstance(e, Where):
-        return known[1] if known[0].still and _same(known[1], known[2]) else None
+        return _selected(*known)
     if isinstance(e, Reduce):
         return _reduced(e, known[0])
     return _OPERATIONS[e.name](e, *known) if isinstance(e, Op) and e.name in _OPERATIONS else None
+
+
+def _selected(cond: Degree, then: Degree, other: Degree) -> Degree | None:
+    """Of a selection by what does not move; or of ``where(x is fixed, a constant, x)``."""
+    if cond.kind == "fixed":
+        return other if then.still and other.kind != "fixed" and cond.weights == other.weights else None
+    return then if cond.still and _same(then, other) else None
+
+
+def _compared(e: Op, a: Degree, b: Degree) -> Degree | None:
+    """Whether a value is what it cannot leave: an infinity that is shifted, a zero that is scaled."""
+    x = e.args[1]
+    at_rest = isinstance(x, Const) and (abs(x.value) == math.inf if a.kind == "shift" else x.value == 0)
+    return Degree("fixed", a.weights) if at_rest and a.kind != "fixed" else None
 
 
 def _reduced(e: Reduce, d: Degree) -> Degree | None:
@@ -142,5 +168,5 @@ def _negated(e: Op, a: Degree) -> Degree:
 _OPERATIONS: dict[str, Callable[..., Degree | None]] = {
     "add": _sum(1), "sub": _sum(-1), "mul": _product(1), "div": _product(-1), "neg": _negated,
     "max": lambda e, a, b: a if _same(a, b) else None, "min": lambda e, a, b: a if _same(a, b) else None,
-    "exp": _turned("shift", "scale"), "log": _turned("scale", "shift"),
+    "exp": _turned("shift", "scale"), "log": _turned("scale", "shift"), "eq": _compared,
 }

@@ -12,12 +12,13 @@ from dsl.derivative.invariance import irrelevant_extrema
 from dsl.derivative.names import unique
 from dsl.derivative.pointwise import Backward
 from dsl.derivative.reductions import Partials, Site, backward_scan, inner, position_of, reduction_partials, scan_partials
+from dsl.derivative.scaling import find_scalings
 from dsl.derivative.signature import assemble, own_outputs, targets_of
 from dsl.derivative.simplify import mul
 from dsl.derivative.split import is_pointwise, split, split_program, stripped
 from dsl.dim import Var, as_term
 from dsl.errors import DerivativeError
-from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, index, scan
+from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, cast, index, op, scan
 from dsl.program import Program
 
 
@@ -59,6 +60,7 @@ class _Sweep:
         self.forward, self.wrt = forward, set(wrt)
         self.active = depends(forward, self.wrt)
         self.active -= irrelevant_extrema(forward, outputs, self.wrt)
+        self.scalings = find_scalings(forward, outputs, self.active, self.wrt)
         self.adjoints: dict[Tensor, Adjoint] = {}
         self.results: dict[Tensor, Tensor] = {}
 
@@ -70,11 +72,18 @@ class _Sweep:
 
     def run(self) -> None:
         """Visit every definition after all its readers."""
+        passing = self.active - set(self.scalings)
         for y in reversed(self.forward):
-            if y in self.active and y in self.adjoints:
+            if y in self.scalings:
+                bar = self.scalings[y].adjoint(f"d_{y.name}", lambda t: self.result(t) if t in self.adjoints else None)
+                if bar is not None:
+                    self.results[y] = bar
+            elif y in self.active and y in self.adjoints:
                 bar = self.result(y)
-                for c in contributions(y, bar, self.active):
-                    self.adjoint(c.read.tensor).add(c)
+            else:
+                continue
+            for c in contributions(y, bar, passing) if bar is not None else ():
+                self.adjoint(c.read.tensor).add(c)
 
     def result(self, t: Tensor) -> Tensor:
         """The finished adjoint of a tensor."""
@@ -156,7 +165,8 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
         program: any program, a derivative too.
         wrt: names of the inputs wanted; every float input when omitted.
         saved: definitions of ``split_program(program)``, or their names, that the forward keeps
-            (:func:`forward_with_saves`); everything else that the gradients need is computed again.
+            (:func:`forward_with_saves`); everything else that the gradients need is computed again. Those of a low dtype that are no
+            outputs are kept as they are held, in f32.
 
     Returns:
         A program whose inputs are those inputs of ``program`` that it needs (for their values, or to determine a size), then
@@ -175,9 +185,17 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
     if not given:
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
     found = pullback(form.outputs, given, targets)
-    kept: dict[Tensor, Tensor] = {c: Input(c.name, c.shape, c.dtype, c.loc) for c in keep}
-    outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], kept)
+    kept = {c: Input(c.name, c.shape, c.dtype if c in form.outputs else c.dtype.held, c.loc) for c in keep}
+    outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], {c: _as_saved(c, t) for c, t in kept.items()})
     return assemble(f"{program.name}_vjp", form, outputs, tuple(kept.values()), tuple(given.values()))
+
+
+def _as_saved(c: Compute, kept: Input) -> Tensor:
+    """What stands for a definition in the backward: what was saved of it."""
+    if kept.dtype == c.dtype:
+        return kept
+    axes = tuple(Var(a.name, a.extent) for a in c.axes)
+    return Compute(c.name, axes, op("unrounded", cast(kept.read(*(index(a) for a in axes)), c.dtype)), c.loc, c.dtype)
 
 
 def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Program:
@@ -186,7 +204,15 @@ def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Prog
     extra = tuple(c for c in find_saved(form, saved) if c not in form.outputs)
     if not extra:
         return form
-    return Program(form.name, form.inputs, form.outputs + extra, False, form.loc)
+    return Program(form.name, form.inputs, form.outputs + tuple(_held(c) for c in extra), False, form.loc)
+
+
+def _held(c: Compute) -> Compute:
+    """A definition as it is held: of a low dtype, in f32."""
+    if not c.dtype.is_low:
+        return c
+    axes = tuple(Var(a.name, a.extent) for a in c.axes)
+    return Compute(c.name, axes, cast(c.read(*(index(a) for a in axes)), c.dtype.held), c.loc, c.dtype.held)
 
 
 def find_saved(form: Program, saved: Sequence[Compute | str]) -> list[Compute]:

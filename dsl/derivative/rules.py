@@ -88,8 +88,8 @@ RULES: dict[str, Callable[..., Partials]] = {
     "lgamma": lambda a, y: (digamma_element(a),),
     "sqrt": lambda a, y: (0.5 / y,),
     "rsqrt": lambda a, y: (y * y * y * -0.5,),
-    # permissions to multiply less exactly
-    **dict.fromkeys(PRECISIONS, lambda a, y: (1,)),
+    # permissions to multiply less exactly, and to hold a value more exactly
+    **dict.fromkeys((*PRECISIONS, "unrounded"), lambda a, y: (1,)),
     # steps: zero wherever they have a derivative
     **dict.fromkeys(("floordiv", "sign", "floor", "ceil", "round", "trunc", "detach"), _constant),
 }

@@ -119,7 +119,7 @@ def decide(e: Expr, facts: Facts = ()) -> bool | None:
     if a is None or b is None:
         return None
     if e.name in ("eq", "ne"):
-        same = a == b
+        same = a == b or (nonneg(a - b, facts) and nonneg(b - a, facts))
         differ = not same and (nonneg(a - b - 1, facts) or nonneg(b - a - 1, facts))
         return (same == (e.name == "eq")) if same or differ else None
     low, high, slack = {"lt": (a, b, 1), "le": (a, b, 0), "gt": (b, a, 1), "ge": (b, a, 0)}[e.name]

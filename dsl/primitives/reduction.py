@@ -62,11 +62,12 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
     _check_plain(nest, s, what)
     chunks = (axis.extent + (made.factor - 1)) // made.factor
     outer, inner = Var(loop, chunks), Var(made.inner, as_term(made.factor))
+    own = (inner,) if made.factor > 1 or len(s.bound) == 1 else ()  # no axis of one point beside others
     spatial = tuple(Var(v.name, v.extent) for v in s.axes)
     rest = tuple(Var(v.name, v.extent) for v in s.bound if v is not axis)
     place: dict[Var, Term] = {o: as_term(n) for o, n in zip(s.axes, spatial)}
     place |= {o: as_term(n) for o, n in zip((v for v in s.bound if v is not axis), rest)}
-    place[axis] = as_term(outer) * made.factor + as_term(inner)
+    place[axis] = as_term(outer) * made.factor + (as_term(inner) if own else 0)
     args = tuple(substitute(a, place) for a in body.args)
     dtypes = tuple(a.dtype for a in body.args)
     exact = axis.extent.is_const and axis.extent.const % made.factor == 0
@@ -74,7 +75,7 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
     part_carrier, merge_carrier = partial(body.carrier), merging(body.carrier)
     states = body.carrier.state(dtypes)
     parts = tuple(Compute(f"{stage}.part{n or ''}", (outer, *spatial),
-                          Reduce(args, (part_carrier, (inner, *rest), n), d, body.loc), body.loc)
+                          Reduce(args, (part_carrier, (*own, *rest), n), d, body.loc), body.loc)
                   for n, d in enumerate(states))
     return _combined(nest, s, parts, merge_carrier, Var(loop, chunks))
 

@@ -21,21 +21,24 @@ from dataclasses import dataclass, field, replace
 from dsl.algebra import EXPRS, reads, substitute, substitute_values
 from dsl.carrier import MOMENTS, SUM, Carrier, resuming
 from dsl.cascade import derive
-from dsl.cascade.guards import guards
+from dsl.cascade.guards import guarded_product, guards
 from dsl.cascade.merge import action, base_of, moved, shift
 from dsl.cascade.model import Accumulator, Cascade, Weight
 from dsl.dim import Term, Var, as_term, cdiv, tmin
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Compute, Const, Expr, Read, Reduce, Tensor, cast, const, index, op, where
+from dsl.expr import Compute, Const, Expr, Read, Reduce, Tensor, cast, const, index, op, where
 from dsl.nest import Nest, Stage, State
 from dsl.primitives.merged import merge_parts
 from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input
-from dsl.primitives.rolled import arranged, with_pass
+from dsl.primitives.rolled import arranged, bare, parted, region, with_pass
+
+_SUMS = (SUM.name, "sum.partial")
 
 
 @primitive
-def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False, parts: int = 1) -> tuple[Nest, str]:
+def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False, parts: int = 1,
+         again: bool = False) -> tuple[Nest, str]:
     """Compute the chain of reductions that a stage belongs to in one loop over blocks of an axis.
 
     before::
@@ -58,6 +61,8 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         axis: the name of the reduced axis that is cut into blocks; the longest when empty.
         share: whether values that several states are made of are computed once for a block and kept.
         parts: how many passes, each over a share of the blocks, are made and merged in the end: for few rows.
+        again: whether what the elements are made of is computed for a block at a time although others read it too, and compute it again
+            or keep all of it.
 
     Returns:
         The new nest, and the name of the rolling stage: a root until it is placed.
@@ -76,29 +81,7 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         raise ScheduleError(f"roll({stage!r}): {axis} is not an axis it reduces", remedy="one of " + ", ".join(v.name for v in c.axes))
     if not all(v.extent is not None and v.extent.is_const for v in c.axes):
         raise ScheduleError(f"roll({stage!r}): the number of elements is not known", remedy="a nest of known sizes")
-    return _Roll(nest, c, along, block, f"{stage}.roll", share, parts).run()
-
-
-@primitive
-def region(nest: Nest, stage: str, loop: str) -> Nest:
-    """Take a row loop of a rolling stage away: the stages in its loop over blocks run over those rows instead.
-
-    before::
-
-        m.roll: for i in 64
-                  for k_b: m.new: for k
-
-    after ``region(m.roll, i)``::
-
-        m.roll: for k_b: m.new: for i in 64: for k
-
-    Raises:
-        ScheduleError: not a rolling stage, or not one of its row loops.
-    """
-    s = nest[stage]
-    if not s.states or loop not in s.order or loop in s.reducing():
-        raise ScheduleError(f"region({stage!r}, {loop!r}): not a row loop of a rolling stage", f"its loops are {', '.join(s.order)}")
-    return nest.with_stage(replace(s, order=tuple(x for x in s.order if x != loop)))
+    return _Roll(nest, c, along, block, f"{stage}.roll", share, parts, again).run()
 
 
 @dataclass
@@ -112,6 +95,7 @@ class _Roll:
     name: str
     share: bool
     parts: int = 1
+    again: bool = False
     made: list[Stage] = field(default_factory=list)
     last: list[Stage] = field(default_factory=list)
     states: list[tuple[Tensor, State, Compute, tuple[Var, ...]]] = field(default_factory=list)
@@ -132,6 +116,7 @@ class _Roll:
         self.rows = (self.part, *self.c.rows) if self.parts > 1 else self.c.rows
         self.bound = tuple(self.inner if v is self.axis else v for v in self.c.axes)
         self.whole = self.axis.extent == each * self.parts * self.block
+        self._factors()
         for acc in self.c.accumulators:
             if acc.carrier is MOMENTS:
                 self._moments(acc)
@@ -200,10 +185,41 @@ class _Roll:
         values = acc.carrier.identity(EXPRS, tuple(t.dtype for t in acc.state))
         return [v for v in values if isinstance(v, Expr)]
 
+    # -- products with what depends on rows and the block ----------------------------------------------------------------
+    def _factors(self) -> None:
+        """Tiles of the factors of plain sums that lack the sums' own axes, all of one shape in one stage: they share what they compute."""
+        found: dict[tuple[Var, ...], dict[Expr, Expr]] = {}
+        for acc in self.c.accumulators:
+            if acc.carrier.name in _SUMS and acc.weight is None and acc.extra:
+                shared, rest = parted(acc.inputs[0], frozenset(acc.extra))
+                if shared is None or rest is None or isinstance(bare(shared), (Read, Const)):
+                    continue
+                axes = tuple(v for v in (*self.c.rows, *self.c.axes) if v in shared.free)
+                conditions, value = guarded_product(shared)
+                for g in dict.fromkeys(reversed(conditions)):
+                    value = where(g, value, const(0.0, shared.dtype))
+                found.setdefault(axes, {})[shared] = self._inside(self._local(value), const(0.0, shared.dtype))
+        for axes, bodies in found.items():
+            here = tuple(self.inner if v is self.axis else v for v in ((self.part,) if self.parts > 1 else ()) + axes)
+            tensors = self._define("values", here, list(bodies.values()))
+            self.tiles |= {("factor", id(e)): self._read(t, here) for e, t in zip(bodies, tensors)}
+
+    def _product(self, acc: Accumulator) -> Expr | None:
+        """The element of a plain sum as the product of such a tile and the rest."""
+        if acc.carrier.name not in _SUMS or not acc.extra:
+            return None
+        shared, rest = parted(acc.inputs[0], frozenset(acc.extra))
+        tile = self.tiles.get(("factor", id(shared)))
+        return None if tile is None or rest is None else op("mul", tile, self._local(rest))
+
     # -- one accumulator -----------------------------------------------------------------------------------------------
     def _plain(self, acc: Accumulator) -> None:
         """States that earlier results do not touch: the reduction goes on from the value before."""
         before = [self._state(acc, n, e) for n, e in enumerate(self._initial(acc))]
+        made = self._product(acc)
+        if made is not None:
+            self._reduce(acc, SUM, (made,), before)
+            return
         elements = tuple(self._local(e) for e in acc.inputs)
         if not self.whole:
             probe = Reduce(elements, (acc.carrier, self.bound, 0), acc.state[0].dtype)
@@ -239,7 +255,7 @@ class _Roll:
         if isinstance(element, Const) and element.value == 1:
             element = weight
         else:
-            if acc.extra and not isinstance(_plain(element), Read):
+            if acc.extra and not isinstance(bare(element), Read):
                 element = self._tile(self._inside(element, const(0.0, element.dtype)), acc)
             element = op("mul", weight, element)
         self._reduce(acc, SUM, (element,), (start,))
@@ -275,7 +291,7 @@ class _Roll:
 
     def _tile(self, e: Expr, acc: Accumulator) -> Expr:
         """A tile of values over the axes they depend on."""
-        if isinstance(_plain(e), (Read, Const)) or not e.free & set(self.bound):
+        if isinstance(bare(e), (Read, Const)) or not e.free & set(self.bound):
             return e
         key = ("tile", id(e))
         if key not in self.tiles:
@@ -334,8 +350,8 @@ class _Roll:
         if self.parts > 1:
             merges, known = merge_parts(self.c, self.part, known, self.name)
         results, replaced = self._results(known)
-        return arranged(with_pass(self.nest, [*attached, host, *merges, *results], replaced, {c.stage for c in self.c.components}),
-                        host.name), host.name
+        whole = with_pass(self.nest, [*attached, host, *merges, *results], replaced, {c.stage for c in self.c.components})
+        return arranged(whole, host.name, self.again), host.name
 
     def _keep(self) -> None:
         """A state whose old value others read is copied when the block is done; the rest are brought up to date where they lie."""
@@ -364,12 +380,6 @@ class _Roll:
 def _point(v: Var) -> Expr:
     """Any point along an axis: the first where there is just one."""
     return index(0) if v.extent is not None and v.extent == 1 else index(v)
-
-
-def _plain(e: Expr) -> Expr:
-    while isinstance(e, Cast):
-        e = e.args[0]
-    return e
 
 
 def _count(axes: Iterable[Var]) -> int:

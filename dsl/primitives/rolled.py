@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dsl.algebra import reads
-from dsl.dim import Term
+from dsl.algebra import reads, substitute, substitute_values
+from dsl.cascade.factored import product
+from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
-from dsl.expr import Tensor
+from dsl.expr import Cast, Compute, Const, Expr, Op, Reduce, Tensor, Where, index, where
 from dsl.nest import Nest, Stage
-from dsl.primitives.bodies import moved_nest, with_bodies
+from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
+from dsl.primitives.record import primitive
+
+
+@primitive
+def region(nest: Nest, stage: str, loop: str) -> Nest:
+    """Take a row loop of a rolling stage away: the stages in its loop over blocks run over those rows instead.
+
+    before::
+
+        m.roll: for i in 64
+                  for k_b: m.new: for k
+
+    after ``region(m.roll, i)``::
+
+        m.roll: for k_b: m.new: for i in 64: for k
+
+    Raises:
+        ScheduleError: not a rolling stage, or not one of its row loops.
+    """
+    s = nest[stage]
+    if not s.states or loop not in s.order or loop in s.reducing():
+        raise ScheduleError(f"region({stage!r}, {loop!r}): not a row loop of a rolling stage", f"its loops are {', '.join(s.order)}")
+    return nest.with_stage(replace(s, order=tuple(x for x in s.order if x != loop)))
 
 
 def with_pass(nest: Nest, new: list[Stage], replaced: Mapping[Tensor, Tensor], gone: set[str]) -> Nest:
@@ -27,8 +51,19 @@ def with_pass(nest: Nest, new: list[Stage], replaced: Mapping[Tensor, Tensor], g
     return moved_nest(nest, (*stages, *new), moved)
 
 
-def arranged(nest: Nest, host: str) -> Nest:
-    """Producers first again, dead pointwise stages dropped, and producers of one tile attached in the loop."""
+def arranged(nest: Nest, host: str, again: bool = False) -> Nest:
+    """Producers first again, dead stages dropped, and producers of one tile attached in the loop.
+
+    Args:
+        nest: a nest with the stages of a pass.
+        host: the rolling stage.
+        again: whether producers that others read too are computed a second time for the loop.
+    """
+    return _attach_producers(_again(_ordered(nest), host) if again else _ordered(nest), host)
+
+
+def _ordered(nest: Nest) -> Nest:
+    """Producers first, without stages that nothing needs."""
     needed: set[str] = set()
     todo = [s for s in nest.stages if nest.is_output(s)]
     while todo:
@@ -53,7 +88,68 @@ def arranged(nest: Nest, host: str) -> Nest:
     for s in kept:
         if s.attach is None:
             visit(s)
-    return _attach_producers(replace(nest, stages=tuple(order)), host)
+    return replace(nest, stages=tuple(order))
+
+
+def _again(nest: Nest, host: str) -> Nest:
+    """A copy, for the loop alone, of every reduction over other axes that it and others read, with the rows of the pass outside."""
+    loop = nest[host].order[-1]
+    for s in reversed(nest.stages):
+        readers = [c for c in nest.consumers(s) if c.attach == (host, loop)]
+        if (s.kind == "reduce" and s.attach is None and readers and len(s.tensors) == 1
+                and all(_blocked(c, s) and _by_row(c, s, nest[host]) for c in readers)
+                and (len(readers) < len(nest.consumers(s)) or nest.is_output(s) or not _rows_first(readers, s))):
+            nest = _copied(nest, s, readers)
+    return _ordered(nest)
+
+
+def _by_row(consumer: Stage, s: Stage, host: Stage) -> bool:
+    """Whether other elements of a producer are read for other rows: one that every row reads is better kept."""
+    rows = {(v.name, v.extent) for v in host.axes if v.extent is not None and v.extent != 1}
+    return all(rows <= {(v.name, v.extent) for i in r.indices if isinstance(i, Term) for v in i.vars}
+               for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors)
+
+
+def _block_axis(consumer: Stage, s: Stage) -> set[int]:
+    """The positions of a producer's indices that run along the block."""
+    return {n for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors
+            for n, i in enumerate(r.indices) if isinstance(i, Term) and consumer.axes[0] in i.vars}
+
+
+def _rows_first(readers: list[Stage], s: Stage) -> bool:
+    return all(_block_axis(c, s) == {len(s.axes) - 1} for c in readers)
+
+
+def _copied(nest: Nest, s: Stage, readers: list[Stage]) -> Nest:
+    """A producer once more for some of its readers, the axis of the block last."""
+    last = {n for c in readers for n in _block_axis(c, s)}
+    order = [n for n in range(len(s.axes)) if n not in last] + sorted(last)
+    (t,), body = s.tensors, s.body
+    own = [Var(v.name, v.extent) for v in s.axes]
+    bound = tuple(Var(v.name, v.extent) for v in s.bound)
+    env = {v: as_term(o) for v, o in zip((*s.axes, *s.bound), (*own, *bound))}
+    args = tuple(substitute(a, env) for a in body.args)
+    name = unique_stage(nest, f"{s.name}.again")
+    again = Reduce(args, (body.data[0], bound, body.data[2]), body.dtype, body.loc)
+    made = Compute(name, tuple(own[n] for n in order), again, t.loc, t.dtype)
+    copy = Stage(name, (made,), made.axes, bound)
+    copy = replace(copy, order=tuple(copy.axis_names().values()))
+    moved: dict[Tensor, Tensor] = {}
+
+    def renewed(c: Stage) -> Stage:
+        known: dict[Expr, Expr] = {}
+        for r in (r for x in c.tensors for r in reads(x.body) if r.tensor is t):
+            at = [index(i) if isinstance(i, Term) else i for i in r.indices]
+            known[r] = made.read(*(at[n] for n in order))
+        new = tuple(Compute(x.name, x.axes, substitute(substitute_values(x.body, known), {}, moved), x.loc, x.dtype) for x in c.tensors)
+        moved.update(zip(c.tensors, new))
+        return replace(c, tensors=new)
+
+    names = {c.name for c in readers}
+    stages: list[Stage] = []
+    for x in nest.stages:
+        stages += [copy, x] if x.name == s.name else [renewed(x) if x.name in names else with_bodies(x, moved, {})]
+    return moved_nest(nest, tuple(stages), moved)
 
 
 def _attach_producers(nest: Nest, host: str) -> Nest:
@@ -81,3 +177,26 @@ def _blocked(consumer: Stage, s: Stage) -> bool:
                 if not any(v in i.vars for i in terms for v in consumer.axes[1:]):
                     return False
     return True
+
+
+# -- elements ------------------------------------------------------------------------------------------------------
+def parted(e: Expr, extra: frozenset[Var]) -> tuple[Expr | None, Expr | None]:
+    """The factors of a product that are free of some axes, and the others; a condition free of them goes with the first."""
+    if isinstance(e, Where) and not e.args[0].free & extra and isinstance(e.args[2], Const) and e.args[2].value == 0:
+        shared, rest = parted(e.args[1], extra)
+        return None if shared is None else where(e.args[0], shared, e.args[2]), rest
+    sides: tuple[list[Expr], list[Expr]] = [], []
+    for f in _product_of(e):
+        sides[bool(f.free & extra)].append(f)
+    return product(sides[0]), product(sides[1])
+
+
+def _product_of(e: Expr) -> tuple[Expr, ...]:
+    return (*_product_of(e.args[0]), *_product_of(e.args[1])) if isinstance(e, Op) and e.name == "mul" else (e,)
+
+
+def bare(e: Expr) -> Expr:
+    """A value under its conversions."""
+    while isinstance(e, Cast):
+        e = e.args[0]
+    return e

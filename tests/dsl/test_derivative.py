@@ -142,7 +142,7 @@ def test_attention_scores_are_recomputed() -> None:
     program = trace(attention)
     sizes = {v: 64 if v.name == "D" else 8192 for v in program.dims}
     plan = plan_saved(program, sizes)
-    assert {c.name for c in plan.saved} <= {"m", "s"} and plan.saved
+    assert [c.name for c in plan.saved] == ["m", "s", "y"]  # what the sum's adjoint needs of the scores is in the result
     assert "recompute" in str(plan) and "flops" in str(plan)
 
 

@@ -38,7 +38,7 @@ def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Ne
     blocked, p = _product_rows(nest, h)
     rows = 1
     if blocked is not None and p is not None:
-        most = 128 if p.dtype.bits <= 16 else 64
+        most = (128 if p.dtype.bits <= 16 else 64) // _share(nest, h)
         default = max(_LEAST, min(most, power(size(blocked.extent))))
         rows = setting.choose(f"{host}.rows", default, (16, 32, 64, 128))
     names = h.axis_names()
@@ -60,6 +60,15 @@ def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Ne
     for s in [s for s in nest.stages if s.attach is not None and s.attach[0] == host]:
         nest = _one_tile(nest, s.name)
     return nest
+
+
+def _share(nest: Nest, h: Stage) -> int:
+    """By how much fewer rows there are where more products than those of attention lie in the registers: their results, and wide states."""
+    products = sum(product_of(s) is not None for s in nest.stages if s.attach == (h.name, h.order[-1]))
+    if products < 3:
+        return 1
+    widest = max((math.prod(size(v.extent) for v in t.axes[len(h.axes):]) for t in h.tensors), default=1)
+    return (products + 1) // 2 * max(1, widest // 64)
 
 
 def _warps(nest: Nest, host: str, rows: int, p: Product | None, blocked: Var | None, setting: Setting) -> int:
