@@ -179,6 +179,22 @@ MOMENTS = Carrier(
     lambda a, x, s: (a.const(1.0, s[0]), a.cast(x[0], s[1]), a.const(0.0, s[2])), _moments_combine,
     lambda a, s: (s[1], a.op("div", s[2], s[0])), lambda d: (_real(d[0]),) * 2)
 
+
+def _comoments_combine(a: Algebra, x: Values, y: Values) -> Values:
+    """The same merge for (count, mean of one, mean of the other, sum of products of their deviations)."""
+    n = a.op("add", x[0], y[0])
+    share = a.op("div", y[0], a.op("max", n, a.const(1.0, a.dtype(n))))
+    deltas = [a.op("sub", y[k], x[k]) for k in (1, 2)]
+    means = tuple(a.op("add", x[k], a.op("mul", d, share)) for k, d in zip((1, 2), deltas))
+    between = a.op("mul", a.op("mul", *deltas), a.op("mul", x[0], share))
+    return n, *means, a.op("add", a.op("add", x[3], y[3]), between)
+
+
+COMOMENTS = Carrier(
+    "comoments", 2, lambda d: (_real(d[0]).held,) * 4, lambda a, s: tuple(a.const(0.0, t) for t in s),
+    lambda a, x, s: (a.const(1.0, s[0]), a.cast(x[0], s[1]), a.cast(x[1], s[2]), a.const(0.0, s[3])), _comoments_combine,
+    lambda a, s: (s[1], s[2], a.op("div", s[3], s[0])), lambda d: (_real(d[0]),) * 3)
+
 # ``y[t] = a[t] * y[t-1] + b[t]`` from ``y[-1] = 0``, as composition of affine maps: the first operand is applied first.
 RECURRENCE = Carrier(
     "recurrence", 2, lambda d: (d[0].held, d[1].held), lambda a, s: (a.const(1.0, s[0]), a.const(0.0, s[1])), _cast_lift,
@@ -186,7 +202,7 @@ RECURRENCE = Carrier(
     lambda a, s: (s[1],), lambda d: (d[1],), commutative=False)
 
 CARRIERS: dict[str, Carrier] = {
-    c.name: c for c in (SUM, PROD, MAX, MIN, MAX_FIRST, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, RECURRENCE)}
+    c.name: c for c in (SUM, PROD, MAX, MIN, MAX_FIRST, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, COMOMENTS, RECURRENCE)}
 
 
 def partial(c: Carrier) -> Carrier:

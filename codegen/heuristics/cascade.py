@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
-from dsl.carrier import MOMENTS
 from dsl.cascade import Cascade, derive
 from dsl.cascade.factored import leaves
 from dsl.dim import Term, Var, as_term
@@ -20,6 +19,7 @@ from dsl.primitives.loops import split
 from dsl.primitives.recompute import recompute
 from dsl.primitives.reduction import rfactor
 from dsl.primitives.roll import roll
+from dsl.primitives.storage import multiplied
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ _FEW = 8  # elements computed for each that is picked, below which keeping all i
 
 def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     """One pass or several, and the block."""
-    axis = max(c.axes, key=lambda v: size(v.extent))
+    axis = _cut(nest, c, setting.strides)
     default = _kept(nest, c, axis, setting) or _read_again(nest, c, axis, setting)
     name = c.components[0].stage
     forms = ("one", "several") if _possible(c) else ("several",)
@@ -105,10 +105,22 @@ def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     return Choice(True, axis, block, default.why, default.again or c.folded or (not default.one and bool(producers(nest, c))))
 
 
+def _cut(nest: Nest, c: Cascade, strides: Strides) -> Var:
+    """The axis that is cut into blocks.
+
+    Rows of a box are cut along the largest steps in memory, unless the other axes alone make long blocks; else it is the longest axis.
+    """
+    longest = max(c.axes, key=lambda v: size(v.extent))
+    if c.folded or any(a.extra for a in c.accumulators):
+        return longest
+    steps = {v: max((n for x in c.components for e in x.element for r in reads(e) if (n := read_access(r, strides).stride(v))), default=0)
+             for v in c.axes}
+    far = max(c.axes, key=lambda v: steps[v])
+    return far if size(far.extent) > 1 and _points(c.axes) // size(far.extent) <= _BLOCK else longest
+
+
 def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
     """How many passes over a share of the blocks each, where the rows alone do not occupy the processors."""
-    if any(a.carrier is MOMENTS for a in c.accumulators):
-        return 1
     values = [e for a in c.accumulators if a.extra for e in a.inputs]
     longest = max((size(v.extent) for v in c.rows if not any(v in e.free for e in values)), default=1)
     programs = _points(c.rows) // max(longest, 1) * -(-longest // _SHARED)
@@ -175,6 +187,9 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     if setting.target.kind == "cpu":  # the factor that a block of rows shares is copied for a block: it must stay in the cache
         deep = max(_points(s.bound) * s.tensors[0].dtype.itemsize for s in made)
         block = max(_LEAST, min(block, 1 << ((setting.target.caches[1] // 2 // max(deep, 1)).bit_length() - 1)))
+    elif all(r.tensor.dtype.bits <= 16 for s in made for t in s.tensors for r in reads(t.body)):
+        deep = max(_points(s.bound) for s in made) * 2
+        block *= 2 if 3 * deep * 2 * block <= setting.target.caches[0] else 1  # narrow factors leave registers for more scores
     why = f"one pass: {names} is never stored, {n:,} bytes in several passes"
     return Choice(True, axis, min(size(axis.extent), block), why, again=not own)
 
@@ -190,13 +205,13 @@ _BLOCK = 4096  # elements of a row that are read from memory once and from the n
 
 def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     """Several passes read a row from memory again where it does not stay in a cache."""
-    block = min(size(axis.extent), _BLOCK)
+    each = max(1, _points(c.axes) // max(size(axis.extent), 1))
+    block = max(1, min(size(axis.extent), _BLOCK // each))
     if any(a.extra for a in c.accumulators):
-        why = "several passes: a product over the same axis is faster by itself, the rest applied to its factors or results"
-        return Choice(False, axis, block, why)
+        return _beside_product(c, axis, setting)
     row = row_bytes(nest, c)
     room = setting.target.caches[1] // 2 if setting.target.kind == "cpu" else _LONGEST * 4
-    if not _along(c, axis, setting.strides):
+    if not any(_along(c, v, setting.strides) for v in c.axes):
         return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
     rows = _points(c.rows)
     if setting.target.kind != "cpu" and rows < setting.target.threads:
@@ -206,6 +221,37 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     return Choice(True, axis, block, f"one pass: a row of {row:,} bytes does not stay in the cache (up to {room:,})")
 
 
+def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
+    """A product over the same axis (with normalised rows, with softmax weights) reads the rows; the rest can go along with it.
+
+    One pass saves a pass over the rows and a copy of them, so many operations for each of their elements. Its price: blocks of rows
+    share no copy of the other factor, and the states of all columns are kept; both grow with the columns.
+    """
+    cpu, n = setting.target.kind == "cpu", size(axis.extent)
+    columns = max(_points(a.extra) for a in c.accumulators if a.extra)
+    rows = _points(v for v in c.rows if not any(v in e.free for e in _others(c)))
+    if cpu:
+        most = _COLUMNS_WEIGHTED if any(a.weight is not None for a in c.accumulators) else _COLUMNS
+        block, least, where = min(n, _TILE["cpu"] if n > 2 * _TILE["cpu"] else n), _FEW_ROWS, "the cache"
+    else:
+        low = all(r.dtype.bits <= 16 for e in _others(c) for r in reads(e))
+        most, block = (_COLUMNS, min(n, 32)) if low else (_COLUMNS // 4, min(n, 16))
+        least, where = _SHARED * setting.target.threads // 2, "registers"
+    if columns > most:
+        why = f"several passes: sums for {columns:,} columns do not stay in {where} beside a block of rows (up to {most})"
+        return Choice(False, axis, block, why)
+    if rows < least:
+        return Choice(False, axis, block, f"several passes: {rows:,} rows share too few blocks of the other factor (from {least:,})")
+    return Choice(True, axis, block, f"one pass: the product with {columns:,} columns reads the rows, and what scales them goes along")
+
+
+def _others(c: Cascade) -> list[Expr]:
+    """What products of the pass have in them besides the rows."""
+    return [x for a in c.accumulators if a.extra for e in a.inputs for x in multiplied(e) if x.free & set(a.extra)]
+
+
+_COLUMNS, _COLUMNS_WEIGHTED = 256, 512  # measured: beyond, copies of the other factor cost more than a pass over the rows
+_FEW_ROWS = 32
 _LONGEST = 16384  # elements of a row that a program on a GPU holds at once
 
 
@@ -230,6 +276,25 @@ def _along(c: Cascade, axis: Var, strides: Strides) -> bool:
 
 
 # -- what both kinds of schedule ask ---------------------------------------------------------------------------------
+def schedule_rolls(nest: Nest, hosts: list[str], schedule: Callable[[Nest, str, str | None], Nest]) -> tuple[Nest, set[str]]:
+    """Schedule every rolling stage, what is attached in it, and the pointwise stage that finishes it where there is one.
+
+    Args:
+        nest: with rolling stages.
+        hosts: their names.
+        schedule: ``(nest, host, anchor or None) -> nest``, of one of them.
+
+    Returns:
+        The nest, and the names of the stages that have their schedule.
+    """
+    done: set[str] = set()
+    for host in hosts:
+        anchor = find_anchor(nest, nest[host])
+        nest = schedule(nest, host, anchor)
+        done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
+    return nest, done
+
+
 def attached(nest: Nest, host: str) -> list[Stage]:
     """The stages computed in a rolling stage's loop, and those inside them."""
     inside = {host}

@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.blocking import register_tile
-from codegen.heuristics.cascade import attached, find_anchor, row_of
+from codegen.heuristics.cascade import row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
@@ -20,21 +20,8 @@ from dsl.primitives.roll import region
 _ROWS = 64  # rows of a product that share a block of its other factor
 
 
-def schedule_rolls(nest: Nest, hosts: list[str], setting: Setting) -> tuple[Nest, set[str]]:
-    """Schedule every rolling stage, what is attached in it, and the pointwise stage that finishes it where there is one.
-
-    Returns:
-        The nest, and the names of the stages that have their schedule.
-    """
-    done: set[str] = set()
-    for host in hosts:
-        anchor = find_anchor(nest, nest[host])
-        nest = _schedule(nest, host, anchor, setting)
-        done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
-    return nest, done
-
-
-def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+    """Schedule a rolling stage, what is attached in it, and the pointwise stage ``anchor`` that finishes it where there is one."""
     h = nest[host]
     blocked, mr = _row_axis(nest, h, setting)
     rows = 1 if blocked is None else setting.choose(f"{host}.rows", max(1, _ROWS // mr) * mr, [mr * n for n in (2, 4, 8, 16, 32)])

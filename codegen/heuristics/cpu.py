@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+import functools
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
-from codegen.heuristics.cascade import roll_cascades
-from codegen.heuristics.cascade_cpu import schedule_rolls
+from codegen.heuristics.cascade import roll_cascades, schedule_rolls
+from codegen.heuristics.cascade_cpu import schedule_roll
 from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
-from codegen.heuristics.fusion import fuse_stages, identity_axes, is_contraction, iterations
+from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
+from codegen.heuristics.groups import Group, group_stages, row_map
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.windows import overlapping, unroll_rows
@@ -24,29 +24,15 @@ from dsl.primitives.storage import compute_at, rfactor
 _SHORT = 7  # terms of a sum that are not worth lanes
 
 
-@dataclass
-class Group:
-    """A root stage with what is computed inside its loops.
-
-    Attributes:
-        anchor: the root's name.
-        rows: the anchor's axes outside of which nothing is shared: everything attached is computed once per row.
-        members: attached stage -> (its row axis -> the anchor's axis).
-    """
-
-    anchor: str
-    rows: tuple[Var, ...] = ()
-    members: dict[str, dict[Var, Var]] = field(default_factory=dict)
-
-
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
     nest, rolls = roll_cascades(nest, setting)
     nest = part_factors(fuse_stages(nest), setting.strides)
-    nest, done = schedule_rolls(nest, rolls, setting)
+    nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest = _factor_reductions(nest, setting)
     nest, setting = order_intermediates(nest, setting, done)
-    for group in group_stages(nest, setting.target, done).values():
+    joins = functools.partial(_joins, target=setting.target)
+    for group in group_stages(nest, joins, done).values():
         left = [name for name in (group.anchor, *group.members) if any(s.name == name for s in nest.stages)]
         if left and left[0] != group.anchor:  # a contraction computes it while it packs it: each of the others is on its own
             for name in left:
@@ -57,19 +43,6 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------
-def group_stages(nest: Nest, target: Target, done: AbstractSet[str] = frozenset()) -> dict[str, Group]:
-    """Roots and what is attached to each, consumers first; those that have their schedule are left out, and nothing joins them."""
-    groups: dict[str, Group] = {}
-    home: dict[str, str] = {}
-    for s in (s for s in reversed(nest.stages) if s.name not in done):
-        anchor = None if any(c.name in done for c in nest.consumers(s)) else _joins(nest, s, groups, home, target)
-        if anchor is None:
-            groups[s.name] = Group(s.name)
-            anchor = s.name
-        home[s.name] = anchor
-    return groups
-
-
 def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], target: Target) -> str | None:
     """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root."""
     consumers = nest.consumers(s)
@@ -78,7 +51,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
         return None
     group = groups[anchors.pop()]
     anchor = nest[group.anchor]
-    rows = _row_map(nest, s, consumers, group)
+    rows = row_map(s, consumers, group)
     if not rows:
         return None
     kept = tuple(a for a in anchor.axes if a in rows.values())
@@ -104,20 +77,6 @@ def _enough_rows(rows: tuple[Var, ...], s: Stage, target: Target) -> bool:
     for a in rows:
         n *= size(a.extent)
     return n >= 2 * target.threads or iterations(s) <= SERIAL_WORK
-
-
-def _row_map(nest: Nest, s: Stage, consumers: list[Stage], group: Group) -> dict[Var, Var]:
-    """Axes of ``s`` that every consumer reads at its own point along the same axis of the anchor."""
-    out: dict[Var, Var | None] = {}
-    for c in consumers:
-        direct = identity_axes(c, s)
-        if direct is None:
-            return {}
-        up = {a: a for a in c.axes} if c.name == group.anchor else group.members[c.name]
-        for axis in s.axes:
-            here = up.get(direct[axis])
-            out[axis] = here if out.get(axis, here) is here else None
-    return {a: v for a, v in out.items() if v is not None}
 
 
 # -- long reductions over few rows ---------------------------------------------------------------------------------

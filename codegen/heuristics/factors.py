@@ -21,7 +21,7 @@ _REUSE = 8  # uses of an element that repay a pass of its own over the factor
 def part_factors(nest: Nest, strides: Strides) -> Nest:
     """Give each factor of a sum of products a definition of its own, where the other factor's axes reuse it."""
     for s in nest.stages:
-        if (isinstance(s.body, Reduce) and len(s.tensors) == 1 and s.body.carrier.name.startswith("sum")
+        if (isinstance(s.body, Reduce) and len(s.tensors) == 1 and s.body.carrier.name.startswith("sum") and s.attach is None
                 and product_reads(s.body.args[0]) is None):
             sides = _sides(s, s.body.args[0])
             if sides is not None:

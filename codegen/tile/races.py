@@ -233,9 +233,13 @@ def _loose(x: Access, rest: Term, known: set[Var]) -> set[Var]:
 
 # -- numbers that are stored in pieces -----------------------------------------------------------------------------
 def _with_whole_numbers(pairs: list[tuple[Term, Term]], fixed: frozenset[Var]) -> list[tuple[Term, Term]]:
-    """The index pairs, and every number whose quotient and remainder are both among them, a part that is ``fixed`` aside."""
+    """The index pairs, the pieces ``q`` and ``r`` of ``c * q + r``, and numbers whose quotient and remainder are both among them.
+
+    A part of a number that is ``fixed`` is left aside.
+    """
     found = list(dict.fromkeys(pairs))
     for s, t in found:  # grows while it is walked
+        found += [pair for pair in _pieces(s, t) if pair not in found]
         ms, mt = _lone(s), _lone(t)
         if type(ms) is Mod and type(mt) is Mod and ms.den == mt.den:
             quotients = floordiv(ms.num, ms.den), floordiv(mt.num, mt.den)
@@ -243,6 +247,20 @@ def _with_whole_numbers(pairs: list[tuple[Term, Term]], fixed: frozenset[Var]) -
             if whole not in found and any(_same(s2 - quotients[0], t2 - quotients[1], fixed) for s2, t2 in found):
                 found.append(whole)
     return found
+
+
+def _pieces(s: Term, t: Term) -> list[tuple[Term, Term]]:
+    """Pairs ``(q, q')`` and ``(r, r')`` of ``c * q + r`` and ``c * q' + r'`` with ``0 <= r, r' < c``."""
+    for c in sorted({abs(k) for k in s.parts.values()} - {0, 1}):
+        (q, r), (q2, r2) = _split(s, c), _split(t, c)
+        if r.parts and all(0 <= x.bounds[0] and x.bounds[1] < c for x in (r, r2)):
+            return [(q, q2), (r, r2)]
+    return []
+
+
+def _split(t: Term, c: int) -> tuple[Term, Term]:
+    q = Term({m: k // c for m, k in t.parts.items() if k % c == 0}, t.const // c)
+    return q, Term({m: k for m, k in t.parts.items() if k % c}, t.const % c)
 
 
 def _lone(t: Term) -> Atom | None:

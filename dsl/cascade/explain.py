@@ -76,7 +76,9 @@ def _before(a: Accumulator) -> str:
 
 
 def _moments(x: Component, states: list[Accumulator], c: Cascade) -> list[str]:
-    return [f"moments: (count, mean, sum of squared deviations) of {', '.join(map(show_expr, states[0].inputs))}, merged pairwise",
+    of = ", ".join(map(show_expr, states[0].inputs))
+    what = "mean, sum of squared deviations" if len(states[0].inputs) == 1 else "means, sum of products of deviations"
+    return [f"moments: (count, {what}) of {of}, merged pairwise",
             f"after the loop: {show_expr(x.value)}"]
 
 

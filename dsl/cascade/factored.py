@@ -35,6 +35,7 @@ class Product:
         guards: conditions on data outside of which the element is zero.
         rounding: the low dtype that the power times ``inside`` is rounded to; None where it is not.
         inside: factors of data under the rounding.
+        permit: how the power may be multiplied: an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
     """
 
     scale: tuple[Expr, ...] = ()
@@ -45,6 +46,7 @@ class Product:
     guards: tuple[Expr, ...] = ()
     rounding: Dtype | None = None
     inside: tuple[Expr, ...] = ()
+    permit: str = ""
 
 
 class Sides:
@@ -88,8 +90,8 @@ def products(e: Expr, sides: Sides) -> tuple[Product, ...]:
         return (Product(scale=(e,)) if sides.earlier(e) else Product(data=(e,)),)
     if isinstance(e, Cast):
         return _converted(e, sides)
-    if isinstance(e, Op) and e.name in PRECISIONS:  # how a product may be multiplied: exactly is always allowed
-        return products(e.args[0], sides)
+    if isinstance(e, Op) and e.name in PRECISIONS:
+        return tuple(_permitted(p, e.name) for p in products(e.args[0], sides))
     if isinstance(e, Where):
         return _guarded(e, sides)
     if isinstance(e, Op) and e.name in _PRODUCT_RULES:
@@ -100,6 +102,14 @@ def products(e: Expr, sides: Sides) -> tuple[Product, ...]:
 
 def _name(e: Expr) -> str:
     return e.name if isinstance(e, Op) else type(e).__name__.lower()
+
+
+def _permitted(p: Product, name: str) -> Product:
+    """How a product may be multiplied holds for its data or its power; a mixture of both is multiplied exactly, as is always allowed."""
+    data = product(p.data)
+    if p.sums or (p.power and data is not None):
+        return p
+    return replace(p, permit=name) if p.power else p if data is None else replace(p, data=(op(name, data),))
 
 
 def _converted(e: Cast, sides: Sides) -> tuple[Product, ...]:
@@ -134,7 +144,7 @@ def _times(a: Product, b: Product) -> Product:
     if any(x.rounding and (y.rounding or y.power or y.sums) for x, y in ((a, b), (b, a))):
         raise Mixed("a rounded mixture of data and earlier results is multiplied by another mixture")
     return Product(a.scale + b.scale, a.data + b.data, a.power + b.power, a.base if a.power else b.base, a.sums + b.sums,
-                   a.guards + b.guards, a.rounding or b.rounding, a.inside + b.inside)
+                   a.guards + b.guards, a.rounding or b.rounding, a.inside + b.inside, a.permit or b.permit)
 
 
 def _mul(e: Op, sides: Sides) -> tuple[Product, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dsl.algebra import EXPRS
-from dsl.carrier import LOGSUMEXP, MAX, MOMENTS, SUM, Carrier
+from dsl.carrier import COMOMENTS, LOGSUMEXP, MAX, MOMENTS, SUM, Carrier
 from dsl.cascade.believe import believe_product, believe_sum, evaluate
 from dsl.cascade.factored import Mixed, Product, Sides, addends, gathered, leaves, negated, product, products, total
 from dsl.cascade.model import Accumulator, Cascade, Component, Weight, ids
@@ -103,7 +103,7 @@ class Builder:
         weight = self._weight(p)
         if len(p.sums) > 1:
             raise Mixed(f"`{arg}` has degree {len(p.sums)} in a difference of data and earlier results: expanding it would cancel, "
-                        "and only the squared deviation from the mean of the same values has a carrier")
+                        "and only products of two deviations, each from the mean of the same values, have a carrier")
         scale = product(p.scale)
         if not p.sums:
             a = self._sum_of(p, arg, weight)
@@ -149,7 +149,7 @@ class Builder:
                 element = where(g, element, const(0.0, element.dtype))
             guards, inside, rounding = (), None, None
         return self._accumulator(SUM, (element,), self.first, weight=weight, inside=inside, rounding=rounding, guards=guards,
-                                 centred=centred)
+                                 centred=centred, permit=p.permit if weight is not None and self.extra else "")
 
     def _weight(self, p: Product) -> Weight | None:
         if not p.power:
@@ -165,27 +165,41 @@ class Builder:
         return "rolling", cast(op("add", top, op("log", s.read(self.cascade.rows))), tensor.body.dtype), (m.name, s.name)
 
     def _moments(self, parts: tuple[Product, ...], tensor: Compute, dtype: Dtype) -> tuple[str, Expr, tuple[str, ...]] | None:
-        """``sum((x - mean)^2)`` where ``mean`` is ``sum(x) / n`` over the same values: the moments carrier, which also gives the sum."""
-        if len(parts) != 1 or len(parts[0].sums) != 2 or set(parts[0].sums[0]) ^ set(parts[0].sums[1]):
-            return None
+        """``sum((x - mean x) (y - mean y))``, each mean of the same values: the carrier of moments, which also gives the sums.
+
+        Equal factors are squared deviations.
+        """
         p = parts[0]
-        if p.power or p.guards or p.data or p.scale or p.rounding:
+        if len(parts) != 1 or len(p.sums) != 2 or p.power or p.guards or p.data or p.scale or p.rounding:
             return None
-        data = [t for t in p.sums[0] if not self.sides.earlier(t)]
-        earlier = total([t for t in p.sums[0] if self.sides.earlier(t)], dtype)
-        x = total(data, dtype)
+        sides = [self._deviation(terms, dtype) for terms in p.sums]
+        if None in sides:
+            return None
+        (x, mean_x, sign_x), (y, mean_y, sign_y) = sides  # type: ignore[misc]
+        carrier, inputs, means = (MOMENTS, (x,), (mean_x,)) if x is y else (COMOMENTS, (x, y), (mean_x, mean_y))
+        a = self._accumulator(carrier, inputs, tensor)
+        for k, mean in enumerate(means):
+            if mean.form == "independent":
+                self._mean_from(mean, a, k + 1, dtype)
+        value = a.read(self.cascade.rows, len(a.state) - 1)
+        return "moments", value if sign_x == sign_y else op("neg", value), (a.name,)
+
+    def _deviation(self, terms: tuple[Expr, ...], dtype: Dtype) -> tuple[Expr, Component, int] | None:
+        """``(x, the component that is its sum, sign)`` of terms that add up to ``sign * (x - sum(x) / n)``."""
+        x = total([t for t in terms if not self.sides.earlier(t)], dtype)
+        earlier = total([t for t in terms if self.sides.earlier(t)], dtype)
         mean = next((c for c in self.cascade.components if _is_mean(earlier, x, c, self.cascade)), None)
-        if mean is None:
-            return None
-        m = self._accumulator(MOMENTS, (_positive(x),), tensor)
+        return None if mean is None else (_positive(x), mean, 1 if x is _positive(x) else -1)
+
+    def _mean_from(self, mean: Component, a: Accumulator, component: int, dtype: Dtype) -> None:
+        """Take the sum of values from the state that has their mean; a sum that nobody else needs goes."""
         n = const(float(_count(self.cascade)), dtype)
-        old = next(a for a in self.cascade.accumulators if a.name == mean.used[0])
-        sum_ = cast(op("mul", m.read(self.cascade.rows, 1), n), mean.tensor.body.dtype)
+        old = next(x for x in self.cascade.accumulators if x.name == mean.used[0])
+        sum_ = cast(op("mul", a.read(self.cascade.rows, component), n), mean.tensor.body.dtype)
         users = [c for c in self.cascade.components if old.name in c.used and c is not mean]
-        kept = tuple(a for a in self.cascade.accumulators if a is not old or users)
-        components = tuple(replace(c, value=sum_, form="moments", used=(m.name,)) if c is mean else c for c in self.cascade.components)
+        kept = tuple(x for x in self.cascade.accumulators if x is not old or users)
+        components = tuple(replace(c, value=sum_, form="moments", used=(a.name,)) if c is mean else c for c in self.cascade.components)
         self.cascade = replace(self.cascade, components=components, accumulators=kept)
-        return "moments", m.read(self.cascade.rows, 2), (m.name,)
 
 
 def _positive(x: Expr) -> Expr:
@@ -217,7 +231,7 @@ def _count(c: Cascade) -> int:
 
 def _is_mean(earlier: Expr, x: Expr, c: Component, cascade: Cascade) -> bool:
     """Whether ``x + earlier`` is ``+-(x - sum(x) / n)`` with the sum a component."""
-    if c.form != "independent" or c.tensor.body.data[0] is not SUM or c.element[0] is not _positive(x):
+    if c.form not in ("independent", "moments") or c.tensor.body.data[0] is not SUM or c.element[0] is not _positive(x):
         return False
     if ids(leaves(earlier)) != ids((c.read(),)):
         return False

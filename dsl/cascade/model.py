@@ -60,6 +60,7 @@ class Accumulator:
         inside, rounding: a factor of the weight, and the low dtype the two are rounded to.
         guards: conditions outside of which a weighted element is zero.
         centred: multiplies the element by ``data + earlier`` of another weight.
+        permit: how the weight may be multiplied, an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
         loc: where the user wrote the reduction.
     """
 
@@ -73,6 +74,7 @@ class Accumulator:
     rounding: Dtype | None = None
     guards: tuple[Expr, ...] = ()
     centred: Weight | None = None
+    permit: str = ""
     loc: Loc | None = None
 
     def read(self, rows: tuple[Var, ...], component: int = 0) -> Expr:
@@ -82,7 +84,8 @@ class Accumulator:
     def key(self) -> tuple[object, ...]:
         """What makes two accumulators the same."""
         weights = tuple(w.key() if w is not None else None for w in (self.weight, self.centred))
-        return (self.carrier, ids(self.inputs), self.extra, weights, ids((self.inside,)), self.rounding, ids(self.guards))
+        return (self.carrier, ids(self.inputs), self.extra, weights, ids((self.inside,)), self.rounding, ids(self.guards),
+                self.permit)
 
 
 @dataclass(frozen=True)

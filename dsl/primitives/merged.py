@@ -31,6 +31,8 @@ def merge_parts(c: Cascade, part: Var, parts: Mapping[Expr, Expr], name: str) ->
     stages: list[Stage] = []
     known: dict[Expr, Expr] = {k: v for k, v in parts.items() if part not in v.free}
     for acc in c.accumulators:
+        if all(acc.read(c.rows, n) in known for n in range(len(acc.state))):
+            continue  # the same in all parts
         reads = [acc.read(c.rows, n) for n in range(len(acc.state))]
         values = [parts[r] for r in reads]
         carrier: Carrier = acc.carrier if acc.carrier in _PLAIN else partial(merging(acc.carrier))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dsl.algebra import reads, substitute, substitute_values
+from dsl.carrier import partial
 from dsl.cascade.factored import product
+from dsl.cascade.model import Accumulator, Cascade
 from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Compute, Const, Expr, Op, Reduce, Tensor, Where, index, where
+from dsl.expr import Cast, Compute, Const, Expr, Op, Reduce, Tensor, Where, cast, index, op, where
 from dsl.nest import Nest, Stage
+from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
 from dsl.primitives.record import primitive
+from dsl.widen import contains
 
 
 @primitive
@@ -49,6 +53,19 @@ def with_pass(nest: Nest, new: list[Stage], replaced: Mapping[Tensor, Tensor], g
         if any(r.tensor in moved for t in s.tensors for r in reads(t.body)):
             raise ScheduleError(f"{s.name} reads what depends on it", "the reductions of a pass depend on one another outside of it")
     return moved_nest(nest, (*stages, *new), moved)
+
+
+def beside(acc: Accumulator, c: Cascade, name: str) -> Stage:
+    """An accumulator that no row of a pass changes, as a reduction of its own over its other axes."""
+    own = tuple(Var(v.name, v.extent) for v in acc.extra)
+    bound = tuple(Var(v.name, v.extent) for v in c.axes)
+    env = {v: as_term(o) for v, o in zip((*acc.extra, *c.axes), (*own, *bound))}
+    inputs, carrier = tuple(substitute(e, env) for e in acc.inputs), partial(acc.carrier)
+    names = [name] if len(acc.state) == 1 else [f"{name}{n}" for n in range(len(acc.state))]
+    tensors = tuple(Compute(label, own, Reduce(inputs, (carrier, bound, n), t.dtype, acc.loc), acc.loc)
+                    for n, (label, t) in enumerate(zip(names, acc.state)))
+    s = Stage(name, tensors, own, bound)
+    return replace(s, order=tuple(s.axis_names().values()))
 
 
 def arranged(nest: Nest, host: str, again: bool = False) -> Nest:
@@ -200,3 +217,14 @@ def bare(e: Expr) -> Expr:
     while isinstance(e, Cast):
         e = e.args[0]
     return e
+
+
+def without_casts(e: Expr) -> tuple[Expr, Callable[[Expr], Expr]]:
+    """A value under the exact conversions and the permissions around it, and what puts those around another."""
+    if isinstance(e, Op) and e.name in PRECISIONS:
+        core, around = without_casts(e.args[0])
+        return core, lambda x: op(e.name, around(x))
+    if isinstance(e, Cast) and e.dtype.is_float and contains(e.dtype, e.args[0].dtype):
+        core, around = without_casts(e.args[0])
+        return core, lambda x: cast(around(x), e.dtype)
+    return e, lambda x: x

@@ -8,7 +8,7 @@ import dlc
 from dlc import f32
 from dsl.replay import replay
 
-M, N, D = dlc.dims("M N D")
+M, N, D, H = dlc.dims("M N D H")
 
 
 @dlc.kernel
@@ -29,6 +29,16 @@ def attention(q: f32[M, D], k: f32[N, D], v: f32[N, D]):
 @dlc.kernel
 def normed_product(x: f32[M, D], w: f32[N, D]):
     return dlc.rms_norm(x) @ w.T
+
+
+@dlc.kernel
+def layer_normed_product(x: f32[M, D], g: f32[D], w: f32[N, D]):
+    return dlc.layer_norm(x, (D,), g) @ w.T
+
+
+@dlc.kernel
+def batch_norm(x: f32[M, N, D, H]):
+    return dlc.batch_norm(x)
 
 
 def empty(*shape: int) -> torch.Tensor:
@@ -53,9 +63,27 @@ def test_scores_are_never_stored():
     assert "roll" in kinds(attention, empty(64, 32), empty(80, 32), empty(80, 32))
 
 
-def test_a_product_of_normalised_rows_keeps_its_own_loop():
-    assert "roll" not in kinds(normed_product, empty(64, 128), empty(32, 128))
-    assert "deferred" in normed_product.explain(empty(64, 128), empty(32, 128))
+def test_a_product_of_normalised_rows_reads_them_once_where_the_columns_are_few():
+    assert "roll" in kinds(normed_product, empty(64, 128), empty(32, 128))
+    text = normed_product.explain(empty(64, 128), empty(32, 128))
+    assert "deferred" in text and "one pass: the product with 32 columns reads the rows" in text
+    assert "roll" not in kinds(normed_product, empty(64, 128), empty(1024, 128))
+    assert "sums for 1,024 columns do not stay in the cache" in normed_product.explain(empty(64, 128), empty(1024, 128))
+    assert "8 rows share too few blocks" in normed_product.explain(empty(8, 128), empty(32, 128))
+
+
+def test_what_no_row_changes_is_reduced_once():
+    args = empty(64, 128), empty(128), empty(32, 128)
+    stages = layer_normed_product.plan(*args).nest.stages
+    (sums,) = [s for s in stages if s.kind == "reduce" and s.attach is None]
+    assert [int(v.extent) for v in sums.axes] == [32]
+
+
+def test_statistics_of_a_box_are_cut_along_its_largest_steps():
+    x = empty(32, 64, 56, 56)
+    (roll,) = [s for s in batch_norm.plan(x).nest.stages if s.kind == "roll"]
+    assert roll.bound[0].name.startswith("k0")
+    assert "roll" not in kinds(batch_norm, empty(4, 64, 14, 14))
 
 
 def test_the_schedule_is_a_trace_that_replays():

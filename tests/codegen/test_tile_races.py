@@ -27,7 +27,8 @@ def _store_program(index: Callable[[Any, Any], tuple[Any, ...]], shape: tuple[in
 def test_disjoint_stores() -> None:
     for index, shape in ((lambda g, i: (g * 8 + i,), (32,)), (lambda g, i: (i * 4 + g,), (32,)), (lambda g, i: (g, i), (4, 8)),
                          (lambda g, i: ((g * 8 + i) // 5, (g * 8 + i) % 5), (7, 5)), (lambda g, i: (i, 3 - g), (8, 4)),
-                         (lambda g, i: ((g * 8 + i) // 15, (g * 8 + i) // 3 % 5, (g * 8 + i) % 3), (3, 5, 3))):
+                         (lambda g, i: ((g * 8 + i) // 15, (g * 8 + i) // 3 % 5, (g * 8 + i) % 3), (3, 5, 3)),
+                         (lambda g, i: (g // 3, i + 8 * (g % 3)), (2, 24))):
         verify(_store_program(index, shape))
 
 

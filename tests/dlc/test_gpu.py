@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+import dlc
 from codegen.target import TARGETS, by_name
 from codegen.tile.verify import verify
+from dlc import bf16, f32
 from dlc.compiler import Plan
 from dlc.gpu import Compilation, parameter_names, triton_artifact
 from dlc.kernel import Kernel
@@ -125,6 +127,57 @@ def test_attention_is_two_dots_in_one_loop():
     body = "\n".join(itertools.takewhile(lambda line: line.startswith("        "), lines[first + 1:]))
     assert body.count("tl.dot(") == 2 and body.count("tl.exp(") == 2 and "tl.load(" in body and "tl.store(" not in body
     assert kernel.explain(*make(), target=by_name("sm_90")).count("rolling") == 2
+
+
+B, H, M, N, D = dlc.dims("B H M N D")
+
+
+@dlc.kernel
+def low_attention(q: bf16[B, H, M, D], k: bf16[B, H, N, D], v: bf16[B, H, N, D]):
+    return dlc.scaled_dot_product_attention(q, k, v)
+
+
+@dlc.kernel
+def low_normed_product(x: bf16[M, D], g: bf16[D], w: bf16[N, D]):
+    return dlc.rms_norm(x, (D,), g) @ w.T
+
+
+@dlc.kernel
+def normed_product(x: f32[M, D], g: f32[D], w: f32[N, D]):
+    return dlc.layer_norm(x, (D,), g) @ w.T
+
+
+def low(*shape, device=None):
+    return torch.empty(shape, device=device, dtype=torch.bfloat16) if device else torch.randn(shape).bfloat16()
+
+
+def test_both_products_of_low_precision_attention_use_the_matrix_unit():
+    text = low_attention.source("sm_90", *(low(2, 4, 256, 64, device="meta") for _ in range(3)))
+    assert text.count("tl.dot(") == 2 and "ieee" not in text and ".to(tl.bfloat16), v_tile" in text
+
+
+@pytest.mark.parametrize("depth", [64, 128, 256])
+@pytest.mark.parametrize("target", GPUS)
+def test_low_precision_attention_compiles_without_spills(target, depth):
+    made = low_attention.compile(target, *(low(2, 4, 512, depth, device="meta") for _ in range(3)))
+    assert made.launchable and not made.spills, made
+
+
+@pytest.mark.parametrize("target", GPUS)
+def test_a_norm_beside_a_product_compiles_without_spills(target):
+    made = low_normed_product.compile(target, low(32768, 512, device="meta"), low(512, device="meta"), low(128, 512, device="meta"))
+    assert len(made.kernels) == 1 and made.launchable and not made.spills, made
+
+
+def test_a_norm_beside_a_product_in_the_interpreter():
+    torch.manual_seed(0)
+    for kernel, args, rtol in ((low_normed_product, (low(70, 100), low(100), low(40, 100)), 8e-3),
+                               (normed_product, (torch.randn(70, 100), torch.rand(100), torch.randn(40, 100)), 1e-5)):
+        k = Kernel(kernel.fn)
+        k.decisions = {"mean_sum.pass": "one", "mean_sum.block": 32, "mean_sum.parts": 1}
+        (got,) = interpreted(k.plan(*args, target=by_name("sm_80")), args)
+        want = k.reference(*args)
+        np.testing.assert_allclose(got.astype(np.float64), want, rtol=rtol, atol=rtol * np.abs(want).max())
 
 
 def test_long_rows_are_read_once():

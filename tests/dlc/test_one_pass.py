@@ -74,7 +74,21 @@ def temperature(x: f32[M, N]):
     return dlc.softmax(x * 0.125 + 3.0)
 
 
-ROWS = [softmax, log_softmax, entropy, layer_norm, rms_norm_and_mean, moments, top, temperature]
+def covariance(x: f32[M, N]):
+    dx = x - dlc.mean(x, axis=-1, keepdims=True)
+    y = dlc.exp(x * 0.1)
+    return dlc.mean(dx * (y - dlc.mean(y, axis=-1, keepdims=True)), axis=-1), dlc.mean(x, axis=-1)
+
+
+def weighted_mean(x: f32[M, N]):
+    return dlc.sum(dlc.softmax(x) * dlc.sin(x) * x, axis=-1)
+
+
+def logsumexp(x: f32[M, N]):
+    return dlc.logsumexp(x, axis=-1)
+
+
+ROWS = [covariance, weighted_mean, logsumexp, softmax, log_softmax, entropy, layer_norm, rms_norm_and_mean, moments, top, temperature]
 
 
 @pytest.mark.parametrize("fn", ROWS, ids=lambda f: f.__name__)
@@ -238,14 +252,75 @@ def test_nothing_of_length_squared_is_kept() -> None:
     assert max(np.prod([s.const for s in b.shape]) for b in kept) <= 64 * 1024
 
 
-@pytest.mark.parametrize("fn", [entropy, top])
-def test_parts_of_a_pass_are_merged(fn: Callable[..., Any]) -> None:
-    x = torch.randn(2, 1000) * 4 + 2
+@pytest.mark.parametrize("n", [1000, 5 * 64])
+@pytest.mark.parametrize("fn", ROWS, ids=lambda f: f.__name__)
+def test_parts_of_a_pass_are_merged(fn: Callable[..., Any], n: int) -> None:
+    """Some parts hold fewer values than others; with five blocks in four shares of two, the last holds none."""
+    x = torch.randn(2, n, generator=torch.Generator().manual_seed(3)) * 4 + 2
     k = forced(fn, x)
     k.decisions = {**(k.decisions or {}), **{name.replace(".pass", ".parts"): 4 for name in (k.decisions or {}) if name.endswith(".pass")}}
     names = [s.name for s in k.plan(x).nest.stages]
     assert any(n.startswith(f"{h}.") for h in names if h.endswith(".roll") for n in names)
     check(k, x)
+
+
+def batch_norm(x: f32[M, N, H, D]):
+    return dlc.batch_norm(x)
+
+
+def group_norm(x: f32[M, 12, H, D]):
+    return dlc.group_norm(x, 3)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("fn", [batch_norm, group_norm])
+def test_statistics_of_boxes(fn: Callable[..., Any], parts: int) -> None:
+    x = torch.randn(5, 12, 9, 7, generator=torch.Generator().manual_seed(3)) + 100
+    k = forced(fn, x, block=1 if fn is batch_norm else 2)
+    k.decisions |= {"mean_sum.parts": parts}
+    check(k, x, rtol=2e-5)
+    norm = torch.nn.functional.batch_norm(x.double(), None, None, training=True) if fn is batch_norm else (
+        torch.nn.functional.group_norm(x.double(), 3))
+    torch.testing.assert_close(k(x).double(), norm, rtol=2e-5, atol=2e-5)
+
+
+# -- a norm folded into the product after it -----------------------------------------------------------------------
+def rms_linear(x: f32[M, D], g: f32[D], w: f32[N, D]):
+    return dlc.rms_norm(x, (D,), g) @ w.T
+
+
+def layer_linear(x: f32[M, D], g: f32[D], w: f32[N, D]):
+    return dlc.layer_norm(x, (D,), g, g * 0.5) @ w.T + 1.0
+
+
+@pytest.mark.parametrize("block", [32, 256])
+@pytest.mark.parametrize("fn", [rms_linear, layer_linear])
+def test_a_norm_goes_along_with_the_product(fn: Callable[..., Any], block: int) -> None:
+    x, g, w = torch.randn(70, 200), torch.rand(200) + 0.5, torch.randn(37, 200)
+    check(forced(fn, x, g, w, block=block), x, g, w, rtol=3e-6)
+    assert rolled(dlc.kernel(fn), x, g, w) == 1
+
+
+@pytest.mark.parametrize("fn", [rms_linear])
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
+def test_a_folded_norm_is_as_accurate_as_one_by_itself(fn: Callable[..., Any], scale: float) -> None:
+    """Against float64, on rows of any magnitude and rows far from zero, beside the several-pass form in the same precision."""
+    x = (torch.randn(70, 300) + torch.arange(70)[:, None]) * scale
+    g, w = torch.rand(300) + 0.5, torch.randn(37, 300)
+    one, several = forced(fn, x, g, w), dlc.kernel(fn)
+    several.decisions = {"mean_sum.pass": "several"}
+    exact = one.reference(x, g, w)
+    errors = [float(np.abs(np.asarray(k(x, g, w)) - exact).max() / np.abs(exact).max()) for k in (one, several)]
+    assert errors[0] <= 2 * errors[1] + 1e-6
+
+
+def weighted_rows(x: f32[M, N], v: f32[N, D]):
+    return dlc.softmax(x) @ v
+
+
+def test_softmax_weighted_rows_are_one_pass_by_default() -> None:
+    x, v = torch.randn(40, 500) * 5, torch.randn(500, 24)
+    check(dlc.kernel(weighted_rows), x, v)
 
 
 def test_keys_are_shared_out_for_one_query() -> None:

@@ -125,13 +125,34 @@ def test_a_mean_gives_the_moments() -> None:
         m = dlc.mean(x, axis=-1)
         return dlc.compute((M,), lambda i: dlc.sum((m[i] - x[i, n]) * (m[i] - x[i, n]), n))
 
+    assert forms(program) == ["moments", "moments"]
+    assert forms(negative) == ["moments", "moments"]
+
+
+def covariance(x: f64[M, N], y: f64[M, N]):
+    dx, dy = x - dlc.mean(x, axis=-1, keepdims=True), y - dlc.mean(y, axis=-1, keepdims=True)
+    return dlc.mean(dx * dy, axis=-1)
+
+
+def correlation(x: f64[M, N], y: f64[M, N]):
+    dx, dy = dlc.mean(x, axis=-1, keepdims=True) - x, y - dlc.mean(y, axis=-1, keepdims=True)
+    return dlc.sum(dx * dy, axis=-1) * dlc.rsqrt(dlc.sum(dx * dx, axis=-1) * dlc.sum(dy * dy, axis=-1))
+
+
+def test_products_of_two_deviations_have_a_carrier() -> None:
+    assert forms(covariance) == ["moments"] * 3
+    assert forms(correlation) == ["moments"] * 5
+    (c,) = derivation(correlation).cascades
+    assert sorted(a.carrier.name for a in c.accumulators) == ["comoments", "moments", "moments"]
+    assert "means, sum of products of deviations" in explain(derivation(covariance))
+
+
+def test_a_deviation_from_the_mean_of_other_values_has_none() -> None:
     def other(x: f64[M, N], y: f64[M, N]):
         n = dlc.reduce_axis(N)
         m = dlc.mean(y, axis=-1)
         return dlc.compute((M,), lambda i: dlc.sum((x[i, n] - m[i]) * (x[i, n] - m[i]), n))
 
-    assert forms(program) == ["moments", "moments"]
-    assert forms(negative) == ["moments", "moments"]
     assert "degree 2" in refusal(other)
 
 
@@ -185,7 +206,7 @@ def best(x: f64[M, N], y: f64[M, N]):
     return dlc.compute((M,), lambda i: dlc.sum(dlc.exp(x[i, k] - top[i]), k) + at[i])
 
 
-PROGRAMS = {f.__name__: f for f in (entropy, divergence, weighted, variance, smoothed, best)}
+PROGRAMS = {f.__name__: f for f in (entropy, divergence, weighted, variance, covariance, correlation, smoothed, best)}
 PROGRAMS |= {name: chain(element) for name, (_, element) in ACCEPTED.items()}
 
 

@@ -15,18 +15,21 @@ What is computed where, from a definition to its kernels:
 
 from __future__ import annotations
 
+import functools
+
 from codegen.analysis.product import product_of
-from codegen.heuristics.cascade import roll_cascades
+from codegen.heuristics.cascade import roll_cascades, schedule_rolls
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import fuse_stages
-from codegen.heuristics.gpu.cascade import schedule_rolls
+from codegen.heuristics.gpu.cascade import schedule_roll
 from codegen.heuristics.gpu.contraction import schedule_contraction
 from codegen.heuristics.gpu.fusing import inline_movement, repeat_in_long_rows
-from codegen.heuristics.gpu.groups import Group, group_stages
+from codegen.heuristics.gpu.groups import joins
 from codegen.heuristics.gpu.partial import part_reductions
 from codegen.heuristics.gpu.pointwise import schedule_pointwise
 from codegen.heuristics.gpu.rows import schedule_rows, schedule_scan
 from codegen.heuristics.gpu.tiles import blocks, power
+from codegen.heuristics.groups import Group, group_stages
 from dsl.nest import Nest
 
 __all__ = ["blocks", "power", "schedule_gpu"]
@@ -37,9 +40,9 @@ def schedule_gpu(nest: Nest, setting: Setting) -> Nest:
     nest, rolls = roll_cascades(nest, setting)
     nest = fuse_stages(inline_movement(nest))
     nest = repeat_in_long_rows(nest)
-    nest, done = schedule_rolls(nest, rolls, setting)
+    nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest = part_reductions(nest, setting)
-    for group in group_stages(nest, done).values():
+    for group in group_stages(nest, joins, done).values():
         nest = _schedule_group(nest, group, setting)
     return nest
 

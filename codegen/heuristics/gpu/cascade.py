@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import size
 from codegen.analysis.product import Product, product_of
-from codegen.heuristics.cascade import attached, find_anchor, row_of
+from codegen.heuristics.cascade import attached, row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.gpu.tiles import launch, power, tile_loop
@@ -16,31 +16,19 @@ from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region
 
+_SHARED = 128 * 64  # results in registers from which eight warps share them
 _LEAST = 16  # rows of a tile that a matrix unit takes
 
 
-def schedule_rolls(nest: Nest, hosts: list[str], setting: Setting) -> tuple[Nest, set[str]]:
-    """Schedule every rolling stage, what is attached in it, and the pointwise stage that finishes it where there is one.
-
-    Returns:
-        The nest, and the names of the stages that have their schedule.
-    """
-    done: set[str] = set()
-    for host in hosts:
-        anchor = find_anchor(nest, nest[host])
-        nest = _schedule(nest, host, anchor, setting)
-        done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
-    return nest, done
-
-
-def _schedule(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
+    """Schedule a rolling stage, what is attached in it, and the pointwise stage ``anchor`` that finishes it where there is one."""
     h = nest[host]
     blocked, p = _product_rows(nest, h)
     rows = 1
     if blocked is not None and p is not None:
-        most = (128 if p.dtype.bits <= 16 else 64) // _share(nest, h)
-        default = max(_LEAST, min(most, power(size(blocked.extent))))
-        rows = setting.choose(f"{host}.rows", default, (16, 32, 64, 128))
+        most = max(_LEAST, min(128, _WIDE // max(power(n) for n in _columns(nest, h))))
+        default = max(_LEAST, min(most, (128 if p.dtype.bits <= 16 else 64) // _share(nest, h), power(size(blocked.extent))))
+        rows = setting.choose(f"{host}.rows", default, [n for n in (16, 32, 64, 128) if n <= most])
     names = h.axis_names()
     if anchor is None:
         grid = []
@@ -67,7 +55,7 @@ def _share(nest: Nest, h: Stage) -> int:
     products = sum(product_of(s) is not None for s in nest.stages if s.attach == (h.name, h.order[-1]))
     if products < 3:
         return 1
-    widest = max((math.prod(size(v.extent) for v in t.axes[len(h.axes):]) for t in h.tensors), default=1)
+    widest = max(_columns(nest, h), default=1)
     return (products + 1) // 2 * max(1, widest // 64)
 
 
@@ -77,7 +65,10 @@ def _warps(nest: Nest, host: str, rows: int, p: Product | None, blocked: Var | N
         widest = max((_area(nest, s, blocked) for s in attached(nest, host)), default=1)
         return max(4, min(8, rows * widest // (32 * setting.target.warp)))
     by_hand = p.dtype.bits == 32 and p.precision == "ieee" and setting.target.kind == "cuda"
-    return max(2, min(8, rows // 8)) if by_hand else max(2, min(4, rows // 16))
+    if by_hand:
+        return max(2, min(8, rows // 8))
+    wide = rows * max(power(n) for n in _columns(nest, nest[host])) > _SHARED
+    return max(2, min(8 if wide else 4, rows // 16 if rows >= 128 or not wide else rows // 8))
 
 
 def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
@@ -89,6 +80,11 @@ def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
         if rows:
             return max(rows, key=lambda x: x[:2])[2], p
     return None, None
+
+
+def _columns(nest: Nest, h: Stage) -> list[int]:
+    """Axes of the results besides the rows, in elements: those a program keeps for each row."""
+    return [math.prod(size(v.extent) for v in t.axes[len(h.axes):]) for t in h.tensors]
 
 
 def _area(nest: Nest, s: Stage, blocked: Var | None) -> int:

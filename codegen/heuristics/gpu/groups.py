@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set as AbstractSet
 
 from codegen.analysis.access import size
 from codegen.analysis.product import product_of
-from codegen.heuristics.cpu import Group
-from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.gpu.fusing import WIDEST
+from codegen.heuristics.groups import Group, row_map
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
-
-__all__ = ["Group", "group_stages"]
 
 PART = ".part"  # of a reduction that was parted to occupy more processors: a kernel of its own
 _PRODUCTS = 2  # that one kernel finishes together: a gate needs two
 
 
-def group_stages(nest: Nest, done: AbstractSet[str] = frozenset()) -> dict[str, Group]:
-    """Roots and what is attached to each, consumers first; those that have their schedule are left out, and nothing joins them."""
-    groups: dict[str, Group] = {}
-    home: dict[str, str] = {}
-    for s in (s for s in reversed(nest.stages) if s.name not in done):
-        anchor = None if any(c.name in done for c in nest.consumers(s)) else _joins(nest, s, groups, home)
-        if anchor is None:
-            groups[s.name] = Group(s.name)
-            anchor = s.name
-        home[s.name] = anchor
-    return groups
-
-
-def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str]) -> str | None:
+def joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str]) -> str | None:
     """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root."""
     consumers = nest.consumers(s)
     anchors = {home[c.name] for c in consumers}
@@ -40,7 +23,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str])
         return None
     group = groups[anchors.pop()]
     anchor = nest[group.anchor]
-    rows = _row_map(s, consumers, group)
+    rows = row_map(s, consumers, group)
     if not rows or anchor.kind != "map" or product_of(anchor) is not None:
         return None
     products = [m for m in group.members if product_of(nest[m])]
@@ -81,17 +64,3 @@ def _join_product(nest: Nest, s: Stage, rows: dict[Var, Var], group: Group, prod
     group.rows = anchor.axes
     group.members[s.name] = rows
     return group.anchor
-
-
-def _row_map(s: Stage, consumers: list[Stage], group: Group) -> dict[Var, Var]:
-    """Axes of ``s`` that every consumer reads at its own point along the same axis of the anchor."""
-    out: dict[Var, Var | None] = {}
-    for c in consumers:
-        direct = identity_axes(c, s)
-        if direct is None:
-            return {}
-        up = {a: a for a in c.axes} if c.name == group.anchor else group.members[c.name]
-        for axis in s.axes:
-            here = up.get(direct[axis])
-            out[axis] = here if out.get(axis, here) is here else None
-    return {a: v for a, v in out.items() if v is not None}

@@ -7,8 +7,8 @@ import math
 from codegen.analysis.access import accesses, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.gpu.fusing import WIDEST
-from codegen.heuristics.gpu.groups import Group
 from codegen.heuristics.gpu.tiles import SECTOR, blocks, launch, power, tile_loop
+from codegen.heuristics.groups import Group
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import reorder, set_role
