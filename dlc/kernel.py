@@ -16,6 +16,7 @@ import torch
 
 from dlc import operator
 from dlc.asking import Asked
+from dlc.bound import Bound
 from dlc.calling import Caller
 from dlc.lazy import lazy
 from dlc.runtime.arguments import TORCH
@@ -141,6 +142,22 @@ class Kernel(Asked):
             return self._partials.get(key) or self._partials.setdefault(key, self._like(self.fn, values))
         except TypeError:  # a value that cannot be hashed
             return self._like(self.fn, values)
+
+    def bind(self, **constants: torch.Tensor) -> Bound:
+        """The kernel with some arguments given once and for all, weights say: what a product reads along its lanes is packed once.
+
+        Args:
+            constants: parameter -> torch tensor on the CPU. A change through torch is noticed, and the tensor packed again.
+
+        Raises:
+            UserError: no such parameter, or a tensor that does not fit or does not count its changes.
+        """
+        return Bound(self, constants, Kernel.of)
+
+    @property
+    def free_schedule(self) -> bool:
+        """Whether the heuristics make its schedule on CPUs: none was given by hand, no choice preset."""
+        return self.scheduler is None and not self.decisions and "cpu" not in self.schedules
 
     def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor],
                  cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -49,6 +49,18 @@ def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
     return nv * w, mr
 
 
+def register_rows(target: Target, nr: int, rows: int) -> tuple[int, list[int]]:
+    """The row extent of an accumulator tile ``nr`` lanes wide: the best as in :func:`register_tile`, and every one that fits."""
+    nv = max(nr * 32 // target.vector_bits, 1)
+    fits = [mr for mr in range(1, target.vector_registers) if nv * mr + nv + 1 <= target.vector_registers and mr <= rows] or [1]
+    return min(fits, key=lambda mr: (_tile_cycles(nv, mr) * -(-rows // mr), -mr)), fits
+
+
+def busy_rows(target: Target, nr: int) -> int:
+    """How many rows of ``nr`` lanes hide the latency of a multiply-add."""
+    return -(-_LATENCY // max(nr * 32 // target.vector_bits, 1))
+
+
 def _tile_cycles(nv: int, mr: int) -> float:
     """Half-cycles of one step of an ``mr`` x ``nv`` tile.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 from codegen.analysis.access import Strides, read_access, size
-from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
+from codegen.heuristics.blocking import Blocks, panels_together, register_rows, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.dots import choose_dots, contract, pad_product
 from codegen.heuristics.fusion import computed_by_reader, identity_axes
@@ -73,6 +73,8 @@ def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Ne
 def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
     """The forms that are possible."""
     forms = ["panels"]
+    if p.panel is not None:
+        return forms
     if p.lines > setting.target.vector_registers // 2:
         return forms
     if p.contiguous_terms(setting.strides) is not None:
@@ -105,8 +107,11 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     if dots is not None:
         nest, p, dots, setting = pad_product(nest, p, dots, dots.depth, setting)
     target, heavy = setting.target, p.stage.name
-    tile = register_tile(target, p.columns, p.lines)
-    nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
+    if p.panel is not None:
+        nr, mr = p.panel, setting.choose(f"{anchor}.register_rows", *register_rows(target, p.panel, p.lines))
+    else:
+        tile = register_tile(target, p.columns, p.lines)
+        nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
     packs = (True, True) if dots is not None else _packs(nest, p, anchor, nr, mr, setting)
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]
@@ -117,7 +122,8 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     shape = Blocks(p.columns, p.lines, nr, mr, p.depth, math.prod(extents[x] for x in batch), math.prod(extents[x] for x in inside))
     blocks = setting.choose(f"{anchor}.blocks", thread_blocks(target, shape, packs),
                             [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
-    nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]), packs)
+    padded = (packs[0] or p.panel is not None, packs[1])
+    nest, grid, inner, tiles = _tile_anchor(nest, anchor, (lane, nr, blocks[0]), (row, mr, blocks[1]), padded)
     at = inner[0]
     if packs[0] and crosses_panels(p.lanes, p.lane, setting.strides):
         together = setting.choose(f"{anchor}.panels", panels_together(target, shape, blocks[0]), (1, 2, 4, 8))
@@ -147,7 +153,7 @@ def _sharing(p: Product, others: dict[str, Var]) -> list[str]:
 
 
 def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple[str, int, int],
-                 packs: tuple[bool, bool]) -> tuple[Nest, list[str], list[str], list[str]]:
+                 padded: tuple[bool, bool]) -> tuple[Nest, list[str], list[str], list[str]]:
     """Split lane and row loops into blocks, tiles and points; returns (grid, loops inside a block, tile) outermost first.
 
     A packed factor ends in zeros; where one is read as it lies, the ragged tiles have code of their own, so that the others read
@@ -156,9 +162,9 @@ def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple
     grid: list[str] = []
     inner: list[str] = []
     tile: list[str] = []
-    for (loop, points, tiles), role, packed in ((row, "unroll", packs[1]), (lane, "vectorize", packs[0])):
+    for (loop, points, tiles), role, whole in ((row, "unroll", padded[1]), (lane, "vectorize", padded[0])):
         if loop:
-            nest = split(nest, anchor, loop, points, tail="mask" if packed else "peel")
+            nest = split(nest, anchor, loop, points, tail="mask" if whole else "peel")
             nest = split(nest, anchor, f"{loop}.o", tiles, f"{loop}.p", f"{loop}.s")
             nest = set_role(nest, anchor, f"{loop}.i", role)
             grid.append(f"{loop}.p")

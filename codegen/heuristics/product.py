@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, product_reads, read_access, size
 from codegen.heuristics.packing import separable
-from dsl.dim import Var
+from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Stage
@@ -77,7 +77,12 @@ class Product:
 
     def contiguous_lanes(self, strides: Strides) -> bool:
         """Whether the lane factor can be loaded as it lies."""
-        return self.lanes is None or read_access(self.lanes, strides).stride(self.lane) == 1
+        return self.lanes is None or self.panel is not None or read_access(self.lanes, strides).stride(self.lane) == 1
+
+    @property
+    def panel(self) -> int | None:
+        """The width of the panels that the lane factor is kept in; None where it is not."""
+        return None if self.lanes is None else panelled(self.lanes, self.lane)
 
     def contiguous_terms(self, strides: Strides) -> Var | None:
         """The reduction axis along which both factors are contiguous, when there is one that is long enough for lanes."""
@@ -101,15 +106,27 @@ def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides, written: 
     """(lane axis, row axis)."""
     spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
 
+    def ease(r: Read, v: Var) -> int:
+        return 2 if panelled(r, v) or read_access(r, strides).stride(v) == 1 else 1 if separable(r, v) else 0
+
     def fitness(v: Var) -> tuple[bool, bool, bool, bool, int, int]:
         others = any(v not in r.free for r in sides)
-        loads = min((2 if read_access(r, strides).stride(v) == 1 else 1 if separable(r, v) else 0 for r in sides if v in r.free), default=0)
+        loads = min((ease(r, v) for r in sides if v in r.free), default=0)
         return others, loads > 0, size(v.extent) >= 8, written.get(v) == 1, loads, min(size(v.extent), 64)
 
     lane = max(spatial, key=fitness)
     rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
     shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
     return lane, max(shared or rows, key=lambda v: size(v.extent), default=None)
+
+
+def panelled(r: Read, v: Var) -> int | None:
+    """The width of the panels that a read walks through along an axis: ``w[v // n, .., v % n]`` of a tensor whose last dimension is n."""
+    first, last = (r.indices[0], r.indices[-1]) if r.tensor.ndim > 1 else (None, None)
+    width = r.tensor.shape[-1].const if r.tensor.ndim > 1 and r.tensor.shape[-1].is_const else 0
+    if width < 2 or any(v in (i.vars if isinstance(i, Term) else i.free) for i in r.indices[1:-1]):
+        return None
+    return width if first == as_term(v) // width and last == as_term(v) % width else None
 
 
 def result_strides(s: Stage, strides: Strides) -> dict[Var, int]:
