@@ -277,11 +277,14 @@ def _scale(t: Term, c: int) -> Term:
 
 
 def _recombine(t: Term) -> Term:
-    """``k*(x % c) + k*c*(x // c)`` is ``k*x``."""
+    """``k*(x % c) + k*c*(x // c)`` is ``k*x``, also where ``x`` is a quotient itself, so that ``x // c`` is written as one of its terms."""
     for mono, k in t.parts.items():
         if len(mono) == 1 and type(mono[0]) is Mod and mono[0].den.is_const:
             m = mono[0]
             other = (Div(m.num, m.den),)
+            inner = _single(m.num)
+            if type(inner) is Div and inner.den.is_const:
+                (other,) = _of_atom(Div(inner.num, inner.den * m.den)).parts
             if t.parts.get(other) == k * m.den.const:
                 rest = {p: c for p, c in t.parts.items() if p not in (mono, other)}
                 return Term(rest, t.const) + _scale(m.num, k)

@@ -14,7 +14,7 @@ from codegen.emit.llvm_regs import Coord, Shape
 from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
 from dsl.dim import Term, Var, as_term
 
-_LEAST = 4  # a smaller block is as well gathered
+_LEAST = 2  # a smaller block is as well gathered
 
 
 @dataclass(frozen=True)

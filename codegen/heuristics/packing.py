@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, size
@@ -12,7 +13,7 @@ from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Nest
-from dsl.primitives.loops import reorder, set_role, split
+from dsl.primitives.loops import fuse, reorder, set_role, split
 from dsl.primitives.storage import cache_read, compute_at, compute_inline, lay_out
 
 _CHUNK = 16  # elements of a row that are kept together: a cache line of f32
@@ -68,17 +69,50 @@ def pack_lanes(nest: Nest, packing: Packing, factor: Read, lane: Var, nr: int, a
         return (n // nr, *(t // pair[1] if t == k else t for t in sums), n % nr, k % pair[1])
 
     nest = lay_out(nest, copy, layout)
-    turned = near is not None and near != own
-    width = min(_vector(packing.setting, size(factor.tensor.shape[own])), nr) if turned else nr
-    nest = split(nest, copy, names[own], width, tail="peel")
+    if near is not None and near != own:
+        return _turn(nest, packing, factor, copy, (own, near), min(_vector(packing.setting, size(factor.tensor.shape[own])), nr))
+    nest = split(nest, copy, names[own], nr, tail="peel")
     nest = set_role(nest, copy, f"{names[own]}.i", "vectorize")
-    side, count = (near, min(width, _power(size(factor.tensor.shape[near])))) if turned and near is not None else pair or (None, 0)
-    if side is None:
+    if pair is None:
         return reorder(nest, copy, [*(names[n] for n in order), f"{names[own]}.o", f"{names[own]}.i"])
-    nest = split(nest, copy, names[side], count, tail="peel")
-    nest = set_role(nest, copy, f"{names[side]}.i", "unroll")
-    inner = [names[n] if n != side else f"{names[n]}.o" for n in order]
-    return reorder(nest, copy, [*inner, f"{names[own]}.o", f"{names[side]}.i", f"{names[own]}.i"])
+    nest = split(nest, copy, names[pair[0]], pair[1], tail="peel")
+    nest = set_role(nest, copy, f"{names[pair[0]]}.i", "unroll")
+    inner = [names[n] if n != pair[0] else f"{names[n]}.o" for n in order]
+    return reorder(nest, copy, [*inner, f"{names[own]}.o", f"{names[pair[0]]}.i", f"{names[own]}.i"])
+
+
+def _turn(nest: Nest, packing: Packing, factor: Read, copy: str, dims: tuple[int, int], width: int) -> Nest:
+    """Lanes along the first of two dimensions, for what lies along the second: blocks are turned in registers.
+
+    Where the sum runs over more dimensions that memory does not tell apart (the window and the channels of a filter), blocks are taken
+    from all of them at once, or short dimensions would leave most of a block empty.
+    """
+    own, near = dims
+    names = [nest[copy].axis_names()[a] for a in nest[copy].axes]
+    shape = factor.tensor.shape
+    run = [near] if packing.terms is not None else _run(factor, near, frozenset(nest[packing.heavy].bound), packing.setting.strides)
+    outer = [names[n] for n in range(factor.tensor.ndim) if n != own and n not in run]
+    nest = reorder(nest, copy, [names[own], *outer, *(names[n] for n in run)])
+    side = names[run[0]]
+    for n in run[1:]:
+        nest = fuse(nest, copy, side, names[n], f"{side}{names[n]}")
+        side = f"{side}{names[n]}"
+    nest = split(nest, copy, side, min(width, _power(math.prod(size(shape[n]) for n in run))), tail="peel")
+    nest = split(nest, copy, names[own], width, tail="peel")
+    nest = set_role(set_role(nest, copy, f"{side}.i", "unroll"), copy, f"{names[own]}.i", "vectorize")
+    return reorder(nest, copy, [*outer, f"{side}.o", f"{names[own]}.o", f"{side}.i", f"{names[own]}.i"])
+
+
+def _run(factor: Read, near: int, bound: frozenset[Var], strides: Strides) -> list[int]:
+    """The dimensions that only the sum runs over, and that memory does not tell from the contiguous one, outermost first."""
+    steps = strides.get(factor.tensor) or contiguous(factor.tensor.shape)
+    out = [near]
+    for n in reversed(range(near)):
+        index, inner = factor.indices[n], out[0]
+        if not isinstance(index, Term) or not index.vars <= bound or steps[n] != steps[inner] * factor.tensor.shape[inner]:
+            break
+        out.insert(0, n)
+    return out
 
 
 def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at: tuple[str, str]) -> Nest:

@@ -14,6 +14,9 @@ from dsl.expr import Read
 from dsl.nest import Stage
 
 _LONG = 16  # terms that are worth adding up in lanes
+_DEEP = 64  # terms after which it matters little how a result is stored
+_BROAD = 16  # lanes that fill the vectors of a register tile
+_ROWS = 6  # rows that fill a register tile
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,26 @@ def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides, written: 
     """(lane axis, row axis)."""
     spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
 
+    deep = math.prod(size(v.extent) for v in s.bound) >= _DEEP
+
     def ease(r: Read, v: Var) -> int:
         return 2 if panelled(r, v) or read_access(r, strides).stride(v) == 1 else 1 if separable(r, v) else 0
 
-    def fitness(v: Var) -> tuple[bool, bool, bool, bool, int, int]:
+    def fitness(v: Var) -> tuple[bool, bool, bool, bool, bool, int, int]:
         others = any(v not in r.free for r in sides)
         loads = min((ease(r, v) for r in sides if v in r.free), default=0)
-        return others, loads > 0, size(v.extent) >= 8, written.get(v) == 1, loads, min(size(v.extent), 64)
+        still = not deep or size(v.extent) >= _BROAD and not any(_slides(r, v, s.bound) for r in sides)
+        return others, loads > 0, size(v.extent) >= 8, still, written.get(v) == 1, loads, min(size(v.extent), 64)
 
     lane = max(spatial, key=fitness)
     rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]
     shared = [v for v in rows if all(v not in r.free for r in sides if lane in r.free)]
-    return lane, max(shared or rows, key=lambda v: size(v.extent), default=None)
+    return lane, max(shared or rows, key=lambda v: (min(size(v.extent), _ROWS), -written.get(v, 1 << 60), size(v.extent)), default=None)
+
+
+def _slides(r: Read, v: Var, bound: tuple[Var, ...]) -> bool:
+    """Whether an axis is read through a window that the sum moves along it: lanes would begin anywhere in their cache lines."""
+    return any(isinstance(i, Term) and v in i.vars and any(size(b.extent) > 1 and b in i.vars for b in bound) for i in r.indices)
 
 
 def panelled(r: Read, v: Var) -> int | None:

@@ -50,3 +50,16 @@ def test_rows_cross_panels_only_where_lanes_are_contiguous():
         plan = PRODUCTS[kind].plan(*operands(kind, 40, 50, 60))
         s = plan.unscheduled.stages[0]
         assert crosses_panels(product_reads(s.body.args[0])[1], s.axes[1], plan.strides) is crosses
+
+
+def test_the_terms_of_a_window_are_packed_as_one_run():
+    import dlc
+    from dlc import f32
+
+    @dlc.kernel
+    def conv(x: f32[1, 32, 20, 20], w: f32[40, 32, 3, 3]):
+        return dlc.conv2d(x, w)
+
+    plan = planned(conv, torch.randn(1, 32, 20, 20), torch.randn(40, 32, 3, 3), target="x86-64-avx2")
+    loops = {x.name: (x.role, int(x.extent)) for x in place(plan.nest)["w.packed"].loops}
+    assert loops["w1w2w3.i"] == ("unroll", 8) and loops["w1w2w3.o"][1] == 32 * 9 // 8

@@ -37,11 +37,20 @@ def test_terms_along_which_both_factors_are_contiguous():
         assert p.contiguous_lanes(plan.strides) is (kind[1] == "n")
 
 
-def test_convolutions_take_the_contiguous_axis():
+def window(filters: int):
     @dlc.kernel
-    def conv(x: f32[2, 8, 20, 20], w: f32[16, 8, 3, 3]):
+    def conv(x: f32[2, 8, 20, 20], w: f32[filters, 8, 3, 3]):
         c, p, q = dlc.reduce_axis(8), dlc.reduce_axis(3), dlc.reduce_axis(3)
-        return dlc.compute((2, 16, 18, 18), lambda n, o, h, v: dlc.sum(x[n, c, h + p, v + q] * w[o, c, p, q], c, p, q))
+        return dlc.compute((2, filters, 18, 18), lambda n, o, h, v: dlc.sum(x[n, c, h + p, v + q] * w[o, c, p, q], c, p, q))
 
-    p = analysed(conv, torch.randn(2, 8, 20, 20), torch.randn(16, 8, 3, 3))
+    return analysed(conv, torch.randn(2, 8, 20, 20), torch.randn(filters, 8, 3, 3))
+
+
+def test_windows_leave_the_lanes_to_an_axis_that_stays_in_place():
+    p = window(16)
+    assert (p.lane.name, p.row.name) == ("o", "v")  # rows along the axis that the result is stored along
+
+
+def test_windows_take_the_lanes_where_nothing_else_fills_them():
+    p = window(12)
     assert (p.lane.name, p.row.name) == ("v", "o")

@@ -67,3 +67,21 @@ def test_groups_are_products(groups, stride, dilation):
     got = run(kernel, x, w)[1]
     assert float((got.double() - expected).abs().max()) < 1e-4
     assert "unroll" in scheduled(kernel, x, w)["conv2d_groups"].roles.values()
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("size", "channels", "filters"), [((7, 7), 19, 33), ((14, 9), 5, 40), ((13, 30), 32, 17), ((6, 4), 64, 24)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "window"), [(1, 1, 1, 3), (2, 3, 1, 7), (1, 2, 2, 3), (2, 0, 1, 1), (1, 0, 1, 1)])
+def test_convolutions_of_ragged_images_in_either_order(size, channels, filters, stride, padding, dilation, window, last):
+    x, w, b = torch.randn(2, channels, *size), torch.randn(filters, channels, window, window), torch.randn(filters)
+    shape = (2, *size, channels) if last else x.shape
+
+    @dlc.kernel
+    def conv(x: f32[shape], w: f32[w.shape], b: f32[filters]):
+        y = dlc.conv2d(dlc.transpose(x, 0, 3, 1, 2) if last else x, w, b, stride=stride, padding=padding, dilation=dilation)
+        return dlc.transpose(y, 0, 2, 3, 1) if last else y
+
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), b.double(), stride, padding, dilation)
+    got = run(conv, x.permute(0, 2, 3, 1).contiguous() if last else x, w, b)[1]
+    got = got.permute(0, 3, 1, 2) if last else got
+    assert float((got.double() - expected).abs().max()) < 2e-4

@@ -119,6 +119,7 @@ A, B = Var("a", 8), Var("b", 32)
     (lambda: (32 * as_term(A) + B) // 32, A),
     (lambda: (32 * as_term(A) + B) % 32, B),
     (lambda: 4 * (as_term(Y) // 4) + as_term(Y) % 4, Y),
+    (lambda: 15 * (as_term(Y) // 15) + 3 * (as_term(Y) // 3 % 5) + as_term(Y) % 3, Y),
     (lambda: (as_term(Y) * N + J) // as_term(N), Y),
     (lambda: (as_term(Y) * N + J) % as_term(N), J),
     (lambda: (as_term(B) // 4) // 8, as_term(B) // 32),
