@@ -1,20 +1,26 @@
-"""The order in which intermediate results lie in memory: that in which the contraction that reads them does."""
+"""The order in which intermediate results lie in memory: that in which the reduction that reads them does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from codegen.analysis.access import size
+from codegen.analysis.access import read_access, size
 from codegen.heuristics.contraction import written
 from codegen.heuristics.decisions import Setting
-from codegen.heuristics.fusion import identity_axes, is_contraction
+from codegen.heuristics.fusion import identity_axes, is_contraction, iterations
 from codegen.heuristics.product import Product, analyse
+from codegen.heuristics.windows import WINDOW
 from codegen.tile.layout import contiguous
-from dsl.dim import Term, as_term
-from dsl.expr import Read
+from dsl.algebra import index_condition, reads
+from dsl.dim import Term, Var, as_term
+from dsl.expr import Const, Read, Tensor, Where
 from dsl.nest import Nest, Stage
-from dsl.primitives.storage import lay_out
+from dsl.primitives.storage import cache_read, compute_inline, lay_out
+
+_LANES = 8  # a shorter axis is not worth lanes
+_REUSED = 16  # times that an element is read, which repay a copy of it
 
 
 def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = frozenset()) -> tuple[Nest, Setting]:
@@ -28,17 +34,73 @@ def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = f
     """
     strides = dict(setting.strides)
     for s in nest.stages:
-        if not is_contraction(s) or s.name in done:
+        if s.name in done or s.kind != "reduce":
+            continue
+        if not is_contraction(s):
+            nest = _along_lanes(nest, s, strides)
             continue
         p = analyse(s, strides, written(nest, _finisher(nest, s).name, s.name, strides))
         producer = None if p.rows is None else nest.producer(p.rows.tensor)
         if p.rows is None or producer is None or producer.kind != "map" or nest.is_output(producer) or len(nest.consumers(producer)) != 1:
             continue
         order = _order(p, p.rows)
-        if order is not None and len(producer.tensors) == 1 and producer.layout is None and producer.attach is None:
-            nest = lay_out(nest, producer.name, lambda axes, order=order: tuple(as_term(axes[n]) for n in order))  # type: ignore[misc]
-            strides[p.rows.tensor] = _strides(p.rows.tensor.shape, order)
+        if order is not None and _free(producer):
+            nest = _ordered(nest, producer, order, strides)
     return nest, replace(setting, strides=strides)
+
+
+def _free(s: Stage) -> bool:
+    """Whether nothing else has a say in how a stage is stored."""
+    return len(s.tensors) == 1 and s.layout is None and s.attach is None
+
+
+def _ordered(nest: Nest, s: Stage, order: tuple[int, ...], strides: dict[Tensor, tuple[Term, ...]]) -> Nest:
+    """Store a stage with its dimensions in another order."""
+    strides[s.tensors[0]] = _strides(s.tensors[0].shape, order)
+    return lay_out(nest, s.name, lambda axes: tuple(as_term(axes[n]) for n in order))
+
+
+def _along_lanes(nest: Nest, s: Stage, strides: dict[Tensor, tuple[Term, ...]]) -> Nest:
+    """Put neighbours along the axis in which a window's results are stored side by side in what it reads.
+
+    before: ``out[y, x, c] = sum of padded[c, y + r, x + q] * w[c, r, q]``, stored along ``c``
+    after: ``padded`` stored as ``y, x, c``, and ``w`` read through a copy that is stored as ``r, q, c``
+
+    Intermediates are stored so; of inputs, those much smaller than what is computed from them are copied.
+    """
+    apart = written(nest, _finisher(nest, s).name, s.name, strides)
+    lane = next((v for v in s.axes if apart.get(v) == 1 and size(v.extent) >= _LANES), None)
+    if lane is None or len(s.tensors) != 1 or math.prod(size(v.extent) for v in s.bound) > WINDOW:
+        return nest
+    for r in dict.fromkeys(reads(s.tensors[0].body)):
+        at = _dimension(r, lane)
+        if at is None or read_access(r, strides).stride(lane) == 1:
+            continue
+        order = (*(n for n in range(r.tensor.ndim) if n != at), at)
+        made = nest.producer(r.tensor)
+        if made is not None and made.kind == "map" and not nest.is_output(made) and _free(made) and nest.consumers(made) == [nest[s.name]]:
+            nest = compute_inline(nest, made.name) if _guarded(made, made.axes[at]) else _ordered(nest, made, order, strides)
+        elif math.prod(size(n) for n in r.tensor.shape) * _REUSED <= iterations(s):
+            nest, copy = cache_read(nest, s.name, r.tensor, f"{r.tensor.name}.packed", order, only=r)
+            strides[nest[copy].tensors[0]] = _strides(r.tensor.shape, order)
+    return nest
+
+
+def _guarded(s: Stage, axis: Var) -> bool:
+    """Whether a stage is but a read inside bounds that are the same all along an axis: a vector is loaded whole or not at all."""
+    body = s.tensors[0].body
+    if not isinstance(body, Where) or not isinstance(body.args[1], Read) or not isinstance(body.args[2], Const):
+        return False
+    terms = index_condition(body.args[0])
+    return terms is not None and all(axis not in t.vars for t in terms)
+
+
+def _dimension(r: Read, lane: Var) -> int | None:
+    """The dimension whose index is the lane axis, besides axes of one element; None when there is none, or several mention it."""
+    own = [n for n, i in enumerate(r.indices) if lane in (i.vars if isinstance(i, Term) else i.free)]
+    index = r.indices[own[0]] if len(own) == 1 else None
+    alone = isinstance(index, Term) and index.coef(lane) == 1 and all(v is lane or size(v.extent) == 1 for v in index.vars)
+    return own[0] if alone else None
 
 
 def _finisher(nest: Nest, s: Stage) -> Stage:

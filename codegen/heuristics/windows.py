@@ -11,13 +11,13 @@ from dsl.dim import Term, Var
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import set_role, split
 
-_WINDOW = 64  # terms of a reduction that is computed for several results at a time
+WINDOW = 64  # terms of a reduction that is computed for several results at a time
 _TOGETHER = 4  # results of overlapping windows that are computed together
 
 
 def overlapping(stage: Stage, lane: Var) -> Var | None:
     """A row axis whose neighbours read much of the same: a short sum, a window, moves along with it."""
-    if stage.kind != "reduce" or math.prod(size(v.extent) for v in stage.bound) > _WINDOW:
+    if stage.kind != "reduce" or math.prod(size(v.extent) for v in stage.bound) > WINDOW:
         return None
     windows = [i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term) and len(i.vars) == 2]
     found = [a for a in stage.axes

@@ -71,7 +71,8 @@ def test_groups_are_products(groups, stride, dilation):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("size", "channels", "filters"), [((7, 7), 19, 33), ((14, 9), 5, 40), ((13, 30), 32, 17), ((6, 4), 64, 24)])
-@pytest.mark.parametrize(("stride", "padding", "dilation", "window"), [(1, 1, 1, 3), (2, 3, 1, 7), (1, 2, 2, 3), (2, 0, 1, 1), (1, 0, 1, 1)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "window"),
+                         [(1, 1, 1, 3), (2, 3, 1, 7), (1, 2, 2, 3), (2, 0, 1, 1), (1, 0, 1, 1)])
 def test_convolutions_of_ragged_images_in_either_order(size, channels, filters, stride, padding, dilation, window, last):
     x, w, b = torch.randn(2, channels, *size), torch.randn(filters, channels, window, window), torch.randn(filters)
     shape = (2, *size, channels) if last else x.shape
