@@ -14,7 +14,7 @@ from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, group_stages, row_map
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
-from codegen.heuristics.windows import overlapping, unroll_rows
+from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
 from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
@@ -175,6 +175,8 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
         if beside is not None:
             nest = _unroll_attached(nest, member, next(a for a, v in rows_of.items() if v is beside))
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
+    if beside is not None:
+        nest = spell_out(nest, next(m for m in stages if nest[m].kind == "reduce"))
     for x in loops[:-1] if beside is not None and len(loops) > 1 else loops:  # a ragged tail has code of its own in a serial loop
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest

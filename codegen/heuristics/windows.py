@@ -10,8 +10,10 @@ from dsl.algebra import reads
 from dsl.dim import Term, Var
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import set_role, split
+from dsl.primitives.mapping import unroll_by
 
 WINDOW = 64  # terms of a reduction that is computed for several results at a time
+_SPELLED = 25  # terms that are spelled out
 _TOGETHER = 4  # results of overlapping windows that are computed together
 
 
@@ -30,6 +32,16 @@ def _slides(index: Term, axis: Var, offset: Var) -> bool:
     steps, gap = index.coef(axis), index.coef(offset)
     return (bool(steps) and bool(gap) and size(offset.extent) > 1
             and steps % gap == 0 and steps // gap < size(offset.extent))  # type: ignore[operator]
+
+
+def spell_out(nest: Nest, name: str) -> Nest:
+    """The terms of a short sum one after another, so that what neighbouring results share is loaded once for all of them."""
+    s, terms = nest[name], 1
+    for v in reversed(s.bound):
+        terms *= size(v.extent)
+        if size(v.extent) > 1 and terms <= _SPELLED:
+            nest = unroll_by(nest, name, s.axis_names()[v], size(v.extent))
+    return nest
 
 
 def unroll_rows(nest: Nest, name: str, axis: Var, loops: list[str], setting: Setting) -> tuple[Nest, list[str]]:

@@ -233,11 +233,18 @@ def _carry(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], u: Upd
     if single(x):
         emit_attached(cx, stage, x.name)
         return _carry(cx, stage, p, loops[1:], u, states)
+    notes = stage.notes
+    copies = int(notes.get("unroll_by", {}).get(x.name, 1))
     for var, lo, hi, facts in pieces(cx, p, x):
+        if copies > 1 and (hi - lo).is_const and (hi - lo).const <= copies:  # no loop is left
+            for n in range((hi - lo).const):
+                at = lo + n
+                with cx.block(cx.builder.block, {x.var: at}, [f.subs({var: at}) for f in facts]):
+                    emit_attached(cx, stage, x.name)
+                    states = _carry(cx, stage, p, loops[1:], u, states)
+            continue
         block = Block(params=tuple(Value(s.dtype, s.axes, s.hint) for s in states))
-        notes = stage.notes
-        loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)),
-                   int(notes.get("unroll_by", {}).get(x.name, 1)))
+        loop = For(var, lo, hi, states, block, int(notes.get("pipeline", {}).get(x.name, 1)), copies)
         with cx.block(block, {x.var: as_term(var)}, facts):
             emit_prefetches(cx, stage, p, x, var)
             emit_attached(cx, stage, x.name)

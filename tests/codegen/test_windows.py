@@ -86,3 +86,45 @@ def test_convolutions_of_ragged_images_in_either_order(size, channels, filters, 
     got = run(conv, x.permute(0, 2, 3, 1).contiguous() if last else x, w, b)[1]
     got = got.permute(0, 3, 1, 2) if last else got
     assert float((got.double() - expected).abs().max()) < 2e-4
+
+
+@pytest.mark.parametrize(("size", "channels"), [((20, 28), 8), ((13, 17), 72), ((6, 9), 19)])
+@pytest.mark.parametrize(("stride", "padding", "dilation", "window"),
+                         [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (2, 2, 1, 5), (1, 0, 1, 3)])
+def test_depthwise_convolutions_along_channels(size, channels, stride, padding, dilation, window):
+    x, w, b = torch.randn(2, channels, *size), torch.randn(channels, 1, window, window), torch.randn(channels)
+
+    @dlc.kernel
+    def conv(x: f32[(2, *size, channels)], w: f32[w.shape], b: f32[channels]):
+        y = dlc.conv2d(dlc.transpose(x, 0, 3, 1, 2), w, b, stride=stride, padding=padding, dilation=dilation, groups=channels)
+        return dlc.relu(dlc.transpose(y, 0, 2, 3, 1))
+
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), b.double(), stride, padding, dilation, channels).relu()
+    got = run(conv, x.permute(0, 2, 3, 1).contiguous(), w, b)[1].permute(0, 3, 1, 2)
+    assert float((got.double() - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("channels", [8, 33])
+@pytest.mark.parametrize("pool", ["max_pool2d", "avg_pool2d"])
+def test_pools_along_channels(pool, channels):
+    x = torch.randn(2, 11, 18, channels)
+
+    @dlc.kernel
+    def pooled(x: f32[x.shape]):
+        return dlc.transpose(getattr(dlc, pool)(dlc.transpose(x, 0, 3, 1, 2), 3, stride=2, padding=1), 0, 2, 3, 1)
+
+    expected = getattr(torch.nn.functional, pool)(x.permute(0, 3, 1, 2).double(), 3, 2, 1)
+    assert float((run(pooled, x)[1].permute(0, 3, 1, 2).double() - expected).abs().max()) < 1e-5
+
+
+def test_windows_along_channels_read_their_inputs_as_they_lie():
+    x, w = torch.randn(1, 30, 28, 48), torch.randn(48, 1, 3, 3)
+
+    @dlc.kernel
+    def conv(x: f32[x.shape], w: f32[w.shape]):
+        return dlc.transpose(dlc.conv2d(dlc.transpose(x, 0, 3, 1, 2), w, padding=1, groups=48), 0, 2, 3, 1)
+
+    nest = scheduled(conv, x, w)
+    assert [s.name for s in nest.stages if s.attach is None] == ["w.packed", nest.stages[-1].name]  # no padded copy
+    s = next(s for s in nest.stages if s.kind == "reduce")
+    assert s.role("f") == "vectorize" and s.role("x") == "unroll" and s.notes["unroll_by"] == {"rx": 3, "ry": 3}
