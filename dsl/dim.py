@@ -281,7 +281,7 @@ def _recombine(t: Term) -> Term:
     for mono, k in t.parts.items():
         if len(mono) == 1 and type(mono[0]) is Mod and mono[0].den.is_const:
             m = mono[0]
-            other = (Div(m.num, m.den),)
+            other: Mono = (Div(m.num, m.den),)
             inner = _single(m.num)
             if type(inner) is Div and inner.den.is_const:
                 (other,) = _of_atom(Div(inner.num, inner.den * m.den)).parts

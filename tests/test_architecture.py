@@ -31,7 +31,6 @@ UNTESTED: dict[str, str] = {
     "codegen/analysis/access.py": _THROUGH,
     "codegen/artifact.py": _THROUGH,
     "codegen/emit/writer.py": _THROUGH,
-    "codegen/heuristics/cpu.py": _THROUGH,
     "codegen/heuristics/fusion.py": _THROUGH,
     "codegen/tile/ir.py": _THROUGH,
     "dlc/demo.py": _THROUGH,

@@ -17,6 +17,15 @@ def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
     return t.subs(env) if env else t
 
 
+def _least(t: Term, shape: Shape, coord: Coord) -> float:
+    """The least value of a term in the lanes of one register."""
+    lane = shape.lane
+    if lane is None or lane not in t.vars or t.coef(lane) is None:
+        return t.bounds[0]
+    first = coord[-1] * shape.width
+    return min(t.subs({lane: as_term(n)}).bounds[0] for n in (first, first + shape.width - 1))
+
+
 class Masks:
     """Makes the masks of one function; ``terms`` emits index terms.
 
@@ -32,7 +41,7 @@ class Masks:
         """The condition of one register: i1, or a vector of i1 when it varies by lane; None when always true."""
         whole: ir.Value | None = None
         lanes: ir.Value | None = None
-        found = [self._nonneg(c, shape, coord) for t in terms if (c := at_coord(t, shape, coord)).bounds[0] < 0]
+        found = [self._nonneg(c, shape, coord) for t in terms if _least(c := at_coord(t, shape, coord), shape, coord) < 0]
         found += [tile.at(self.b, shape if tile.shape.lane is not None else Shape(shape.unrolled, None, 0, 1), coord) for tile in conds]
         for c in found:
             if isinstance(c.type, ir.VectorType):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.cascade import roll_cascades, schedule_rolls
@@ -17,10 +18,13 @@ from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
 from codegen.target.model import Target
 from dsl.dim import Var
-from dsl.nest import Nest, Stage
+from dsl.nest import Nest, Stage, place
 from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.storage import compute_at, rfactor
 
+_PASSING = 8  # vectors of columns that are summed together
+_LIGHT = 8  # operations a term, above which a few vectors keep the core busy
+_RUN = 512  # bytes of a row that a thread takes: shorter ones cost as much to fetch
 _SHORT = 7  # terms of a sum that are not worth lanes
 
 
@@ -88,8 +92,8 @@ def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
             rows *= size(a.extent)
         lanes = setting.target.vector_bits // 32
         wide = _lane_axis(nest[s.name], setting.strides, nest[s.name].axes) is not None
-        parallel = rows // lanes if wide else rows
-        short = parallel < 2 * setting.target.threads and iterations(s) > 8 * SERIAL_WORK
+        least = setting.target.threads * (max(2 * lanes, _RUN // s.tensors[0].dtype.itemsize) if wide else 2)
+        short = rows < least and iterations(s) > 8 * SERIAL_WORK
         if s.attach is None and s.kind == "reduce" and short and s.body.data[0].name != "moments":
             axis = max(s.bound, key=lambda a: size(a.extent))
             if size(axis.extent) >= 64:
@@ -159,8 +163,9 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
     beside = _beside(nest, group, lane)
     if lane is not None:
-        width = _row_width(setting.target, size(lane.extent))
-        nest = split(nest, name, row_loop, width, tail="mask" if beside is None else "peel")
+        columns = beside is None and not group.members
+        width = _columns_width(nest[name], lane, setting) if columns else _row_width(setting.target, size(lane.extent))
+        nest = split(nest, name, row_loop, width, tail="mask" if beside is None and not columns else "peel")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
         loops = [x if x != row_loop else f"{row_loop}.o" for x in loops]
@@ -177,9 +182,16 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
     if beside is not None:
         nest = spell_out(nest, next(m for m in stages if nest[m].kind == "reduce"))
-    for x in loops[:-1] if beside is not None and len(loops) > 1 else loops:  # a ragged tail has code of its own in a serial loop
+    for x in loops[:-1] if _peels(nest, name, loops, beside is not None, setting.target) else loops:
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest
+
+
+def _peels(nest: Nest, name: str, loops: list[str], surely: bool, target: Target) -> bool:
+    """Whether the last row loop stays serial, where a ragged tail has code of its own, because the others occupy the threads."""
+    placed = {x.name: x for x in place(nest)[name].loops}
+    outside = math.prod(size(placed[x].extent) for x in loops[:-1])
+    return len(loops) > 1 and (surely or (placed[loops[-1]].tail == "peel" and outside >= 4 * target.threads))
 
 
 def _beside(nest: Nest, group: Group, lane: Var | None) -> Var | None:
@@ -206,6 +218,18 @@ def _row_width(target: Target, extent: int) -> int:
     while width > 1 and width // 2 >= extent:
         width //= 2
     return 2 * width if extent >= 8 * width else width
+
+
+def _columns_width(stage: Stage, lane: Var, setting: Setting) -> int:
+    """Lanes that pass down a reduction together: long runs of every row, as many sums as the adders need, equal shares of the extent."""
+    lanes = setting.target.vector_bits // 32
+    narrow = _row_width(setting.target, size(lane.extent))
+    total = -(-size(lane.extent) // lanes)
+    states = len(stage.body.data[0].state(tuple(a.dtype for a in stage.body.args)))
+    if narrow < 2 * lanes or states > 1 or max(cost(t.body) for t in stage.tensors) > _LIGHT:
+        return narrow
+    shares = -(-total // _PASSING)
+    return setting.choose(f"{stage.name}.columns", -(-total // shares) * lanes, [n * lanes for n in (1, 2, 4, 8) if n <= total])
 
 
 def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides) -> Var | None:

@@ -90,6 +90,10 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
         return
     notes = stage.notes
     for var, lo, hi, facts in pieces(cx, p, x):
+        if lo.is_const and hi - lo == 1:  # a ragged end at a known place: its masks are constants
+            with cx.block(cx.builder.block, {x.var: lo}, [f.subs({var: lo}) for f in facts]):
+                inner()
+            continue
         block = Block()
         cx.builder.add(For(var, lo, hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)),
                            int(notes.get("unroll_by", {}).get(x.name, 1))))
