@@ -127,9 +127,11 @@ def fresh_axes(e: Expr) -> Expr:
     return transform(e, one)
 
 
-def reads(e: Expr) -> list[Read]:
-    """Every distinct read in an expression."""
-    return [n for n in walk(e) if isinstance(n, Read)]
+def reads(e: Expr) -> tuple[Read, ...]:
+    """Every distinct read in an expression; the node keeps what was found."""
+    if e._reads is None:
+        e._reads = tuple(n for n in walk(e) if isinstance(n, Read))
+    return e._reads
 
 
 def bound_axes(body: Expr) -> list[Var]:

@@ -8,7 +8,7 @@ wherever some reader's index takes its value.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dsl.algebra import reads
 from dsl.dim import Term, Var, as_term
@@ -119,7 +119,7 @@ def uncovered(nest: Nest, stage: Stage) -> str | None:
     return f"its readers need the elements {r}, which are not each element once"
 
 
-def repeated(nest: Nest, stage: Stage, placed: dict[str, Placed]) -> str | None:
+def repeated(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> str | None:
     """Two parallel iterations that would both compute the same element of an attached stage; None where there are none."""
     used: set[Var] = {v for t in placed[stage.name].start.values() for v in t.vars}
     for host, loop in enclosing(nest, stage):

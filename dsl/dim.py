@@ -141,7 +141,14 @@ class Term:
     def vars(self) -> frozenset[Var]:
         """Every variable that occurs, inside divisions too."""
         if self._vars is None:
-            self._vars = frozenset(v for mono in self.parts for atom in mono for v in _atom_vars(atom))
+            found: set[Var] = set()
+            for mono in self.parts:
+                for atom in mono:
+                    if type(atom) is Var:
+                        found.add(atom)
+                    else:
+                        found |= _atom_vars(atom)
+            self._vars = frozenset(found)
         return self._vars
 
     def coef(self, var: Var) -> int | None:
@@ -185,7 +192,8 @@ class Term:
         return Term({m: -c for m, c in self.parts.items()}, -self.const)
 
     def __sub__(self, other: Term | int) -> Term:
-        return self + (-as_term(other))
+        other = as_term(other)
+        return self + (-other if other.parts else Term(other.parts, -other.const)) if other.parts or other.const else self
 
     def __rsub__(self, other: Term | int) -> Term:
         return as_term(other) + (-self)
@@ -220,15 +228,21 @@ class Term:
     # -- meaning -----------------------------------------------------------------------------------------------
     def subs(self, env: Mapping[Var, Term | int]) -> Term:
         """Replace variables; the result is rebuilt, so it is simplified again."""
-        if not any(v in env for v in self.vars):
+        for v in self.vars:
+            if v in env:
+                break
+        else:
             return self
-        out: Term = Term({}, self.const)
+        parts: dict[Mono, int] = {}
+        const = self.const
         for mono, c in self.parts.items():
-            prod: Term = Term({}, c)
-            for atom in mono:
-                prod = prod * _atom_subs(atom, env)
-            out = out + prod
-        return out
+            made = _atom_subs(mono[0], env)
+            for atom in mono[1:]:
+                made = made * _atom_subs(atom, env)
+            const += c * made.const
+            for m, k in made.parts.items():
+                parts[m] = parts.get(m, 0) + c * k
+        return _recombine(Term({m: k for m, k in parts.items() if k}, const))
 
     def eval(self, env: Mapping[Var, Any]) -> Any:
         """The value for ints or numpy integer arrays in place of the variables."""
@@ -260,6 +274,8 @@ def as_term(value: Term | Var | int) -> Term:
     """An int, a variable, a term, or what carries one as ``.term`` (an index expression), as a term."""
     if isinstance(value, Term):
         return value
+    if type(value) is int:
+        return Term({}, value)
     if isinstance(value, Var):
         return Term({(value,): 1}, 0)
     carried = getattr(value, "term", None)
@@ -448,7 +464,8 @@ def _atom_vars(atom: Atom) -> frozenset[Var]:
 
 def _atom_subs(atom: Atom, env: Mapping[Var, Term | int]) -> Term:
     if isinstance(atom, Var):
-        return as_term(env[atom]) if atom in env else _of_atom(atom)
+        found = env.get(atom)
+        return Term({(atom,): 1}, 0) if found is None else found if type(found) is Term else as_term(found)
     if isinstance(atom, MinMax):
         return _minmax(atom.which, atom.a.subs(env), atom.b.subs(env))
     den = atom.den.subs(env)
@@ -552,7 +569,7 @@ def _least(t: Term, depth: int = 12) -> bool:
     """Whether ``t >= 0`` at its least: axes go to their worst end one by one, then what is not affine is bounded."""
     if t.bounds[0] >= 0:
         return True
-    if depth == 0:
+    if depth == 0 or _is_exact(t):
         return False
     for axis in t.vars:
         sign = _direction(t, axis) if axis.kind == "axis" and axis.extent is not None else 0
@@ -564,6 +581,15 @@ def _least(t: Term, depth: int = 12) -> bool:
             if not isinstance(atom, Var):
                 return _bounded(t, mono, k, atom, depth - 1)
     return _sizes_nonneg(t)
+
+
+def _is_exact(t: Term) -> bool:
+    """Whether the bounds of ``t`` are reached: it is affine in axes whose extents are known numbers."""
+    for mono in t.parts:
+        (atom, *others) = mono
+        if others or type(atom) is not Var or atom.extent is None or atom.extent.parts or atom.extent.const < 1:
+            return False
+    return True
 
 
 def _direction(t: Term, v: Var) -> int:

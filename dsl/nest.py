@@ -11,8 +11,9 @@ the regions of everything attached to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from dsl.algebra import reads
@@ -97,9 +98,13 @@ class Stage:
         """The role of a loop."""
         return self.roles.get(loop, "serial")
 
-    def sources(self) -> set[Tensor]:
-        """Every tensor its bodies read."""
-        return {r.tensor for t in self.tensors for r in reads(t.body)}
+    def sources(self) -> KeysView[Tensor]:
+        """Every tensor its bodies read, in the order in which they do."""
+        return self._sources
+
+    @cached_property
+    def _sources(self) -> KeysView[Tensor]:
+        return dict.fromkeys(r.tensor for t in self.tensors for r in reads(t.body)).keys()
 
     def axis_names(self) -> dict[Var, str]:
         """Loop name of each axis before any split."""
@@ -184,6 +189,13 @@ class Nest:
         """Whether the program returns one of the stage's tensors."""
         return any(t in self.program.outputs for t in stage.tensors)
 
+    @cached_property
+    def _places(self) -> Mapping[str, Placed]:
+        out: dict[str, Placed] = {}
+        for stage in reversed(self.stages):
+            out[stage.name] = _place_again(self, stage, out)
+        return out
+
 
 # -- placement: from names to extents and terms --------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -228,13 +240,37 @@ class Placed:
         return next(x for x in self.loops if x.name == name)
 
 
-def place(nest: Nest) -> dict[str, Placed]:
-    """Loop variables, extents and regions of every stage, consumers first."""
+def place(nest: Nest) -> Mapping[str, Placed]:
+    """Loop variables, extents and regions of every stage, consumers first; the nest keeps them."""
+    return nest._places
+
+
+def place_anew(nest: Nest) -> dict[str, Placed]:
+    """The same with loop variables made in order, whatever was asked of this nest and others before: what is lowered has one form."""
     out: dict[str, Placed] = {}
     for stage in reversed(nest.stages):
-        region = _region(nest, stage, out) if stage.attach else {a: (ZERO, whole(a)) for a in stage.axes}
-        out[stage.name] = _place_stage(stage, region)
+        out[stage.name] = _place_stage(stage, _region_of(nest, stage, out))
     return out
+
+
+def _place_again(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> Placed:
+    """A stage where it stands; as it was found in another nest, where everything that its place depends on is what it was there.
+
+    A primitive changes one stage or a few, so that most of a nest stays where it was.
+    """
+    around: list[Placed | None] = []  # None: a reader that comes before, which is an error below
+    if stage.attach is not None:
+        above: Stage | None = stage
+        around += [placed.get(c.name) for c in nest.consumers(stage)]
+        while above is not None and above.attach is not None:
+            around.append(placed[above.attach[0]])
+            above = placed[above.attach[0]].stage
+    before: tuple[list[Placed | None], Placed] | None = stage.__dict__.get("_placed")
+    if before is not None and len(before[0]) == len(around) and all(a is b for a, b in zip(before[0], around)):
+        return before[1]
+    found = _place_stage(stage, _region_of(nest, stage, placed))
+    stage.__dict__["_placed"] = (around, found)
+    return found
 
 
 def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Placed:
@@ -305,6 +341,11 @@ def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Ter
     extents = {a: region[a][1] for a in stage.axes} | {a: a.extent for a in stage.bound if a.extent is not None}
     return Placed(stage, loops, terms, {a: region[a][0] for a in stage.axes}, extents,
                   tuple(dict.fromkeys(spatial)), tuple(t for n, t in checks if n in reducing))
+
+
+def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
+    """The part of a stage's axes that is computed: all of it, or what is read where it is attached."""
+    return _region(nest, stage, placed) if stage.attach is not None else {a: (ZERO, whole(a)) for a in stage.axes}
 
 
 def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
@@ -391,4 +432,4 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
 
 
 __all__ = ["GRID_ROLES", "TILE_ROLES", "Fuse", "Nest", "Pad", "Placed", "PlacedLoop", "Relation", "Split", "Stage", "State",
-           "Step", "place", "total_extent", "whole"]
+           "Step", "place", "place_anew", "total_extent", "whole"]

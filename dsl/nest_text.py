@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dsl.dim import show
 from dsl.nest import GRID_ROLES, Nest, Placed, PlacedLoop, Stage, place
@@ -20,7 +20,7 @@ def show_nest(nest: Nest) -> str:
     return "\n".join(line for s in nest.stages if s.attach is None for line in _stage(nest, placed, s, 0))
 
 
-def _stage(nest: Nest, placed: dict[str, Placed], s: Stage, depth: int) -> Iterator[str]:
+def _stage(nest: Nest, placed: Mapping[str, Placed], s: Stage, depth: int) -> Iterator[str]:
     p = placed[s.name]
     yield f"{'  ' * depth}{_head(nest, s, p)}"
     grid = [x for x in p.loops if x.role in GRID_ROLES]
@@ -38,7 +38,7 @@ def _stage(nest: Nest, placed: dict[str, Placed], s: Stage, depth: int) -> Itera
         yield f"{'  ' * depth}{show_compute(t)}"
 
 
-def _attached(nest: Nest, placed: dict[str, Placed], s: Stage, loops: tuple[str, ...], depth: int) -> Iterator[str]:
+def _attached(nest: Nest, placed: Mapping[str, Placed], s: Stage, loops: tuple[str, ...], depth: int) -> Iterator[str]:
     for inner in nest.stages:
         if inner.attach is not None and inner.attach[0] == s.name and inner.attach[1] in loops:
             yield from _stage(nest, placed, inner, depth)

@@ -8,7 +8,7 @@ from codegen.tile.ir import Block, Buffer, Builder, Phase, TileProgram
 from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Tensor
-from dsl.nest import GRID_ROLES, Nest, Stage, place
+from dsl.nest import GRID_ROLES, Nest, Stage, place_anew
 
 __all__ = ["emit_attached", "lower"]
 
@@ -54,7 +54,7 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
         declare(t, "workspace", t.name)
     run_time = {v for b in buffers for t in (*b.shape, *b.strides) for v in t.vars} - set(program.dims)
     sizes = (*program.dims, *sorted(run_time, key=lambda v: v.uid))
-    placed = place(nest)
+    placed = place_anew(nest)
     phases: list[Phase] = []
     checks: list[str] = []
     lanes: set[Var] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -45,7 +45,7 @@ class Context:
     """
 
     nest: Nest
-    placed: dict[str, Placed]
+    placed: Mapping[str, Placed]
     builder: Builder
     env: dict[Var, Term] = field(default_factory=dict)
     facts: list[Term] = field(default_factory=list)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from dsl import dtype as dtypes
 from dsl.algebra import reads, substitute, transform
@@ -243,20 +246,21 @@ def _term(text: str, axes: Mapping[str, Var], what: str) -> Term:
 def _clash(s: Stage, axes: Mapping[str, Var], terms: Sequence[Term]) -> str | None:
     """Two elements that a layout would put in one place, among those near the origin; None when there are none."""
     sides = [min(12, v.extent.const) if v.extent is not None and v.extent.is_const else 12 for v in axes.values()]
-    while functools.reduce(int.__mul__, sides, 1) > 20_000:
+    while math.prod(sides) > 20_000:
         sides = [max(2, n - 2) for n in sides]
-    seen: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for n in range(functools.reduce(int.__mul__, sides, 1)):
-        point: list[int] = []
-        for side in reversed(sides):
-            n, at = divmod(n, side)
-            point.insert(0, at)
-        where = tuple(int(t.eval(dict(zip(axes.values(), point)))) for t in terms)
-        other = seen.setdefault(where, tuple(point))
-        if other != tuple(point):
-            name = s.tensors[0].name
-            return f"{name}{list(other)} and {name}{list(point)} both at {list(where)}"
-    return None
+    points = np.indices(sides).reshape(len(sides), -1)
+    env = dict(zip(axes.values(), points))
+    where = np.stack([np.broadcast_to(t.eval(env), points.shape[1:]) for t in terms])
+    least = where.min(1, keepdims=True)
+    numbers = np.ravel_multi_index(tuple(where - least), tuple(np.ptp(where, 1) + 1))
+    _, first, same = np.unique(numbers, return_index=True, return_inverse=True)
+    others = first[same]
+    clashing = np.flatnonzero(others != np.arange(others.size))
+    if not clashing.size:
+        return None
+    at, other = (points[:, n].tolist() for n in (clashing[0], others[clashing[0]]))
+    name = s.tensors[0].name
+    return f"{name}{other} and {name}{at} both at {where[:, clashing[0]].tolist()}"
 
 
 # -- factors -------------------------------------------------------------------------------------------------------

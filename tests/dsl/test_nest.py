@@ -5,7 +5,7 @@ import pytest
 import dlc
 from dlc import f32
 from dsl.dim import as_term
-from dsl.nest import Loc, Step, place
+from dsl.nest import Loc, Step, place, place_anew
 from dsl.primitives.loops import pad, split
 from dsl.primitives.placement import compute_at
 from dsl.program import trace
@@ -31,6 +31,28 @@ def test_a_region_is_what_the_readers_need():
     outer = place(n)["z"].loop("i.o")
     assert p.extent[axis] == 6 and str(p.start[axis]) == f"4*{outer.var}"
     assert [str(g) for g in p.spatial] == ["-i - 4*i.o + 19"]
+
+
+def test_what_a_primitive_does_not_move_keeps_its_place():
+    n = compute_at(split(build_nest(trace(blurred)), "z", "i", 4), "y", "z", "i.o")
+    before = place(n)
+    assert place(n) is before
+    inner = place(split(n, "y", next(iter(n["y"].order)), 2))
+    assert inner["z"] is before["z"] and inner["y"] is not before["y"]
+    outer = place(split(n, "z", "i.i", 2))
+    assert outer["z"] is not before["z"] and outer["y"].start != before["y"].start, "y moves along with its reader"
+
+
+def test_what_is_lowered_does_not_depend_on_what_was_asked_before():
+    def order(n):
+        found = [x.var for p in place_anew(n).values() for x in p.loops]
+        assert sorted(found, key=lambda v: v.uid) == found
+        return [v.name for v in found]
+
+    n = compute_at(split(build_nest(trace(blurred)), "z", "i", 4), "y", "z", "i.o")
+    first = order(n)
+    place(n)
+    assert order(n) == first and place_anew(n)["z"].loop("i.o").var is not place(n)["z"].loop("i.o").var
 
 
 def test_padding_makes_memory_larger():
