@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dsl.algebra import reads
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Read
-from dsl.nest import GRID_ROLES, Fuse, Nest, Placed, Split, Stage, place
+from dsl.nest import GRID_ROLES, Fuse, Nest, Split, Stage
+from dsl.placing import Placed, place
 
 
 def carried(nest: Nest, stage: Stage, loop: str) -> str | None:

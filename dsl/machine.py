@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from dsl.dim import Term
 from dsl.errors import ScheduleError
-from dsl.nest import Nest, Stage, place
+from dsl.nest import Nest, Stage
+from dsl.placing import place
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from dsl.dim import show
-from dsl.nest import GRID_ROLES, Nest, Placed, PlacedLoop, Stage, place
+from dsl.nest import GRID_ROLES, Nest, Stage
+from dsl.placing import Placed, PlacedLoop, place
 from dsl.text import show_compute
 
 

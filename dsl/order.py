@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dsl.dim import Var
-from dsl.nest import Fuse, Nest, Pad, Placed, Split, Stage, place
+from dsl.nest import Fuse, Nest, Pad, Split, Stage
+from dsl.placing import Placed, place
 
 _KINDS = {"unroll": "unroll", "vectorize": "lanes", "dot": "dot"}
 

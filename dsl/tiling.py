@@ -9,7 +9,8 @@ from dsl.algebra import reads
 from dsl.dim import Var, as_term, show
 from dsl.errors import ScheduleError
 from dsl.expr import Read
-from dsl.nest import GRID_ROLES, TILE_ROLES, Nest, Placed, Stage, place
+from dsl.nest import GRID_ROLES, TILE_ROLES, Nest, Stage
+from dsl.placing import Placed, place
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.primitives.placement import compute_at, untile
 from dsl.primitives.storage import store_as

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from codegen.analysis.access import size
-from dsl.nest import Nest, place
+from dsl.nest import Nest
+from dsl.placing import place
 from dsl.primitives.loops import set_role, split
 
 

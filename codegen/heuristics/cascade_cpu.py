@@ -12,7 +12,8 @@ from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
 from codegen.heuristics.product import Product, analyse
 from dsl.dim import Var
-from dsl.nest import Nest, Stage, place
+from dsl.nest import Nest, Stage
+from dsl.placing import place
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region

@@ -18,7 +18,8 @@ from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
 from codegen.target.model import Target
 from dsl.dim import Var
-from dsl.nest import Nest, Stage, place
+from dsl.nest import Nest, Stage
+from dsl.placing import place
 from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.storage import compute_at, rfactor
 

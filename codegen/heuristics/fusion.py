@@ -6,7 +6,8 @@ from codegen.analysis.access import cost, product_reads, size
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
 from dsl.expr import Reduce, Where
-from dsl.nest import Nest, Stage, total_extent
+from dsl.nest import Nest, Stage
+from dsl.placing import total_extent
 from dsl.primitives.placement import depends
 from dsl.primitives.storage import compute_inline, merge
 

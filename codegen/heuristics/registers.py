@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 from codegen.target.model import Target
-from dsl.nest import TILE_ROLES, Nest, Placed, Stage, place
+from dsl.nest import TILE_ROLES, Nest, Stage
+from dsl.placing import Placed, place
 from dsl.primitives.loops import reorder, split
 
 _SPELLED = 64  # registers of a stage without accumulators that are spelled out at a time

@@ -8,7 +8,8 @@ from codegen.tile.ir import Block, Buffer, Builder, Phase, TileProgram
 from codegen.tile.layout import contiguous
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Tensor
-from dsl.nest import GRID_ROLES, Nest, Stage, place_anew
+from dsl.nest import GRID_ROLES, Nest, Stage
+from dsl.placing import place_anew
 
 __all__ = ["emit_attached", "lower"]
 

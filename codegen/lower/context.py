@@ -11,7 +11,8 @@ from codegen.tile.ir import Block, Buffer, Builder, Value
 from dsl.dim import INF, ONE, Div, Term, Var, as_term, nonneg
 from dsl.errors import ScheduleError
 from dsl.expr import Expr, Tensor
-from dsl.nest import Nest, Placed
+from dsl.nest import Nest
+from dsl.placing import Placed
 
 
 @dataclass

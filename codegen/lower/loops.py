@@ -18,7 +18,8 @@ from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Reduce, Scan
-from dsl.nest import GRID_ROLES, Placed, PlacedLoop, Stage
+from dsl.nest import GRID_ROLES, Stage
+from dsl.placing import Placed, PlacedLoop
 
 Body = Callable[[], None]
 

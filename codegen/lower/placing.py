@@ -5,7 +5,8 @@ from __future__ import annotations
 from codegen.lower.context import Context
 from codegen.lower.values import match_tile
 from dsl.algebra import reads
-from dsl.nest import Placed, PlacedLoop, Stage
+from dsl.nest import Stage
+from dsl.placing import Placed, PlacedLoop
 
 
 def in_registers(cx: Context, stage: Stage, p: Placed) -> bool:

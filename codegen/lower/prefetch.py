@@ -10,7 +10,8 @@ from codegen.tile.ir import Prefetch
 from dsl.algebra import reads
 from dsl.dim import ZERO, Term, Var, as_term, tmax, tmin
 from dsl.expr import Read
-from dsl.nest import Placed, PlacedLoop, Stage
+from dsl.nest import Stage
+from dsl.placing import Placed, PlacedLoop
 from dsl.primitives.storage import tensor_name
 
 _LINE = 64  # bytes

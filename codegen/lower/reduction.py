@@ -13,7 +13,8 @@ from dsl.dim import Term, Var
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Expr, Op
-from dsl.nest import Placed, Stage
+from dsl.nest import Stage
+from dsl.placing import Placed
 
 
 @dataclass

@@ -18,7 +18,8 @@ from codegen.tile.layout import contiguous
 from dsl.dim import ONE, ZERO, Term, Var, as_term, cdiv, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Expr, Read, Tensor
-from dsl.nest import Placed, PlacedLoop, Stage
+from dsl.nest import Stage
+from dsl.placing import Placed, PlacedLoop
 
 Attached = Callable[[Context, Stage, str], None]
 _FILL = 8  # elements of a state that are set at once

@@ -18,7 +18,8 @@ from dsl.carrier import ANY, SUM, Algebra, Carrier, Values
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import bool_
 from dsl.errors import ScheduleError
-from dsl.nest import Placed, PlacedLoop, Stage
+from dsl.nest import Stage
+from dsl.placing import Placed, PlacedLoop
 
 Pieces = Callable[[Context, Placed, PlacedLoop], list[tuple[Var, Term, Term, list[Term]]]]
 Store = Callable[[tuple[Value, ...]], None]

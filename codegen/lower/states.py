@@ -11,7 +11,8 @@ from codegen.tile.layout import contiguous
 from dsl.dim import ZERO, Term, Var, as_term
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
-from dsl.nest import PlacedLoop, Stage
+from dsl.nest import Stage
+from dsl.placing import PlacedLoop
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dsl.dim import Term, Var
 from dsl.dtype import Dtype, bool_, i64
 from dsl.errors import InternalError
 from dsl.expr import Cast, Const, Expr, Index, Op, Read, Where
-from dsl.nest import Placed
 from dsl.opset import OPS, PRECISIONS
+from dsl.placing import Placed
 
 
 def lower_value(cx: Context, e: Expr, p: Placed) -> Value:

@@ -10,7 +10,8 @@ from dsl.dependence import carried, disorder, needed_elsewhere, once, uncovered
 from dsl.dim import Term, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Op
-from dsl.nest import GRID_ROLES, TILE_ROLES, Fuse, Nest, Pad, Split, Stage, place
+from dsl.nest import GRID_ROLES, TILE_ROLES, Fuse, Nest, Pad, Split, Stage
+from dsl.placing import place
 from dsl.primitives.record import primitive
 
 ROLES = GRID_ROLES | TILE_ROLES | {"serial"}

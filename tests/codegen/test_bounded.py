@@ -6,7 +6,8 @@ import dlc
 from codegen.heuristics.bounded import tile_whole
 from dlc import f32
 from dsl.dim import Var
-from dsl.nest import Nest, place
+from dsl.nest import Nest
+from dsl.placing import place
 from dsl.stages import build_nest
 
 M, N = dlc.dims("M N")

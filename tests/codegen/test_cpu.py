@@ -7,7 +7,7 @@ import dlc
 from codegen.heuristics import Decisions, default_schedule
 from codegen.target import by_name
 from dlc import f32, i32
-from dsl.nest import place
+from dsl.placing import place
 from tests.codegen.products import planned, run
 
 

@@ -5,7 +5,7 @@ import torch
 from codegen.analysis.access import product_reads
 from codegen.heuristics.packing import crosses_panels, separable
 from dsl.dim import as_term
-from dsl.nest import place
+from dsl.placing import place
 from tests.codegen.products import PRODUCTS, choice, operands, planned
 
 

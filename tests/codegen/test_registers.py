@@ -6,7 +6,7 @@ import dlc
 from codegen.heuristics.registers import fit_registers
 from codegen.target import TARGETS
 from dlc import f32
-from dsl.nest import place
+from dsl.placing import place
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.program import trace
 from dsl.stages import build_nest

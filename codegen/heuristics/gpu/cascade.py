@@ -11,7 +11,8 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.gpu.tiles import launch, power, tile_loop
 from dsl.dim import Var
-from dsl.nest import Nest, Stage, place
+from dsl.nest import Nest, Stage
+from dsl.placing import place
 from dsl.primitives.loops import annotate, reorder, set_role, split
 from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region

@@ -1,0 +1,256 @@
+"""Where the stages of a nest stand: from names of loops to extents, regions and terms.
+
+Extents are inferred from the outputs inwards, so a later split of a consumer moves the regions of everything attached to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dsl.algebra import reads
+from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg
+from dsl.errors import InternalError
+from dsl.nest import GRID_ROLES, TILE_ROLES, Fuse, Nest, Pad, Split, Stage
+
+
+@dataclass(frozen=True)
+class PlacedLoop:
+    """A loop with its variable; ``reduce`` when it runs over a bound axis, ``tail`` from the split that made it."""
+
+    name: str
+    var: Var
+    extent: Term
+    role: str
+    reduce: bool
+    tail: str = "mask"
+
+    @property
+    def tile(self) -> bool:
+        """Whether the loop is an axis of the tile instead of a loop of the program; one of a single iteration is neither."""
+        return self.role in TILE_ROLES and not (self.extent.is_const and self.extent.const == 1)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A stage where it stands.
+
+    Attributes:
+        loops: outermost first.
+        value: each axis as a term over loop variables (its own and those of the loops it is attached in).
+        start: for each spatial axis, the first point of the region computed.
+        extent: for each axis, the number of points of the region.
+        guards: terms that are ``>= 0`` on real points; those always true are left out. ``spatial`` ones and ``bound`` ones apart.
+    """
+
+    stage: Stage
+    loops: tuple[PlacedLoop, ...]
+    value: Mapping[Var, Term]
+    start: Mapping[Var, Term]
+    extent: Mapping[Var, Term]
+    spatial: tuple[Term, ...]
+    bound: tuple[Term, ...]
+
+    def loop(self, name: str) -> PlacedLoop:
+        """The loop called ``name``."""
+        return next(x for x in self.loops if x.name == name)
+
+
+def place(nest: Nest) -> Mapping[str, Placed]:
+    """Loop variables, extents and regions of every stage, consumers first; the nest keeps them."""
+    found: dict[str, Placed] | None = nest.__dict__.get("_placed")
+    if found is None:
+        found = {}
+        for stage in reversed(nest.stages):
+            found[stage.name] = _place_again(nest, stage, found)
+        nest.__dict__["_placed"] = found
+    return found
+
+
+def place_anew(nest: Nest) -> dict[str, Placed]:
+    """The same with loop variables made in order, whatever was asked of this nest and others before: what is lowered has one form."""
+    out: dict[str, Placed] = {}
+    for stage in reversed(nest.stages):
+        out[stage.name] = _place_stage(stage, _region_of(nest, stage, out))
+    return out
+
+
+def _place_again(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> Placed:
+    """A stage where it stands; as it was found in another nest, where everything that its place depends on is what it was there.
+
+    A primitive changes one stage or a few, so that most of a nest stays where it was.
+    """
+    around: list[Placed | None] = []  # None: a reader that comes before, which is an error below
+    if stage.attach is not None:
+        above: Stage | None = stage
+        around += [placed.get(c.name) for c in nest.consumers(stage)]
+        while above is not None and above.attach is not None:
+            around.append(placed[above.attach[0]])
+            above = placed[above.attach[0]].stage
+    before: tuple[list[Placed | None], Placed] | None = stage.__dict__.get("_placed")
+    if before is not None and len(before[0]) == len(around) and all(a is b for a, b in zip(before[0], around)):
+        return before[1]
+    found = _place_stage(stage, _region_of(nest, stage, placed))
+    stage.__dict__["_placed"] = (around, found)
+    return found
+
+
+def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Placed:
+    names = stage.axis_names()
+    region = _padded(stage, region, names)
+    extent: dict[str, Term] = {names[a]: region[a][1] for a in stage.axes}
+    extent |= {names[a]: a.extent for a in stage.bound if a.extent is not None}
+    tails: dict[str, str] = {}
+    for r in stage.relations:
+        if isinstance(r, Split):
+            extent[r.outer], extent[r.inner] = cdiv(extent[r.axis], r.factor), as_term(r.factor)
+            if r.axis in tails:  # a part of a peeled loop is peeled too
+                tails[r.inner] = tails.pop(r.axis)
+            tails[r.outer] = r.tail
+        elif isinstance(r, Pad):
+            extent[r.padded] = cdiv(extent[r.axis], r.multiple) * r.multiple
+        else:
+            extent[r.fused] = extent[r.outer] * extent[r.inner]
+    reducing = stage.reducing()
+    loops = tuple(PlacedLoop(n, Var(n, extent[n]), extent[n], stage.role(n), n in reducing, tails.get(n, "mask")) for n in stage.order)
+    value = {x.name: as_term(x.var) if not (x.extent.is_const and x.extent.const == 1) else ZERO for x in loops}
+    parted = {n for r in stage.relations for n in ((r.outer, r.inner) if isinstance(r, Fuse) else (r.axis,))}
+    value |= {n: _region_point(n, e) for n, e in extent.items() if n not in value and n not in parted}
+    checks = _axis_values(stage, value, extent)
+    if stage.position is not None:
+        (scanned,) = stage.bound
+        if stage.body.data[5]:
+            value[names[scanned]] = extent[names[scanned]] - 1 - value[names[scanned]]
+        value[names[stage.position]] = value[names[scanned]]
+    return _placed(stage, loops, value, region, names, checks, reducing)
+
+
+def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term]) -> list[tuple[str, Term]]:
+    """Fill in the values of loops that relations replaced, from those that stand.
+
+    Returns (axis, term that is ``>= 0`` on its real points).
+    """
+    checks: list[tuple[str, Term]] = []
+    for r in reversed(stage.relations):
+        if isinstance(r, Fuse):
+            inner = extent[r.inner] if extent[r.inner] != 0 else as_term(1)  # no point of an empty loop is visited
+            value[r.outer], value[r.inner] = value[r.fused] // inner, value[r.fused] % inner
+            continue
+        value[r.axis] = value[r.padded] if isinstance(r, Pad) else value[r.outer] * r.factor + value[r.inner]
+        if not nonneg(extent[r.axis] - 1 - value[r.axis]):
+            checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
+    return checks
+
+
+def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mapping[Var, str]) -> dict[Var, tuple[Term, Term]]:
+    """The region with the axes whose storage is padded made larger, to whole tiles."""
+    factors = {r.axis: r.factor for r in stage.relations if isinstance(r, Split) and r.tail == "pad"}
+    return {a: (at, cdiv(n, factors[names[a]]) * factors[names[a]] if names[a] in factors else n) for a, (at, n) in region.items()}
+
+
+def _region_point(name: str, extent: Term) -> Term:
+    """Any point along an axis that has no loop."""
+    return ZERO if extent.is_const and extent.const == 1 else as_term(Var(name, extent))
+
+
+def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
+            names: Mapping[Var, str], checks: list[tuple[str, Term]], reducing: set[str]) -> Placed:
+    terms = {a: region[a][0] + value[names[a]] for a in stage.axes} | {a: value[names[a]] for a in stage.bound}
+    spatial = [t for n, t in checks if n not in reducing]
+    for a in stage.axes:
+        assert a.extent is not None
+        spatial += [t for t in (terms[a], a.extent - 1 - terms[a]) if not nonneg(t, spatial)]
+    extents = {a: region[a][1] for a in stage.axes} | {a: a.extent for a in stage.bound if a.extent is not None}
+    return Placed(stage, loops, terms, {a: region[a][0] for a in stage.axes}, extents,
+                  tuple(dict.fromkeys(spatial)), tuple(t for n, t in checks if n in reducing))
+
+
+def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
+    """The part of a stage's axes that is computed: all of it, or what is read where it is attached."""
+    return _region(nest, stage, placed) if stage.attach is not None else {a: (ZERO, whole(a)) for a in stage.axes}
+
+
+def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
+    """The box of a stage's axes that its consumers read inside the loop it is attached at."""
+    assert stage.attach is not None
+    outer = _outer_vars(nest, stage.attach, placed)
+    boxes: dict[Var, tuple[Term, Term] | None] = {}
+    for consumer in nest.consumers(stage):
+        p = placed.get(consumer.name)
+        if p is None:
+            raise InternalError(f"{consumer.name} reads {stage.name} but comes before it")
+        for t in consumer.tensors:
+            for r in reads(t.body):
+                if r.tensor in stage.tensors:
+                    for axis, i in zip(stage.axes, r.indices):
+                        box = _span(i.subs(p.value), outer) if isinstance(i, Term) else None
+                        boxes[axis] = box if axis not in boxes else _union(boxes[axis], box)
+    return {a: _clip(boxes.get(a), a) or (ZERO, whole(a)) for a in stage.axes if a is not stage.position} | _whole_scan(stage)
+
+
+def _whole_scan(stage: Stage) -> dict[Var, tuple[Term, Term]]:
+    """Prefixes begin with the first element, wherever the results begin that somebody reads."""
+    return {} if stage.position is None else {stage.position: (ZERO, whole(stage.position))}
+
+
+def whole(axis: Var) -> Term:
+    """The extent of an axis that has one, as every axis of a stage does."""
+    assert axis.extent is not None
+    return axis.extent
+
+
+def _clip(box: tuple[Term, Term] | None, axis: Var) -> tuple[Term, Term] | None:
+    """A region as large as the whole axis is the whole axis."""
+    if box is None or axis.extent is None:
+        return None
+    if box[0] == 0 and nonneg(box[1] - axis.extent) and not box[1].is_const:
+        return None
+    return box
+
+
+def _outer_vars(nest: Nest, attach: tuple[str, str], placed: Mapping[str, Placed]) -> set[Var]:
+    """Variables of the loops that enclose the attachment point; tile axes lie inside everything, wherever they stand."""
+    stage, loop = attach
+    p = placed[stage]
+    out: set[Var] = set()
+    for x in p.loops:
+        if loop == "" and x.role not in GRID_ROLES:
+            break
+        if not x.tile:
+            out.add(x.var)
+        if x.name == loop:
+            break
+    above = nest[stage].attach
+    return out | (_outer_vars(nest, above, placed) if above else set())
+
+
+def _span(t: Term, outer: set[Var]) -> tuple[Term, Term] | None:
+    """(first, extent) of the values of ``t`` as the variables not in ``outer`` run over their ranges."""
+    inner = {v: 0 for v in t.vars if v.kind == "axis" and v not in outer}
+    base = t.subs(inner)
+    delta = t - base
+    if any(v in outer for v in delta.vars):
+        return None
+    lo, hi = delta.bounds
+    if abs(lo) == INF or abs(hi) == INF:
+        return None
+    return base + int(lo), as_term(int(hi - lo) + 1)
+
+
+def _union(a: tuple[Term, Term] | None, b: tuple[Term, Term] | None) -> tuple[Term, Term] | None:
+    if a is None or b is None or not (b[0] - a[0]).is_const:
+        return None
+    shift = (b[0] - a[0]).const
+    lo, hi = min(0, shift), max(a[1].const, shift + b[1].const)
+    return a[0] + lo, as_term(hi - lo)
+
+
+def total_extent(loops: Iterable[PlacedLoop]) -> Term:
+    """The number of iterations of some loops."""
+    out = ONE
+    for x in loops:
+        out = out * x.extent
+    return out
+
+
+__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "total_extent", "whole"]
