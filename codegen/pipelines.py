@@ -90,7 +90,7 @@ def make_tile(nest: Nest, strides: Mapping[Tensor, tuple[Term, ...]], name: str,
         now = clock()
         seconds[step], start = now - start, now
 
-    program = _lower(nest, dict(strides), name)
+    program = _lower(nest, dict(strides), name, mask_private=target.kind != "cpu")
     done("lower")
     for p in passes_of(target):
         if every:

@@ -76,9 +76,16 @@ class Asked(ABC):
         Raises:
             UserError: the arguments do not fit the declaration.
         """
-        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
-        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        tensors = self._tensors(args)
         return Plan(self.request([t.shape for t in tensors], [t.stride() for t in tensors], target))
+
+    def _tensors(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments as tensors that fit the declaration."""
+        if len(args) != len(self.program.inputs):
+            bind_sizes(self.program, [() for _ in args])
+        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        bind_sizes(self.program, [t.shape for t in tensors])
+        return tensors
 
     def source(self, kind: str, *args: Any) -> str:
         """Readable text of one level for these arguments.
@@ -158,8 +165,7 @@ class Asked(ABC):
                                 "tune with reproducible=True, or define the kernel without it")
         if not budget > 0:
             raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
-        bind_sizes(self.program, [getattr(a, "shape", ()) for a in args])
-        tensors = [as_tensor(a, t) for a, t in zip(args, self.program.inputs)]
+        tensors = self._tensors(args)
         request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
         if on is not None and on.kind != "cpu":
             if against is not None:

@@ -45,7 +45,8 @@ class GpuLauncher:
         named = dict(zip((*self.inputs, *self.outputs), (*tensors, *results)))
         if self.artifact.error:
             named[self.artifact.error] = torch.zeros(1, dtype=torch.int32, device=device)
-        launch(self.artifact, {n: t for n, t in named.items() if n in self.used})
+        if self.artifact.kernels:  # none where no result has an element
+            launch(self.artifact, {n: t for n, t in named.items() if n in self.used})
         code = int(named[self.artifact.error].item()) if self.artifact.error else 0
         if code:
             raise self.stray(code, tensors)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from dsl.algebra import walk
+from dsl.carrier import ARGMAX, ARGMIN
 from dsl.decide import counterexample
 from dsl.dim import Term, Var, as_term, nonneg
 from dsl.dtype import bool_, i64
-from dsl.errors import BoundsError, InternalError
+from dsl.errors import BoundsError, InternalError, ShapeError
 from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Scan, Where
 from dsl.opset import OPS, result_dtype
 from dsl.program import Program
@@ -91,10 +92,23 @@ def prove_bounds(program: Program) -> None:
 
     Raises:
         BoundsError: a read is outside for some point (the message has a witness), or could not be proved inside.
+        ShapeError: the position of an extremum is wanted among no elements.
     """
     for c in program.computes:
         if all(not (a.extent is not None and a.extent == 0) for a in c.axes):
             _prove(c, c.body, ())
+            _refuse_empty_position(c)
+
+
+def _refuse_empty_position(c: Compute) -> None:
+    """The position of an extremum among no elements is none; every other reduction of nothing is its identity."""
+    for e in walk(c.body):
+        if not isinstance(e, Reduce) or e.carrier not in (ARGMAX, ARGMIN):
+            continue
+        empty = next((v for v in e.axes if v.extent is not None and v.extent == 0), None)
+        if empty is not None:
+            raise ShapeError(f"{e.carrier} over no elements, in {c.name}", f"the axis {empty} has size 0",
+                             "call it with at least one element along that axis", c.loc)
 
 
 def _prove(c: Compute, e: Expr, facts: tuple[Term, ...]) -> None:

@@ -97,12 +97,15 @@ def error_name(program: TileProgram) -> str:
 
 
 def needs_wide(program: TileProgram, sizes: Mapping[Var, int]) -> bool:
-    """Whether some offset into a buffer does not fit 32 bits for these sizes."""
-    return any(int(_span(b).eval(sizes)) >= _INT32 for b in program.buffers)
+    """Whether some index, or some offset into a buffer, does not fit 32 bits for these sizes."""
+    return any(int(t.eval(sizes)) >= _INT32 for b in program.buffers for t in (_span(b), *b.shape))
 
 
 def _statically_wide(program: TileProgram) -> bool:
-    return any(_span(b).is_const and _span(b).const >= _INT32 for b in program.buffers)
+    reach = [_span(b) for b in program.buffers] + [n for b in program.buffers for n in b.shape]
+    reach += [n for p in program.phases for _, n in p.grid]
+    reach += [op.hi for p in program.phases for op in walk_ops(p.body) if isinstance(op, For)]
+    return any(t.is_const and t.const >= _INT32 for t in reach)
 
 
 def _span(b: Buffer) -> Term:
@@ -130,7 +133,7 @@ class _Kernel:
         self.ops = Ops(names, self.helpers, axis_order(phase.body, bound))
         self.ops.scalars = dict(self.size_names)
         self.ops.pointers = dict(self.buffer_names)
-        self.ops.error = error_name(program)
+        self.ops.error, self.ops.wide = error_name(program), wide
 
     def build(self) -> TritonKernel:
         """The kernel's text and launch facts."""

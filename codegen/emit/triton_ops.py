@@ -242,10 +242,13 @@ class Ops(Terms):
             self.block.add(f"{name} = {text}")
             self.values[param] = self.values[result] = Operand(name, param.dtype)
         self._alias(op)
-        name = self.names.fresh(op.var.name)
+        name = counter = self.names.fresh(op.var.name)
         inner = Lines(self.block.level + 1, self.block)
+        if self.wide:
+            counter = self.names.fresh(f"{op.var.name}_count")
+            inner.add(f"{name} = tl.cast({counter}, tl.int64)")
         self.scalars[op.var], self.levels[op.var] = name, inner.level
-        header = f"for {name} in {self._range(op)}:"
+        header = f"for {counter} in {self._range(op)}:"
         outer, self.block = self.block, inner
         self.write(op.body)
         moved = [(p, y) for p, y in zip(op.body.params, op.body.yields) if self.aliases.get(y) is not p and y is not p]

@@ -21,6 +21,8 @@ _LONG = 90
 class Terms:
     """What one kernel's text is made of so far. ``order`` ranks the tile axes: a tile's dimensions follow it."""
 
+    wide = False  # index arithmetic in 64 bits
+
     def __init__(self, names: Names, helpers: Helpers, order: dict[Var, int]) -> None:
         self.names, self.helpers, self.order = names, helpers, order
         self.block = Lines()
@@ -162,7 +164,8 @@ class Terms:
         return name
 
     def _factor(self, a: Atom, axis: Var) -> str:
-        return f"tl.arange(0, {axis.size})" if a is axis else self._atom(a, (axis,) if axis in Term({(a,): 1}, 0).vars else ())
+        places = f"tl.arange(0, {axis.size})" + (".to(tl.int64)" if self.wide else "")
+        return places if a is axis else self._atom(a, (axis,) if axis in Term({(a,): 1}, 0).vars else ())
 
     def buffer(self, buffer: Buffer) -> str:
         """The pointer argument of a buffer."""

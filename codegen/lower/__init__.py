@@ -22,13 +22,15 @@ def permuted(s: Stage) -> tuple[Term, ...]:
     return tuple(packed[order.index(n)] for n in range(len(order)))
 
 
-def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, name: str = "") -> TileProgram:
+def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, name: str = "", mask_private: bool = False) -> TileProgram:
     """Lower a scheduled nest.
 
     Args:
         nest: the schedule; every stage is a root or attached.
         strides: elements between neighbours of each input and output; row-major when missing.
         name: the kernel's name; the program's when empty.
+        mask_private: whether reads of private memory leave out the elements past the end of a reduction, which nothing has written. What is
+            read there is never used; without the mask a read is cheaper on a CPU, with it no undefined memory is read.
     """
     strides = strides or {}
     program = nest.program
@@ -65,7 +67,8 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
             p = placed[s.name]
             grid = tuple((x.var, x.extent) for x in p.loops if x.role in GRID_ROLES)
             body = Block()
-            cx = Context(nest, placed, Builder(body, tile), bindings=dict(bindings), checks=checks, lanes=lanes, names=names)
+            cx = Context(nest, placed, Builder(body, tile), bindings=dict(bindings), checks=checks, lanes=lanes, names=names,
+                         mask_private=mask_private)
             emit_stage(cx, s)
             n = s.notes
             phases.append(Phase(s.name, grid, body, tuple(cx.scratch), bool(n.get("serial")), int(n.get("warps", 4)),

@@ -43,6 +43,7 @@ class Context:
         facts: terms that are ``>= 0`` whenever the code being emitted runs.
         memo: values of expressions already emitted in scope.
         tile: variables that are axes of tiles.
+        mask_private: see :func:`codegen.lower.lower`.
     """
 
     nest: Nest
@@ -57,6 +58,7 @@ class Context:
     lanes: set[Var] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     guards: tuple[Value, ...] = ()
+    mask_private: bool = False
 
     @property
     def tile(self) -> set[Var]:

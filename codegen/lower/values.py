@@ -157,7 +157,8 @@ def lower_read(cx: Context, r: Read, p: Placed, mask: tuple[Term, ...]) -> Value
     if _never(full):
         dtype = binding.buffer.dtype
         return cx.builder.const(0.0 if dtype.is_float else False if dtype == bool_ else 0, dtype)
-    return load(cx, InMemory(binding.buffer), tuple(slots), full, tuple(conds), r)
+    unwritten = cx.unproved(p.bound) if cx.mask_private and binding.placed is not None and not full else ()
+    return load(cx, InMemory(binding.buffer), tuple(slots), full or unwritten, tuple(conds), r)
 
 
 def load(cx: Context, binding: InMemory, slots: tuple[Slot, ...], mask: tuple[Term, ...], conds: tuple[Value, ...], r: Read) -> Value:

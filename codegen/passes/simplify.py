@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from codegen.tile.ir import Block, Broadcast, Buffer, Const, Iota, Load, Map, Predicate, Rename, Store, TileOp, TileProgram, Value, walk_ops
+from codegen.tile.ir import (
+    Block,
+    Broadcast,
+    Buffer,
+    Const,
+    For,
+    Iota,
+    Load,
+    Map,
+    Predicate,
+    Rename,
+    Store,
+    TileOp,
+    TileProgram,
+    Value,
+    walk_ops,
+)
+from dsl.dim import nonneg
 
 _PURE = (Const, Iota, Predicate, Map, Broadcast, Rename, Load)
 
 
 def simplify(program: TileProgram) -> TileProgram:
-    """Replace what is equal to a value in scope by that value, drop operations that return an operand, and drop what nobody uses.
+    """Replace what is equal to a value in scope by that value, and drop what has no effect.
+
+    That is operations that return an operand, loops without a round, phases without a point, and what nobody uses.
 
     Before: ``a = load(x, [i]); b = load(x, [i]); c = mul(b, 1.0); d = add(a, c)``. After: ``a = load(x, [i]); d = add(a, a)``. Loads of
     buffers that the phase writes stay as they are. Only identities that hold for every value are used: ``x + 0.0`` stays, since it
     turns -0.0 into 0.0.
     """
-    for phase in program.phases:
+    phases = tuple(p for p in program.phases if not any(n == 0 for _, n in p.grid))
+    for phase in phases:
         written = {op.buffer for op in walk_ops(phase.body) if isinstance(op, Store)}
         _unify(phase.body, {}, {}, written)
         _drop_unused(phase.body)
-    return program
+    return program if len(phases) == len(program.phases) else replace(program, phases=phases)
 
 
 def _unify(block: Block, known: Mapping[Hashable, Value], names: Mapping[Value, Value], written: set[Buffer]) -> None:
@@ -31,6 +51,9 @@ def _unify(block: Block, known: Mapping[Hashable, Value], names: Mapping[Value, 
     kept: list[TileOp] = []
     for op in block.ops:
         _rewrite(op, names)
+        if isinstance(op, For) and nonneg(op.lo - op.hi):  # no round at all: a dimension without elements
+            names.update(zip(op.results, op.inits))
+            continue
         if isinstance(op, _PURE) and not (isinstance(op, Load) and op.buffer in written):
             (result,) = op.results
             same = _operand(op) or known.setdefault(_key(op), result)

@@ -104,11 +104,11 @@ class CheckedBuilder(interpreter.InterpreterBuilder):
     def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable[..., Array]) -> TensorHandle:
         """An elementwise operation of two operands."""
         if lhs.data.dtype == np.bool_ and op in (np.bitwise_and, np.bitwise_or, np.bitwise_xor):
-            # The truth of a comparison carries the dtype of what was compared, and "all ones" comes as an integer.
-            return TensorHandle(op(lhs.data, rhs.data.astype(bool)), tl.int1)
+            return TensorHandle(op(lhs.data, rhs.data.astype(bool)), tl.int1)  # "all ones" comes as an integer
         if lhs.dtype.scalar not in LOW:
             result: TensorHandle = super().binary_op(lhs, rhs, op)
-            return result
+            # The original gives a comparison the dtype of what was compared, to which a scalar would be converted when repeated.
+            return TensorHandle(result.data, tl.int1) if result.data.dtype == np.bool_ else result
         return narrow(op(widen(lhs), widen(rhs)), lhs.dtype.scalar)
 
     def unary_op(self, arg: TensorHandle, op: Callable[..., Array]) -> TensorHandle:

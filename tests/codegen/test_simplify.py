@@ -125,3 +125,16 @@ def test_results_are_the_same_to_the_bit(rng: np.random.Generator) -> None:
     want, got = run(parse(text), {"x": x}, {})["y"], run(simplify(parse(text)), {"x": x}, {})["y"]
     assert want.tobytes() == got.tobytes()
     assert "unused" not in show(simplify(parse(text)), False)
+
+
+def test_loops_without_a_round_go_and_leave_what_they_began_with() -> None:
+    assert _body(_program("""
+        zero: f32 = const(0.0)
+        start: f32[l] = broadcast(zero)
+        for k in loop(2, 2, carry=[(acc, f32[l], start)], results=[done]):
+            a: f32[l] = load(x, [i, l])
+            b: f32[l] = map('add', [acc, a])
+            store(y, [i, l], b)
+            yield b
+        store(y, [i, l], done)
+    """)) == ["zero: f32 = const(0.0)", "start: f32[l] = broadcast(zero)", "store(y, [i, l], start)"]
