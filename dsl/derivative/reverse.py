@@ -20,6 +20,7 @@ from dsl.dim import Var, as_term
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, cast, index, op, scan
 from dsl.program import Program
+from dsl.windowed import dense_windows
 
 
 def pullback(outputs: Sequence[Compute], cotangents: Mapping[Tensor, Tensor], wrt: Sequence[Tensor]) -> dict[Tensor, Tensor]:
@@ -49,8 +50,8 @@ def pullback(outputs: Sequence[Compute], cotangents: Mapping[Tensor, Tensor], wr
             sweep.adjoint(form.of(t)).add_tensor(cotangents[t])
     sweep.run()
     found = [sweep.result(form.of(t)) for t in wrt]
-    tidy = inline_single_uses(found, inputs_and_computes((*forward, *cotangents.values()))[1])
-    return dict(zip(wrt, tidy))
+    given = inputs_and_computes((*forward, *cotangents.values()))[1]
+    return dict(zip(wrt, dense_windows(inline_single_uses(found, given), given)))
 
 
 class _Sweep:

@@ -17,6 +17,7 @@ from dsl.ops.matmul import product
 from dsl.ops.padding import pad_constant
 from dsl.ops.windows import check_count, count, each, paddings, spatial_names
 from dsl.program import reduce_axis, reduce_over
+from dsl.windowed import dense
 
 
 def _ranks(x: Tensor, weight: Tensor, bias: Tensor | None, rank: int, what: str) -> Tensor:
@@ -120,10 +121,13 @@ def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any,
         own = f if per_group is None else op("mod", f, index(weight.shape[1]))
         product = x.read(n, channel, *(p for p, _, _ in places)) * weight.read(channel, own, *(r for _, r, _ in places))
         inside = [cond for _, _, conds in places for cond in conds]
-        total = reduce_over(SUM, (where(functools.reduce(operator.and_, inside), product, 0),), (c, *(a.t for a in axes)))
-        return total if bias is None else total + bias.read(f)
+        return reduce_over(SUM, (where(functools.reduce(operator.and_, inside), product, 0),), (c, *(a.t for a in axes)))
 
-    return build(what, (x.shape[0], filters, *sizes), body, ("n", "f", *spatial_names(rank)))
+    names, shape = ("n", "f", *spatial_names(rank)), (x.shape[0], filters, *sizes)
+    sums = build(what if bias is None else f"{what}_sums", shape, body, names)
+    if all(a.common == 1 for a in axes):  # else most of the parts would be zero
+        sums = dense(sums)
+    return sums if bias is None else build(what, shape, lambda n, f, *at: sums.read(n, f, *at) + bias.read(f), names)
 
 
 class _Strided:

@@ -1,0 +1,111 @@
+"""Dense forms: the same values as the guarded sums they replace, plain products, and no read that may not exist."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from dsl import compute, dims, f64, reduce_axis, where
+from dsl import sum as total
+from dsl.algebra import inputs_and_computes, walk
+from dsl.check import prove_bounds
+from dsl.dim import Div
+from dsl.expr import Compute, Input, Read, Reduce, Where
+from dsl.interp import run
+from dsl.program import Program
+from dsl.windowed import dense, dense_windows
+
+H, K = dims("H K")
+
+
+def _program(output: Compute) -> Program:
+    return Program("p", tuple(inputs_and_computes((output,))[0]), (output,), True, None)
+
+
+def _spread(stride: int, taps: int, extra: int, size: object = 7) -> Compute:
+    """A transposed convolution in gather form: what the gradient of a strided one is."""
+    dy, w = Input("dy", (size, 3), f64), Input("w", (3, taps), f64)  # type: ignore[arg-type]
+    f, r = reduce_axis(3, name="f"), reduce_axis(-(-taps // stride), name="r")
+
+    def body(i: object) -> object:
+        at, tap = i // stride - r, r * stride + i % stride  # type: ignore[operator]
+        return total(where((at >= 0) & (at < size) & (tap < taps), dy[at, f] * w[f, tap], 0.0), f, r)
+
+    return compute((size * stride + extra,), body, name="dx")  # type: ignore[operator, return-value]
+
+
+def _sums(output: Compute) -> list[Reduce]:
+    return [e for c in inputs_and_computes((output,))[1] for e in walk(c.body) if isinstance(e, Reduce)]
+
+
+def _same(old: Compute, new: Compute, rng: np.random.Generator) -> None:
+    arrays = [rng.standard_normal([int(n.const) for n in t.shape]) for t in _program(old).inputs]
+    arrays = dict(zip([t.name for t in _program(old).inputs], arrays))
+    results = [run(p, *(arrays[t.name] for t in p.inputs)) for p in (_program(old), _program(new))]
+    np.testing.assert_allclose(np.asarray(results[1]), np.asarray(results[0]), rtol=1e-13, atol=1e-13)
+    prove_bounds(_program(new))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("taps", [1, 2, 3, 5])
+@pytest.mark.parametrize("extra", [-1, 0, 1, 2])
+def test_strided_windows_become_products(stride: int, taps: int, extra: int, rng: np.random.Generator) -> None:
+    old = _spread(stride, taps, extra)
+    new = dense(old)
+    _same(old, new, rng)
+    (s,) = _sums(new)
+    assert not any(isinstance(e, Where) for e in walk(s))
+    assert not any(isinstance(a, Div) and {v.name for v in a.vars} & {"dx", "i"} for e in walk(s) if isinstance(e, Read)
+                   for i in e.indices for mono in i.parts for a in mono if isinstance(a, Div))
+
+
+def test_unknown_sizes(rng: np.random.Generator) -> None:
+    new = dense(_spread(2, 3, 1, size=H))
+    assert not any(isinstance(e, Where) for s in _sums(new) for e in walk(s))
+    prove_bounds(_program(new))
+
+
+def test_what_is_no_window_stays() -> None:
+    x, y = Input("x", (9, 9), f64), Input("y", (9,), f64)
+    k = reduce_axis(9, name="k")
+    kept = [
+        compute((9,), lambda i: total(where(k <= i, x[i, k] * y[k], 0.0), k)),  # a condition about something else: a triangle
+        compute((9,), lambda i: total(where(i + k < 9, x[i + k, k] + 1.0, 0.0), k)),  # not zero where the read is
+        compute((9,), lambda i: x[i % 3, i // 3] * 2.0),  # no sum
+        compute((9,), lambda i: total(x[i % 3, k] * x[i % 2, k], k)),  # remainders of two numbers
+        compute((9,), lambda i: total(where((500 * i + k >= 0) & (500 * i + k < 9), y[500 * i + k] * x[i, k], 0.0), k)),  # nearly all zeros
+    ]
+    assert all(dense(c) is c for c in kept)
+
+
+def test_definitions_that_are_kept_stay_in_a_graph() -> None:
+    first = _spread(2, 3, 0)
+    last = compute(first.shape, lambda i: first[i] * 2.0)
+    assert dense_windows([last], kept=[first]) == [last]
+    (new,) = dense_windows([last])
+    assert new is not last and new.name == last.name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_random_windows(block: int, rng: np.random.Generator) -> None:
+    changed = 0
+    for seed in range(block * 40, block * 40 + 40):
+        pick = random.Random(seed)
+        size, taps, count = pick.randint(1, 6), pick.randint(1, 4), pick.randint(1, 12)
+        a, b, c = pick.choice([-2, -1, 1, 1, 2]), pick.choice([-2, -1, 1, 1, 2]), pick.randint(-4, 6)
+        period, shift = pick.choice([1, 2, 3]), pick.randint(0, 2)
+        x, w = Input("x", (size,), f64), Input("w", (taps, 3), f64)
+        k = reduce_axis(taps, name="k")
+
+        def body(i: object) -> object:
+            at = a * ((i + shift) // period) + b * k + c  # type: ignore[operator]  # noqa: B023: called at once
+            low, high = (at >= 0), (at < size)  # noqa: B023: called at once
+            return total(where(low & high, x[at] * w[k, (i + shift) % period], 0.0), k)  # type: ignore[operator]  # noqa: B023: called at once
+
+        old = compute((count,), body, name="t")
+        new = dense(old)  # type: ignore[arg-type]
+        changed += new is not old
+        _same(old, new, rng)  # type: ignore[arg-type]
+    assert changed > 10
