@@ -18,14 +18,16 @@ finite shows there.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from dsl.algebra import index_condition, inputs_and_computes, reads, substitute, substitute_values, walk
 from dsl.carrier import SUM
 from dsl.dim import INF, ONE, ZERO, Div, Term, Var, as_term, cdiv, nonneg
 from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Tensor, Where, const, index, op, where
 
-_MOST = 4  # times the size of a tensor that a copy with zeros around it may have
+_MOST, _FEW = 4, 64  # times the size of a tensor that a copy with zeros around it may have, and elements that it may always have
 
 
 def dense_windows(outputs: Sequence[Tensor], kept: Iterable[Tensor] = ()) -> list[Tensor]:
@@ -48,7 +50,8 @@ def dense(c: Compute) -> Compute:
     """
     parted = _parted(c)
     if parted is None:
-        return Compute(c.name, c.axes, _padded(c.body), c.loc, c.dtype) if _padded(c.body) is not c.body else c
+        body = _padded(c.body)
+        return c if body is c.body else Compute(c.name, c.axes, body, c.loc, c.dtype)
     axes, body, slots = parted
     parts = Compute(f"{c.name}_parts", axes, _padded(body), c.loc, c.dtype)
     return Compute(c.name, c.axes, parts.read(*slots), c.loc, c.dtype)
@@ -66,11 +69,11 @@ def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
         return None
     parts = {v: Var(f"{v.name}_p", n) for v, n in periods.items()}
     rests = {v: Var(v.name, cdiv(v.extent or ZERO, n)) for v, n in periods.items()}
-    env: dict[Var, Term] = {v: as_term(rests[v]) * n + parts[v] for v, n in periods.items()}
+    env: dict[Var, Term] = {v: as_term(rests[v]) * n + as_term(parts[v]) for v, n in periods.items()}
     body = substitute(c.body, env)
     if any(_period(body, v) for v in rests.values()):
         return None
-    beyond = [op("lt", index(env[v]), index(v.extent)) for v, n in periods.items() if (v.extent or ZERO) % n != 0]
+    beyond = [op("lt", index(env[v]), index(v.extent or ZERO)) for v, n in periods.items() if (v.extent or ZERO) % n != 0]
     if beyond and not _reads_inside(body):
         (value,) = body.args[0:1]
         inside = functools.reduce(lambda a, b: op("and", a, b), beyond)
@@ -121,6 +124,19 @@ def _guarded(e: Expr) -> tuple[tuple[Term, ...], Expr]:
     return (), e
 
 
+@dataclass(frozen=True)
+class _Edges:
+    """What the conditions around a read say of the places that it may ask for.
+
+    Attributes:
+        met: those of the conditions that hold wherever the place exists.
+        spans: by dimension that they are about, the least and the greatest index asked for.
+    """
+
+    met: tuple[Term, ...]
+    spans: dict[int, tuple[Term, Term]]
+
+
 def _padded(body: Expr) -> Expr:
     """A sum under conditions that places exist, as one over operands that have zeros around them, which make the other terms zero."""
     if not _is_sum(body):
@@ -128,14 +144,12 @@ def _padded(body: Expr) -> Expr:
     conds, value = _guarded(body.args[0])
     if not conds or any(r.args for r in reads(value)):
         return body
-    edges = {r: found for r in reads(value) if (found := _edges(r, conds))}
-    spans = {r: {d: _span(r.indices[d]) for d in found} for r, found in edges.items()}
-    edges = {r: found for r, found in edges.items() if None not in spans[r].values() and _repays(r, spans[r])}  # type: ignore[arg-type]
-    met = {t for r in _vanishing(value) for terms in edges.get(r, {}).values() for t in terms}
+    edges = {r: found for r in reads(value) if (found := _edges(r, conds)) is not None}
+    met = {t for r in _vanishing(value) if r in edges for t in edges[r].met}
     left = [t for t in conds if t not in met]
     if not met or (left and isinstance(value, Op)):
         return body
-    copies = {r: _surrounded(r, found, spans[r]) for r, found in edges.items()}  # type: ignore[arg-type]
+    copies: dict[Expr, Expr] = {r: _surrounded(r, found) for r, found in edges.items()}
     summed = substitute_values(value, copies)
     if left:
         holds = functools.reduce(lambda a, b: op("and", a, b), (op("ge", index(t), 0) for t in left))
@@ -157,36 +171,19 @@ def _vanishing(e: Expr) -> list[Read]:
     return []
 
 
-def _edges(read: Read, conds: Sequence[Term]) -> dict[int, tuple[Term, ...]]:
-    """By dimension, those of the conditions that say that the place read exists."""
-    bounds = {d: (i, n - ONE - i) for d, (i, n) in enumerate(zip(read.indices, read.tensor.shape)) if isinstance(i, Term)}
-    return {d: met for d, both in bounds.items() if (met := tuple(t for t in both if t in conds))}
-
-
-def _span(t: Term | Expr) -> tuple[Term, Term] | None:
-    """The least and the greatest value of a term, in terms of sizes; None when they are not known."""
-    low = high = as_term(t.const)  # type: ignore[union-attr]
-    for mono, c in t.parts.items():  # type: ignore[union-attr]
-        v = mono[0]
-        part = Term({mono: c}, 0)
-        if len(mono) == 1 and isinstance(v, Var) and v.kind == "axis" and v.extent is not None:
-            ends = (ZERO, (v.extent - 1) * c)
-        elif not any(x.kind == "axis" for x in part.vars):
-            ends = (part, part)
-        elif max(map(abs, part.bounds)) < INF:
-            ends = (as_term(int(part.bounds[0])), as_term(int(part.bounds[1])))
-            c = 1
-        else:
-            return None
-        low, high = low + ends[c < 0], high + ends[c > 0]
-    return low, high
-
-
-def _repays(read: Read, spans: dict[int, tuple[Term, Term]]) -> bool:
-    """Whether what is read of a tensor is not many times the tensor, the rest of it zeros."""
-    whole = functools.reduce(lambda a, b: a * b, (_guess(n) for d, n in enumerate(read.tensor.shape) if d in spans), 1)
-    asked = functools.reduce(lambda a, b: a * b, (_guess(high - low + 1) for low, high in spans.values()), 1)
-    return asked <= _MOST * max(whole, 1) + 64
+def _edges(read: Read, conds: Sequence[Term]) -> _Edges | None:
+    """The conditions that say that a place read exists; None when there are none, or a copy with zeros around it would be mostly zeros."""
+    met: list[Term] = []
+    spans: dict[int, tuple[Term, Term]] = {}
+    for d, (i, n) in enumerate(zip(read.indices, read.tensor.shape)):
+        here = [t for t in (i, n - ONE - i) if t in conds] if isinstance(i, Term) else []
+        span = _span(i) if isinstance(i, Term) and here else None
+        if span is not None:
+            met += here
+            spans[d] = span
+    asked, there = (functools.reduce(operator.mul, map(_guess, sizes), 1)
+                    for sizes in ([high - low + 1 for low, high in spans.values()], [read.tensor.shape[d] for d in spans]))
+    return _Edges(tuple(met), spans) if spans and asked <= _MOST * max(there, 1) + _FEW else None
 
 
 def _guess(n: Term) -> int:
@@ -194,15 +191,34 @@ def _guess(n: Term) -> int:
     return int(n.eval({v: 16 for v in n.vars}))
 
 
-def _surrounded(read: Read, edges: dict[int, tuple[Term, ...]], spans: dict[int, tuple[Term, Term]]) -> Expr:
-    """The read from a copy of its tensor that has every place it may ask for in the dimensions of ``edges``, zero where none existed."""
+def _span(t: Term) -> tuple[Term, Term] | None:
+    """The least and the greatest value of a term, in terms of sizes; None when they are not known."""
+    low = high = as_term(t.const)
+    for mono, c in t.parts.items():
+        v, part = mono[0], Term({mono: c}, 0)
+        if len(mono) == 1 and isinstance(v, Var) and v.kind == "axis" and v.extent is not None:
+            first, last = (ZERO, (v.extent - 1) * c) if c > 0 else ((v.extent - 1) * c, ZERO)
+        elif not any(x.kind == "axis" for x in part.vars):
+            first = last = part
+        elif max(map(abs, part.bounds)) < INF:
+            first, last = (as_term(int(end)) for end in part.bounds)
+        else:
+            return None
+        low, high = low + first, high + last
+    return low, high
+
+
+def _surrounded(read: Read, edges: _Edges) -> Expr:
+    """The read from a copy of its tensor that has every place it may ask for, zero where there was none."""
     t = read.tensor
-    axes = tuple(Var(getattr(t, "axes", ())[d].name if isinstance(t, Compute) else f"i{d}",
-                     spans[d][1] - spans[d][0] + 1 if d in spans else n) for d, n in enumerate(t.shape))
-    places = [as_term(v) + (spans[d][0] if d in spans else 0) for d, v in enumerate(axes)]
-    conds = [op("ge", index(bound), 0) for d in edges for bound in (places[d], t.shape[d] - 1 - places[d]) if not nonneg(bound)]
+    names = [v.name for v in t.axes] if isinstance(t, Compute) else [f"i{d}" for d in range(t.ndim)]
+    start = {d: low for d, (low, _) in edges.spans.items()}
+    sizes = {d: high - low + 1 for d, (low, high) in edges.spans.items()}
+    axes = tuple(Var(name, sizes.get(d, n)) for d, (name, n) in enumerate(zip(names, t.shape)))
+    places = [as_term(v) + start.get(d, ZERO) for d, v in enumerate(axes)]
+    conds = [op("ge", index(bound), 0) for d in start for bound in (places[d], t.shape[d] - ONE - places[d]) if not nonneg(bound)]
     element = t.read(*map(index, places))
     if conds:
         element = where(functools.reduce(lambda a, b: op("and", a, b), conds), element, const(0, t.dtype))
     copy = Compute(f"{t.name}_padded", axes, element, t.loc, t.dtype)
-    return copy.read(*(index(i - spans[d][0]) if d in spans else index(i) for d, i in enumerate(read.indices)))  # type: ignore[operator,arg-type]
+    return copy.read(*(index(i - start.get(d, ZERO)) for d, i in enumerate(read.indices) if isinstance(i, Term)))

@@ -64,7 +64,7 @@ def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Ne
     """The schedule of a reduction of whole rows into one, when ``name`` is one and ``anchor`` is it or what finishes it."""
     p = passing(nest, anchor, name, setting)
     up = _anchor_axes(nest, anchor, name)
-    if p is None or set(up) != set(p.stage.axes):
+    if p is None or set(up) != set(p.stage.axes) or any(size(v.extent) > 1 for v in nest[anchor].axes if v not in up.values()):
         return None
     form = setting.choose(f"{anchor}.form", "stream", ("stream", "rows"))
     return schedule_stream(nest, anchor, p, up, setting) if form == "stream" else None

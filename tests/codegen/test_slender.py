@@ -68,3 +68,19 @@ def test_whole_rows_pass(k, n, form):
         chosen = choice(kernel.plan(*arguments), "form")
         assert chosen.value == "stream"
         agrees(run(kernel, *arguments, decisions={"form": form}, stage=chosen.name.removesuffix(".form"))[1], expected, k)
+
+
+def test_sums_of_rows_that_a_larger_map_uses_are_not_made_anew_for_each_of_its_rows():
+    @dlc.kernel
+    def centred(x: f32[64, 2000], y: f32[2000, 64]):
+        total = dlc.sum(x + dlc.transpose(y, 0, 1), 1)
+        return dlc.compute((64, 2000), lambda i, j: x[i, j] + y[j, i] - total[i] / 2000.0)
+
+    x, y = torch.randn(64, 2000), torch.randn(2000, 64)
+    nest = centred.plan(x, y).nest
+    for s in nest.stages:
+        if s.attach is not None:
+            outer, loop = nest[s.attach[0]], s.attach[1]
+            around = outer.order[:outer.order.index(loop) + 1]
+            assert {name.split(".")[0] for name in around} <= {"i"}, nest
+    torch.testing.assert_close(centred(x, y), x + y.T - (x + y.T).mean(1, keepdim=True), rtol=1e-4, atol=1e-4)

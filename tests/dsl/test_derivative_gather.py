@@ -16,7 +16,7 @@ from dsl.derivative import vjp
 from dsl.derivative.smith import multiply, smith, triangular
 from dsl.dim import tmax, tmin
 from dsl.dtype import f64, i64
-from dsl.expr import Op, Read, Reduce, Where, op, where
+from dsl.expr import Op, Read, Where, op, where
 from dsl.ops.conv import conv_transpose1d
 from dsl.program import Program, compute, dims, reduce_axis, reduce_over, trace
 from dsl.text import show_compute
