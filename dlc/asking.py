@@ -11,6 +11,7 @@ from codegen.target import TARGETS, Target, by_name
 from dlc.bench import BenchReport, bench
 from dlc.calling import Caller
 from dlc.compiler import Plan, Request, Scheduler
+from dlc.derivatives import Derivatives
 from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy, as_tensor
 from dlc.runtime.device import host_target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dlc.tune import progress as bars
     from dlc.tune.outcome import OfflineReport, TuneReport
     from dsl import cascade, interp, nest_text, text
+    from dsl.derivative import SavePlan
     from dsl.schedule import Schedule
 else:
     heuristics, tile_text, gpu, numerics = lazy("codegen.heuristics"), lazy("codegen.tile.text"), lazy("dlc.gpu"), lazy("dlc.numerics")
@@ -43,12 +45,15 @@ class Asked(ABC):
         scheduler: makes the schedule instead of the heuristics; None for them.
         schedules: those given by hand, by kind of target; see :meth:`dlc.kernel.Kernel.with_schedule`.
         reproducible: the same bits on any number of threads, tuned or not: see :func:`dlc.kernel.kernel`.
+        save: what calls that autograd follows keep for the backward, see :func:`dlc.kernel.kernel`; None for what pays.
     """
 
     decisions: Mapping[str, Any] | None = None
     scheduler: Scheduler | None = None
     schedules: Mapping[str, Schedule] = {}
     reproducible: bool = False
+    save: tuple[str, ...] | None = None
+    derivatives: Derivatives
     __name__: str
     _calls: Caller
 
@@ -192,17 +197,30 @@ class Asked(ABC):
         """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""
         return self.plan(*args).order
 
-    def explain(self, *args: Any, target: Target | None = None) -> str:
+    def explain(self, *args: Any, target: Target | None = None, saving: bool = False) -> str:
         """How its reductions are computed: which share one pass, by which algebra, what the schedule made of them, or why not.
 
         Args:
             args: as in a call; torch tensors on the ``meta`` device are enough.
             target: this CPU unless given.
+            saving: also what is kept for the backward: see :meth:`saving`.
         """
         plan = self.plan(*args, target=target)
         nest = heuristics.pick_again(plan.unscheduled)
         found = cascade.derive(nest)
-        return cascade.explain(found, heuristics.choices(nest, found, plan.request.target, plan.strides, plan.decisions))
+        told = cascade.explain(found, heuristics.choices(nest, found, plan.request.target, plan.strides, plan.decisions))
+        return f"{told}\n\nfor the backward:\n{self.saving(*args)}" if saving else told
+
+    def saving(self, *args: Any, wrt: Sequence[str] | None = None) -> SavePlan:
+        """What a call with these arguments that autograd follows keeps for its backward, and what that computes again, with the figures.
+
+        Args:
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            wrt: the inputs whose gradients are wanted; all of floats when None.
+        """
+        program = self.program
+        wanted = tuple(n for n, t in enumerate(program.inputs) if (t.dtype.is_float if wrt is None else t.name in wrt))
+        return self.derivatives.plan(wanted, [tuple(getattr(a, "shape", ())) for a in args])
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

@@ -1,4 +1,4 @@
-"""Derived backwards inside torch autograd."""
+"""Derived kernels inside torch autograd and torch.func."""
 
 from __future__ import annotations
 
@@ -7,33 +7,66 @@ from typing import Any
 
 import torch
 
-Forward = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
-Backward = Callable[[tuple[int, ...], Sequence[torch.Tensor], Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+from dlc.derivatives import Followed
+
+Launcher = Callable[..., Any]
 
 
 class Derived(torch.autograd.Function):
-    """Runs a kernel forward and its derived kernel backward; differentiable again, since the backward is a kernel too."""
+    """Runs a kernel forward and its derived kernels backward; differentiable again, since those are kernels too."""
 
     @staticmethod
-    def forward(ctx: Any, run: Forward, back: Backward, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the kernel; the inputs are kept, everything else is computed again."""
-        ctx.back, ctx.count = back, len(tensors)
+    def forward(call: Followed, launcher: Launcher | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The results of the kernel, then what is saved."""
+        return tuple(call.run(launcher, tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        """Keep what the backward reads."""
+        call, _, *tensors = inputs
+        ctx.call, ctx.count, ctx.made = call, len(tensors), len(output)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        results = tuple(run(tensors))
-        if len(results) > 1:  # a lone result has a gradient, or nothing is asked for
-            ctx.outputs = [(r.shape, r.dtype, r.device) for r in results]
-        if whole := [r for r in results if not r.dtype.is_floating_point]:
-            ctx.mark_non_differentiable(*whole)
-        return results
+        ctx.save_for_backward(*[tensors[n] if kind == "input" else output[n] for kind, n in call.kept])
+        ctx.save_for_forward(*tensors)
+        silent = [r for n, r in enumerate(output) if n >= call.results or not r.dtype.is_floating_point]
+        if silent:
+            ctx.mark_non_differentiable(*silent)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """Run the derived kernel for the inputs that need a gradient; where no output has one, neither do they."""
-        if all(g is None for g in cotangents):
-            return (None,) * (ctx.count + 2)
-        wanted = tuple(n for n in range(ctx.count) if ctx.needs_input_grad[n + 2])
-        given = [torch.zeros((), dtype=dtype, device=device).expand(shape) if g is None else g
-                 for g, (shape, dtype, device) in zip(cotangents, ctx.outputs)] if len(cotangents) > 1 else cotangents
-        grads = iter(ctx.back(wanted, ctx.saved_tensors, given))
-        return (None, None, *(next(grads) if n in wanted else None for n in range(ctx.count)))
+        """Run the derived kernel for the inputs that need a gradient, from the results that have one; where none has, neither do they."""
+        call, count = ctx.call, ctx.count
+        given = tuple([n for n in range(call.results) if cotangents[n] is not None])
+        wanted = tuple([n for n in range(count) if ctx.needs_input_grad[n + 2]])
+        if not given or not wanted:
+            return (None,) * (count + 2)
+        values = dict(zip(call.kept, ctx.saved_tensors))
+        grads = iter(call.back(wanted, given)(values.__getitem__, [g for g in cotangents if g is not None]))
+        return (None, None, *(next(grads) if n in wanted else None for n in range(count)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Run the forward derivative along the inputs that move."""
+        call = ctx.call
+        outputs = call.derived.kernel.program.outputs
+        moving = tuple(n for n, t in enumerate(tangents[2:]) if t is not None)
+        kernel, read = call.derived.pushforward(moving)
+        values = ctx.saved_tensors
+        found = kernel(*(values[n] for n in read), *(t for t in tangents[2:] if t is not None))
+        moved = iter([found] if kernel.program.single else found)
+        return (*(next(moved) if t.dtype.is_float else None for t in outputs), *[None] * (ctx.made - len(outputs)))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], call: Followed, launcher: Launcher | None,
+             *tensors: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
+        """The kernel over the mapped dimension as its first."""
+        dims = in_dims[2:]
+        kernel = call.derived.batched(tuple(d is not None for d in dims))
+        found = kernel(*(t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims)))
+        results = (found,) if kernel.program.single else tuple(found)
+        return results, (0,) * len(results)
+
+
+def follow(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The results of a call that autograd follows."""
+    return Derived.apply(call, launcher, *tensors)[:call.results]  # type: ignore[no-any-return]

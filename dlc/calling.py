@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from codegen.target import Target
 from dlc import operator
-from dlc.autograd import Derived
+from dlc.autograd import follow
 from dlc.compiler import Plan, Request
 from dlc.config import settings
+from dlc.derivatives import Derivatives
 from dlc.lazy import lazy
+from dlc.outs import checked_outs
 from dlc.runtime.arguments import as_tensor, give_back
 from dlc.runtime.fastcall import MISS, Call, Fill, Functions, Hooks, takes_number
 from dlc.runtime.launch import Launcher
@@ -28,8 +31,8 @@ from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
 from dsl.bind import bind_sizes
 from dsl.dim import Var
-from dsl.errors import ArgumentError, DlcError, DtypeError, TargetError, UserError
-from dsl.expr import Expr, Input, Tensor
+from dsl.errors import ArgumentError, DlcError, TargetError, UserError
+from dsl.expr import Expr, Tensor
 from dsl.program import Program
 
 if TYPE_CHECKING:
@@ -57,9 +60,9 @@ class Callee(Protocol):
     def request(self, shapes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], target: Target | None = None) -> Request:
         """What the compiler is asked for."""
 
-    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor],
-                 cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Gradients of the inputs at the positions wanted."""
+    @property
+    def derivatives(self) -> Derivatives:
+        """What is derived from it."""
 
 
 class Sizes:
@@ -110,6 +113,7 @@ class Caller:
         self._launchers: dict[Any, Launcher] = {}
         self._many: list[Launcher] = []
         self._on_gpu: dict[Any, GpuLauncher] = {}
+        self._followed: set[Any] = set()
         self._sizes = Sizes()
 
     def slowly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
@@ -120,6 +124,8 @@ class Caller:
             if results is not MISS:
                 return results
         kinds = _kinds(args)
+        if out is None and kinds in self._followed and _tracked(args):
+            return self._derived(None, args)
         for known in (*self._by_shape.get(kinds, ()), *self._any_size):
             results = self._by(known, args, out)
             if results is not MISS:
@@ -152,34 +158,67 @@ class Caller:
         if any(operator.is_foreign(a) for a in args):
             return self._dispatched(program, args)
         tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
-        tracked = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        tracked = _tracked(tensors)
         if tracked and out is not None:
             raise ArgumentError(f"out= of {program.name} with an argument that requires grad", "autograd cannot follow writes to it",
                                 "leave out= away, or call under torch.no_grad()")
+        if tracked and self._by_another(args, kinds, tensors):
+            return self._derived(None, tensors)
         launcher = self._launcher(tensors)
         functions = self._remember(args, kinds, launcher) if isinstance(launcher, Launcher) else None
         if functions is not None:
             results = self._by(functions, args, out)
             if results is not MISS:
                 return results
-        if tracked:
-            return self._derived(launcher, tensors)
+        return self._derived(launcher, tensors) if tracked else self._plainly(launcher, tensors, args, out)
+
+    def _plainly(self, launcher: Launcher | GpuLauncher, tensors: Sequence[torch.Tensor], args: tuple[Any, ...], out: Any) -> Any:
+        """A call for whose arguments no function is written."""
         if out is not None:
-            given = self._outs(out, tensors)
+            given = checked_outs(self.kernel.program, out, tensors)
             launcher(tensors, given)
             torch.autograd.graph.increment_version([t for t in given if not t.is_inference()])
             return out
         results = launcher(tensors)
         numpy = any(isinstance(a, np.ndarray) for a in args) and not any(isinstance(a, torch.Tensor) for a in args)
         given = [give_back(r, numpy) for r in results]
-        return given[0] if program.single else tuple(given)
+        return given[0] if self.kernel.program.single else tuple(given)
+
+    def _by_another(self, args: tuple[Any, ...], kinds: Any, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether autograd follows a call by another kernel than this: one that also returns what its backward reads."""
+        if self.kernel.derivatives.follow(tensors).forward is None:
+            return False
+        if all(a is t for a, t in zip(args, tensors)):
+            self._followed.add(kinds)
+        return True
 
     def _dispatched(self, program: Program, args: tuple[Any, ...]) -> Any:
         """A call with tensors that only torch can run: fake ones, and those inside torch.func."""
-        operator.refuse_transforms(program.name, args)
         tensors = [a if isinstance(a, torch.Tensor) else as_tensor(a, t) for a, t in zip(args, program.inputs)]
+        if any(operator.is_transformed(t) for t in tensors):
+            return self._transformed(tensors)
         results = operator.call(self.kernel.key, tensors)
         return results[0] if program.single else tuple(results)
+
+    def moving(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
+        """A call inside of torch's forward mode, where tensors may carry tangents."""
+        program = self.kernel.program
+        args = self._positional(args, named)
+        if any(operator.is_foreign(a) for a in args) or not any(
+                isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
+            return self.slowly(args, {}, out)
+        if out is not None:
+            raise ArgumentError(f"out= of {program.name} with an argument that carries a tangent", "autograd cannot follow writes to it",
+                                "leave out= away")
+        bind_sizes(program, [getattr(a, "shape", ()) for a in args])
+        return self._transformed([as_tensor(a, t) for a, t in zip(args, program.inputs)])
+
+    def _transformed(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """A call whose derivatives, if any, are asked for by a transform: nothing is kept but the arguments."""
+        inputs = self.kernel.program.inputs
+        wanted = tuple(n for n, t in enumerate(inputs) if t.dtype.is_float)
+        results = follow(self.kernel.derivatives.follow(tensors, wanted), None, tensors)
+        return results[0] if self.kernel.program.single else tuple(results)
 
     def _positional(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Arguments given by name, in the order of the parameters."""
@@ -274,28 +313,10 @@ class Caller:
         self._own.append(own)
         return Hooks(tracked, own, find)
 
-    def _derived(self, launcher: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Any:
+    def _derived(self, launcher: Callable[..., Any] | None, tensors: Sequence[torch.Tensor]) -> Any:
         """A call that autograd follows."""
-        results = Derived.apply(launcher, self.kernel.backward, *tensors)
+        results = follow(self.kernel.derivatives.follow(tensors), launcher, tensors)
         return results[0] if self.kernel.program.single else results
-
-    def _outs(self, out: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Check the tensors to write to: right shape and dtype, contiguous, apart from the inputs and from each other."""
-        given = list(out) if isinstance(out, (tuple, list)) else [out]
-        name, outputs = self.kernel.program.name, self.kernel.program.outputs
-        if len(given) != len(outputs):
-            raise ArgumentError(f"{name} has {len(outputs)} outputs, out= has {len(given)}")
-        checked: list[torch.Tensor] = []
-        sizes = bind_sizes(self.kernel.program, [t.shape for t in tensors])
-        for n, (o, declared) in enumerate(zip(given, outputs)):
-            shape = tuple(int(s.eval(sizes)) for s in declared.shape)
-            what = f"out {n} of {name}" if len(given) > 1 else f"out of {name}"
-            like = Input(declared.name, declared.shape, declared.dtype, self.kernel.program.loc)
-            checked.append(_writable(o, like, shape, tensors[0].device if tensors else torch.device("cpu"), what))
-            if any(_overlap(checked[-1], t) for t in (*tensors, *checked[:-1])):
-                raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it",
-                                    "give it memory of its own")
-        return checked
 
 
 def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:
@@ -303,6 +324,11 @@ def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:
     if t.is_contiguous():
         return contiguous(t.shape)
     return tuple(s if n > 1 else 1 for n, s in zip(t.shape, t.stride()))
+
+
+def _tracked(args: Sequence[Any]) -> bool:
+    """Whether autograd must follow a call."""
+    return torch.is_grad_enabled() and any([isinstance(a, torch.Tensor) and a.requires_grad for a in args])
 
 
 def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -351,40 +377,3 @@ def _on_one_device(program: Program, tensors: list[torch.Tensor]) -> list[torch.
         raise TargetError(f"{program.name} was called with tensors on {where}", "kernels run on CPUs and on CUDA and ROCm devices",
                           "move the tensors: .cpu()", program.loc)
     return moved
-
-
-def _writable(out: Any, declared: Input, shape: Sequence[int], where: torch.device, what: str) -> torch.Tensor:
-    """One tensor to write to, as a tensor."""
-    if isinstance(out, np.ndarray) and not out.flags.writeable:
-        raise ArgumentError(f"{what} is a read-only array", remedy="pass an array that can be written")
-    if not isinstance(out, (torch.Tensor, np.ndarray)):
-        raise ArgumentError(f"{what} is a {type(out).__name__}", remedy="pass a torch tensor or a numpy array")
-    if tuple(out.shape) != tuple(shape):
-        raise ArgumentError(f"{what} has shape {tuple(out.shape)}, the result {tuple(shape)}", remedy=f"torch.empty({tuple(shape)})")
-    contiguous_ = out.flags.c_contiguous if isinstance(out, np.ndarray) else out.layout is torch.strided and out.is_contiguous()
-    if not contiguous_:
-        strides = out.strides if isinstance(out, np.ndarray) else out.stride() if out.layout is torch.strided else out.layout
-        raise ArgumentError(f"{what} is not contiguous", f"its strides are {strides}", "pass contiguous memory and copy it back")
-    try:
-        t = as_tensor(out, declared)
-    except DtypeError as e:
-        raise ArgumentError(f"{what} has another dtype than the result", e.title, f"pass one of {declared.dtype}") from e
-    if t.data_ptr() != _address(out):
-        raise ArgumentError(f"{what} begins at an odd address", f"its elements are {declared.dtype.itemsize} bytes each",
-                            "pass aligned memory")
-    if t.device != where:
-        raise ArgumentError(f"{what} is on {t.device}, the inputs on {where}", remedy=f"torch.empty({tuple(shape)}, device={str(where)!r})")
-    if t.requires_grad and torch.is_grad_enabled():
-        raise ArgumentError(f"{what} requires grad", "autograd cannot follow writes to it", "pass .detach(), or call under torch.no_grad()")
-    return t
-
-
-def _address(out: torch.Tensor | np.ndarray) -> int:
-    return int(out.ctypes.data) if isinstance(out, np.ndarray) and out.size else out.data_ptr() if isinstance(out, torch.Tensor) else 0
-
-
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.numel() == 0 or b.numel() == 0:
-        return False
-    first = [(t.data_ptr(), t.data_ptr() + (sum((n - 1) * s for n, s in zip(t.shape, t.stride())) + 1) * t.element_size()) for t in (a, b)]
-    return first[0][0] < first[1][1] and first[1][0] < first[0][1]

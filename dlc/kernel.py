@@ -10,14 +10,16 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch.autograd import forward_ad
 
 from dlc import operator
 from dlc.asking import Asked
 from dlc.bound import Bound
 from dlc.calling import Caller
+from dlc.derivatives import Derivatives
 from dlc.lazy import lazy
 from dlc.runtime.arguments import TORCH
 from dlc.runtime.fastcall import MISS
@@ -28,11 +30,11 @@ from dsl.program import Program, trace
 
 if TYPE_CHECKING:
     from dlc import scheduling
-    from dsl import derivative, portable, text
     from dsl import parse as parser
+    from dsl import portable, text
     from dsl.schedule import Schedule
 else:
-    scheduling, derivative = lazy("dlc.scheduling"), lazy("dsl.derivative")
+    scheduling = lazy("dlc.scheduling")
     parser, portable, text = lazy("dsl.parse"), lazy("dsl.portable"), lazy("dsl.text")
 
 is_compiling = torch.compiler.is_dynamo_compiling
@@ -54,8 +56,7 @@ class Kernel(Asked):
         self._keywords = keyword_only(fn)
         self._key: str | None = None
         self._partials: dict[Any, Kernel] = {}
-        self._backwards: dict[tuple[str, ...], Kernel] = {}
-        self._pushforward: Kernel | None = None
+        self.derivatives = Derivatives(self, Kernel.of)
 
     @property
     def program(self) -> Program:
@@ -89,6 +90,8 @@ class Kernel(Asked):
         """
         if is_compiling():
             return self._traced(args, named)
+        if forward_ad._current_level >= 0:
+            return self._calls.moving(args, named, out)
         if not named:
             results = self._calls.fast(args) if out is None else self._calls.fill(args, out)
             if results is not MISS:
@@ -121,10 +124,8 @@ class Kernel(Asked):
 
     def gradient(self, wanted: tuple[int, ...]) -> tuple[Kernel, tuple[int, ...]]:
         """The derived backward for some inputs, and the positions of the inputs that it reads before the gradients of the outputs."""
-        back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
-        names = [t.name for t in self.program.inputs]
-        seeds = sum(t.dtype.is_float for t in self.program.outputs)
-        return back, tuple(names.index(t.name) for t in back.program.inputs[:len(back.program.inputs) - seeds])
+        back = self.derivatives.back(wanted)
+        return back.kernel, tuple(n for _, n in back.sources)
 
     def partial(self, **statics: Any) -> Kernel:
         """The kernel with these values of its keyword-only parameters; made once for each set of values.
@@ -159,21 +160,14 @@ class Kernel(Asked):
         """Whether the heuristics make its schedule on CPUs: none was given by hand, no choice preset."""
         return self.scheduler is None and not self.decisions and "cpu" not in self.schedules
 
-    def backward(self, wanted: Sequence[int], tensors: Sequence[torch.Tensor],
-                 cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Gradients of the inputs at the positions wanted, from the inputs and the gradients of the outputs."""
-        back = self._backward(tuple(self.program.inputs[n].name for n in wanted))
-        values = {t.name: v for t, v in zip(self.program.inputs, tensors)}
-        seeds = [v for t, v in zip(self.program.outputs, cotangents) if t.dtype.is_float]
-        own = back.program.inputs[:len(back.program.inputs) - len(seeds)]
-        grads = back(*(values[t.name] for t in own), *seeds)
-        return [grads] if back.program.single else grads
-
     def _backward(self, wrt: tuple[str, ...]) -> Kernel:
-        if wrt not in self._backwards:
-            self._backwards[wrt] = Kernel.of(derivative.vjp(self.program, wrt))
-            self._backwards[wrt].reproducible = self.reproducible
-        return self._backwards[wrt]
+        names = [t.name for t in self.program.inputs]
+        return cast("Kernel", self.derivatives.back(tuple(names.index(n) for n in wrt)).kernel)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether its schedule was chosen for just this program: by hand, by a scheduler of the user's or by decisions."""
+        return bool(self.schedules) or self.scheduler is not None or bool(self.decisions)
 
     @property
     def vjp(self) -> Kernel:
@@ -193,10 +187,8 @@ class Kernel(Asked):
         Raises:
             DerivativeError: the definition has no derivative.
         """
-        if self._pushforward is None:
-            self._pushforward = Kernel.of(derivative.jvp(self.program))
-            self._pushforward.reproducible = self.reproducible
-        return self._pushforward
+        moving = tuple(n for n, t in enumerate(self.program.inputs) if t.dtype.is_float)
+        return cast("Kernel", self.derivatives.pushforward(moving)[0])
 
     @staticmethod
     def of(program: Program) -> Kernel:
@@ -270,29 +262,32 @@ def parse(text: str) -> Kernel:
     return Kernel.of(parser.parse(text))
 
 
-def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, **statics: Any) -> Any:
+def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, save: Sequence[str] | None = None, **statics: Any) -> Any:
     """Make a kernel of a definition.
 
     Args:
         fn: the definition.
         reproducible: keep one order of every sum: the results have the same bits on any number of threads and with any schedule that
             tuning may choose, on machines with the same vector instructions. :meth:`Kernel.order` names the order.
+        save: the definitions whose values a call that autograd follows keeps for the backward, by their names in
+            :meth:`Kernel.saving`; none of them for ``()``, and those that pay by bytes for None.
         statics: values of its keyword-only parameters.
 
     Raises:
         UserError: ``fn`` is not a function.
     """
     if fn is None:
-        return lambda f: kernel(f, reproducible=reproducible, **statics)
+        return lambda f: kernel(f, reproducible=reproducible, save=save, **statics)
     if not hasattr(fn, "__code__"):
         raise UserError(f"@dlc.kernel decorates a function; this is of type {type(fn).__name__}",
                         "a definition is traced by its parameters and their types", "write def name(x: f32[M, N]): ... under it")
     made = Kernel(fn, statics)
     made.reproducible = reproducible
+    made.save = None if save is None else tuple(save)
     return made
 
 
-_SETTINGS = ("decisions", "scheduler", "schedules", "reproducible")
+_SETTINGS = ("decisions", "scheduler", "schedules", "reproducible", "save")
 
 
 def _traced_program(fn: Callable[..., Any], statics: Mapping[str, Any]) -> Program:

@@ -60,15 +60,9 @@ def is_foreign(value: Any) -> bool:
     return own or torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
-def refuse_transforms(name: str, values: Sequence[Any]) -> None:
-    """An error where torch.func differentiates: its transforms cannot enter an operator of their users'.
-
-    Raises:
-        ArgumentError: a tensor belongs to such a transform.
-    """
-    if any(torch._C._functorch.is_gradtrackingtensor(v) for v in values if isinstance(v, torch.Tensor)):
-        raise ArgumentError(f"torch.func cannot differentiate {name}", "its transforms do not enter custom operators",
-                            f"use torch.autograd.grad, or the derived kernel {name}.vjp; torch.func.vmap works")
+def is_transformed(value: torch.Tensor) -> bool:
+    """Whether a tensor belongs to a transform of torch.func."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
 def _kernel(key: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dsl.algebra import inputs_and_computes
 from dsl.cost import bytes_moved, flops
@@ -16,8 +16,9 @@ from dsl.program import Program
 
 FLOPS_PER_BYTE = 16.0
 """Recomputing is cheaper below this many operations per byte that saving would keep: roughly what a core does while it moves one."""
-LARGEST_SHARE = 4.0
-"""Nothing larger than this many times all inputs and outputs together is saved (attention scores are recomputed)."""
+LARGEST_SHARE = 2.0
+"""Nothing larger than this many times all inputs and outputs together is saved: attention scores of some length are recomputed, as the
+forward would not store them otherwise; the hidden layer of a network, four times as wide as the others, is saved."""
 GUESS = 1024
 """The value of a symbolic size that is not given."""
 
@@ -64,7 +65,8 @@ def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Se
 
     Saved is what takes at least ``FLOPS_PER_BYTE`` operations per byte to compute again from inputs and what is saved already,
     and is not out of proportion to the inputs and outputs: row maxima and sums, means, products of matrices. Everything
-    pointwise and cheap is computed again.
+    pointwise and cheap is computed again, except that a result, which is there anyway, is read where that is no more to read than
+    what it is made of: the exponential of an exponential's derivative.
 
     Args:
         program: the forward.
@@ -87,7 +89,18 @@ def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Se
         if save:
             kept[c] = Input(c.name, c.shape, c.dtype, c.loc)
         choices.append(Choice(known, size, work, save))
-    return SavePlan(tuple(_unread(choices, form, wrt)))
+    return SavePlan(tuple(_unread(_results(choices, form, wrt, sized), form, wrt)))
+
+
+def _results(choices: Sequence[Choice], form: Program, wrt: Sequence[str] | None, sized: Program) -> list[Choice]:
+    """With the results saved too, where the backward then reads no more than before."""
+    more = [replace(c, save=c.save or c.tensor in form.outputs) for c in choices]
+    sizes = {t.name: product(t.shape).const * t.dtype.itemsize for t in (*sized.inputs, *sized.computes)}
+
+    def read(some: Sequence[Choice]) -> int:
+        return sum(sizes.get(t.name, 0) for t in vjp(form, wrt, [c.tensor for c in some if c.save]).inputs)
+
+    return more if more != list(choices) and read(more) <= read(choices) else list(choices)
 
 
 def _unread(choices: Sequence[Choice], form: Program, wrt: Sequence[str] | None) -> list[Choice]:

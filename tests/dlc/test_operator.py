@@ -56,14 +56,6 @@ def test_fake_tensors_have_shapes():
     assert type(y).__name__ == "FakeTensor" and y.shape == (5, 3) and y.dtype is torch.float32 and mode
 
 
-def test_vmap_and_grad_of_torch_func():
-    x, w = torch.randn(4, 5, 7), torch.randn(3, 7)
-    mapped = torch.func.vmap(dense, in_dims=(0, None))(x, w)
-    torch.testing.assert_close(mapped, torch.tanh(x @ w.T))
-    with pytest.raises(dlc.errors.ArgumentError, match="torch.func cannot differentiate dense"):
-        torch.func.grad(lambda a: dense(a, w).sum())(x[0])
-
-
 def test_torchs_own_checks():
     torch.library.opcheck(torch.ops.dlc.call.default, (dense.key, list(inputs())),
                           test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static"))
