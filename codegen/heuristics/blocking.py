@@ -37,10 +37,13 @@ class Blocks:
     copy: int = _COPY
 
 
-def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
-    """(lane extent, row extent) of the accumulator tile: the fewest cycles a step for the whole result, edges included."""
-    w = target.vector_bits // 32
-    while w > 4 and w // 2 >= columns:
+def register_tile(target: Target, columns: int, rows: int, bits: int = 32) -> tuple[int, int]:
+    """(lane extent, row extent) of the accumulator tile: the fewest cycles a step for the whole result, edges included.
+
+    ``bits`` are those of an accumulator.
+    """
+    w = target.vector_bits // bits
+    while w > 128 // bits and w // 2 >= columns:
         w //= 2
     room = target.vector_registers
     shapes = [(nv, mr) for nv in range(1, 9) for mr in range(1, room)
@@ -49,16 +52,16 @@ def register_tile(target: Target, columns: int, rows: int) -> tuple[int, int]:
     return nv * w, mr
 
 
-def register_rows(target: Target, nr: int, rows: int) -> tuple[int, list[int]]:
+def register_rows(target: Target, nr: int, rows: int, bits: int = 32) -> tuple[int, list[int]]:
     """The row extent of an accumulator tile ``nr`` lanes wide: the best as in :func:`register_tile`, and every one that fits."""
-    nv = max(nr * 32 // target.vector_bits, 1)
+    nv = max(nr * bits // target.vector_bits, 1)
     fits = [mr for mr in range(1, target.vector_registers) if nv * mr + nv + 1 <= target.vector_registers and mr <= rows] or [1]
     return min(fits, key=lambda mr: (_tile_cycles(nv, mr) * -(-rows // mr), -mr)), fits
 
 
-def busy_rows(target: Target, nr: int) -> int:
+def busy_rows(target: Target, nr: int, bits: int = 32) -> int:
     """How many rows of ``nr`` lanes hide the latency of a multiply-add."""
-    return -(-_LATENCY // max(nr * 32 // target.vector_bits, 1))
+    return -(-_LATENCY // max(nr * bits // target.vector_bits, 1))
 
 
 def _tile_cycles(nv: int, mr: int) -> float:
@@ -69,9 +72,9 @@ def _tile_cycles(nv: int, mr: int) -> float:
     return max(nv * mr, _LOAD * (nv + mr), _LATENCY) + 0.1 * (nv + mr) + 0.02 * (64 * nv + 4 * mr)
 
 
-def register_tiles(target: Target, lanes: int, rows: int) -> list[tuple[int, int]]:
+def register_tiles(target: Target, lanes: int, rows: int, bits: int = 32) -> list[tuple[int, int]]:
     """Other accumulator tiles no larger than the registers hold, and no larger than twice the default in either direction."""
-    w = target.vector_bits // 32
+    w = target.vector_bits // bits
     room = target.vector_registers - 2
     return [(nv * w, mr) for nv in (1, 2, 3, 4) for mr in (1, 2, 4, 6, 8, 9, 12, 13, 14, 24)
             if nv * mr + nv <= room and nv * w <= max(2 * lanes, w) and mr <= 2 * rows]

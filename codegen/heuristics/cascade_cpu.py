@@ -54,7 +54,7 @@ def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
             p = analyse(s, setting.strides)
             v = row_of(nest, h, s, p.row) if p.row is not None else None
             if v is not None:
-                return v, register_tile(setting.target, p.columns, min(size(v.extent), _ROWS))[1]
+                return v, register_tile(setting.target, p.columns, min(size(v.extent), _ROWS), p.accumulator.bits)[1]
     return None, 1
 
 
@@ -140,7 +140,7 @@ def _register_tile(nest: Nest, host: str, name: str, setting: Setting) -> Nest:
     p = analyse(s, setting.strides)
     region = place(nest)[name].extent
     lines = size(region[p.row]) if p.row is not None else 1
-    nr, mr = register_tile(setting.target, size(region[p.lane]), lines)
+    nr, mr = register_tile(setting.target, size(region[p.lane]), lines, p.accumulator.bits)
     names = s.axis_names()
     lane, row = names[p.lane], names[p.row] if p.row is not None else ""
     rest = [names[v] for v in s.axes if names[v] not in (lane, row)]

@@ -108,10 +108,10 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         nest, p, dots, setting = pad_product(nest, p, dots, dots.depth, setting)
     target, heavy = setting.target, p.stage.name
     if p.panel is not None:
-        nr, mr = p.panel, setting.choose(f"{anchor}.register_rows", *register_rows(target, p.panel, p.lines))
+        nr, mr = p.panel, setting.choose(f"{anchor}.register_rows", *register_rows(target, p.panel, p.lines, p.accumulator.bits))
     else:
-        tile = register_tile(target, p.columns, p.lines)
-        nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile))
+        tile = register_tile(target, p.columns, p.lines, p.accumulator.bits)
+        nr, mr = setting.choose(f"{anchor}.register_tile", tile, register_tiles(target, *tile, p.accumulator.bits))
     packs = (True, True) if dots is not None else _packs(nest, p, anchor, nr, mr, setting)
     axes = nest[anchor].axis_names()
     lane = axes[up[p.lane]]

@@ -71,12 +71,12 @@ def find_panels(nest: Nest, names: Collection[str], target: Target, strides: Str
         r = p.lanes
         if r is None or p.row is None or r.tensor.name not in names or nest.producer(r.tensor) is not None or not separable(r, p.lane):
             continue
-        lanes = target.vector_bits // 32
+        lanes = target.vector_bits // p.accumulator.bits
         alone = sum(other.tensor is r.tensor for _, other in readers) == 1
         if alone and p.columns >= lanes and not dot_instructions(target.dot_sets, r.dtype, p.accumulator):
-            width, _ = register_tile(target, p.columns, _ROWS)
+            width, _ = register_tile(target, p.columns, _ROWS, p.accumulator.bits)
             rows = product([v.extent for v in s.axes if v.extent is not None and v not in r.free])
-            found.append(Panels(r.tensor.name, dimension(r, p.lane), width, rows, busy_rows(target, width)))
+            found.append(Panels(r.tensor.name, dimension(r, p.lane), width, rows, busy_rows(target, width, p.accumulator.bits)))
     return found
 
 

@@ -19,7 +19,7 @@ def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var,
     room, rows = setting.target.vector_registers, p.lines
     columns = max(n for n in (1, 2, 3, 4, 6, 8) if n == 1 or (n * rows + n + 1 <= room - 2 and n <= p.columns))
     columns = setting.choose(f"{anchor}.columns", columns, (1, 2, 3, 4, 6, 8))
-    width = min(setting.target.vector_bits // 32, size(terms.extent))
+    width = min(setting.target.vector_bits // p.accumulator.bits, size(terms.extent))
     nest, block = _block_columns(nest, anchor, p, up, 16 * columns, setting)
     heavy, names = p.stage.name, p.stage.axis_names()
     col = names[p.lane] if anchor != heavy else f"{block}.i"
@@ -39,7 +39,7 @@ def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var,
 def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
     """Rows of the lane factor pass by, some at a time and whole blocks long; the results stay in the nearest cache."""
     target, rows = setting.target, p.lines
-    lanes = target.vector_bits // 32
+    lanes = target.vector_bits // p.accumulator.bits
     vectors = max(n for n in (1, 2, 3, 4, 6, 8)
                   if n == 1 or (n * rows + n + 1 <= target.vector_registers - 2 and (n - 1) * lanes < p.columns))
     width = vectors * lanes

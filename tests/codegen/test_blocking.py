@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from codegen.heuristics.blocking import Blocks, panels_together, register_tile, register_tiles, thread_blocks
+from codegen.heuristics.blocking import Blocks, panels_together, register_rows, register_tile, register_tiles, thread_blocks
 from codegen.target import by_name
 
 WIDE, NARROW = by_name("x86-64-avx512"), by_name("x86-64-avx2")
@@ -42,3 +42,13 @@ def test_panels_packed_together_fit():
     assert panels_together(WIDE, Blocks(4096, 4096, 32, 14, 1024, 1), 128) == 8
     assert panels_together(WIDE, Blocks(4096, 4096, 32, 14, 1 << 20, 1), 128) == 1
     assert panels_together(WIDE, Blocks(64, 4096, 32, 14, 1024, 1), 2) == 2
+
+
+@pytest.mark.parametrize("name", ["x86-64", "x86-64-avx2", "x86-64-avx512"])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_tiles_fit_the_registers_whatever_the_accumulator_is(name, bits):
+    target = by_name(name)
+    width = target.vector_bits // bits
+    for nr, mr in (register_tile(target, 512, 512, bits), *register_tiles(target, 16, 6, bits)):
+        assert nr % width == 0 and nr // width * mr + nr // width <= target.vector_registers, (nr, mr)
+    assert register_tile(target, 512, 512, bits)[1] == register_rows(target, register_tile(target, 512, 512, bits)[0], 512, bits)[0]
