@@ -92,21 +92,6 @@ _max = _reduction("max", c.MAX, "")
 _min = _reduction("min", c.MIN, "")
 
 
-def _or_pairwise(name: str, opcode: str, fn: Callable[..., Any], doc: str) -> Callable[..., Any]:
-    def extremum(x: Any, *axes: Any, axis: Any = None, keepdims: bool = False) -> Any:
-        if isinstance(x, Tensor) and len(axes) == 1 and isinstance(axes[0], Tensor):
-            return lift(lambda a, b: op(opcode, a, b), name, (x, axes[0]))
-        return fn(x, *axes, axis=axis, keepdims=keepdims)
-
-    extremum.__name__ = extremum.__qualname__ = name
-    extremum.__doc__ = doc
-    return operation(extremum)
-
-
-max = _or_pairwise("max", "max", _max, "The greatest element over axes; NaN if there is one. Of two tensors, the greater elements.")
-min = _or_pairwise("min", "min", _min, "The least element over axes; NaN if there is one. Of two tensors, the lesser elements.")
-
-
 @operation
 def mean(x: Any, *axes: Any, axis: Any = None, keepdims: bool = False, dtype: Dtype | None = None) -> Any:
     """The mean over axes, of floats.
@@ -131,19 +116,29 @@ def _count(gone: tuple[Any, ...]) -> Term:
     return product(e for e in extents if e is not None)
 
 
-def _arg(name: str, carrier: c.Carrier) -> Callable[..., Any]:
-    def reduction(x: Any, *axes: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _extremum(name: str, carrier: c.Carrier, out: int) -> Callable[..., Any]:
+    """The greatest (or least) element over axes (``out`` 0), or its position (1); the first of equals has the derivative."""
+    def reduction(x: Any, axes: tuple[Any, ...], axis: Any, keepdims: bool) -> Any:
         def element(e: Expr, gone: tuple[Any, ...]) -> Expr:
             position: Expr = index(0)
             for v in gone:
                 extent = axis_of(v).extent
                 assert extent is not None
                 position = op("add", op("mul", position, index(extent)), v)
-            return reduce_over(carrier, (e, position), gone, out=1) if gone else const(0, i64)
+            return reduce_over(carrier, (e, position), gone, out=out) if gone else const(0, i64) if out else e
 
         if isinstance(x, Tensor) and x.dtype is bool_:
             raise DtypeError(f"{name} of bool", "torch does not define it", f"cast first: dlc.{name}(dlc.cast(x, dlc.u8))")
         return over(x, axes, axis, keepdims, name, element)
+
+    return reduction
+
+
+def _arg(name: str, carrier: c.Carrier) -> Callable[..., Any]:
+    place = _extremum(name, carrier, 1)
+
+    def reduction(x: Any, *axes: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        return place(x, axes, axis, keepdims)
 
     reduction.__name__ = reduction.__qualname__ = name
     reduction.__doc__ = (f"The position of the {'greatest' if name == 'argmax' else 'least'} element over axes; "
@@ -152,6 +147,36 @@ def _arg(name: str, carrier: c.Carrier) -> Callable[..., Any]:
 
 
 argmax, argmin = _arg("argmax", c.ARGMAX), _arg("argmin", c.ARGMIN)
+
+
+def _or_pairwise(name: str, carrier: c.Carrier, fn: Callable[..., Any], doc: str) -> Callable[..., Any]:
+    """An extremum over axes, or of two tensors.
+
+    Args:
+        name: ``max`` or ``min``.
+        carrier: finds its position.
+        fn: the extremum over axes without it.
+        doc: the docstring.
+    """
+    value, place = (_extremum(what, carrier, out) for out, what in enumerate((name, f"arg{name}")))
+
+    def extremum(x: Any, *axes: Any, axis: Any = None, keepdims: bool = False, return_indices: bool = False) -> Any:
+        if isinstance(x, Tensor) and len(axes) == 1 and isinstance(axes[0], Tensor):
+            return lift(lambda a, b: op(name, a, b), name, (x, axes[0]))
+        if return_indices:
+            return value(x, axes, axis, keepdims), place(x, axes, axis, keepdims)
+        return fn(x, *axes, axis=axis, keepdims=keepdims)
+
+    extremum.__name__ = extremum.__qualname__ = name
+    extremum.__doc__ = doc
+    return operation(extremum)
+
+
+_BOTH = "With ``return_indices`` also its position, the first of equals, which alone has the derivative then; as ``torch.{}(x, dim)``."
+max = _or_pairwise("max", c.ARGMAX, _max,
+                   "The greatest element over axes; NaN if there is one. Of two tensors, the greater elements. " + _BOTH.format("max"))
+min = _or_pairwise("min", c.ARGMIN, _min,
+                   "The least element over axes; NaN if there is one. Of two tensors, the lesser elements. " + _BOTH.format("min"))
 
 
 @operation

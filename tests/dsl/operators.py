@@ -135,6 +135,9 @@ REDUCTIONS = [
       for n in ("sum", "mean", "amax", "amin", "logsumexp", "var", "std")
       for label, kw in (("axis", {"dim": 1}), ("last", {"dim": -1, "keepdim": True}), ("two", {"dim": (0, 2)}))],
     *[_same(f"{n}_all", lambda m, a, n=n: getattr(m, n)(a), CUBE) for n in ("sum", "mean", "prod", "amax", "amin", "var", "std")],
+    *[_c(f"{n}_with_indices_{dim}", lambda a, n=n, dim=dim: getattr(dlc, n)(a, dim, return_indices=True),
+         lambda a, n=n, dim=dim: tuple(getattr(torch, n)(a, dim)), (CUBE, "ties")) for n in ("max", "min") for dim in (1, -1)],
+    _c("max_with_indices_keepdim", lambda a: dlc.max(a, 0, True, return_indices=True), lambda a: tuple(torch.max(a, 0, True)), CUBE),
     _c("max_values", lambda a: dlc.max(a, 1), lambda a: torch.amax(a, 1), CUBE),
     _c("min_all", dlc.min, torch.min, (CUBE, "ties")),
     _c("max_all_ties", dlc.max, torch.max, (CUBE, "ties")),
