@@ -49,7 +49,7 @@ class SoftwareTiles:
         for row in range(TILES.rows):
             self.b.store(ir.Constant(t, None), self._at(n, row)).align = 64
 
-    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value) -> None:
+    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value, passing: bool = False) -> None:
         """Rows of memory, ``stride`` bytes apart."""
         self.b.call(_move(self.b.module, shape[1]), [self._at(n), I64(TILES.row_bytes), source, stride, I64(shape[0])])
 

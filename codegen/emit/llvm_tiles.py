@@ -18,9 +18,10 @@ from codegen.emit.llvm_types import I8, I64, PTR, alloca, counted, intrinsic, sc
 from codegen.emit.residents import Resident, element_offset
 from codegen.micro.tile_block import TileBlock
 from codegen.tile.ir import Broadcast, Const, Dot, Load, Store, TileOp, Value
-from dsl.dim import Var, as_term
+from dsl.dim import Var, as_term, product
 from dsl.dtype import Dtype
 
+_KEPT = 16 << 10  # bytes of a factor that are left in the nearest cache beside a panel of the other
 Move = Callable[[int, tuple[int, int], ir.Value, ir.Value], None]
 _I8 = ir.IntType(8)
 
@@ -37,8 +38,8 @@ class Registers(Protocol):
     def zero(self, n: int) -> None:
         """Clear one."""
 
-    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value) -> None:
-        """Load (rows, bytes of a row) from memory, rows ``stride`` bytes apart."""
+    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value, passing: bool = False) -> None:
+        """Load (rows, bytes of a row) from memory, rows ``stride`` bytes apart; ``passing`` where the nearest cache should not keep them."""
 
     def store(self, n: int, shape: tuple[int, int], target: ir.Value, stride: ir.Value) -> None:
         """Store to memory."""
@@ -75,9 +76,9 @@ class HardwareTiles:
         """Clear one."""
         intrinsic(self.b, "llvm.x86.tilezero", ir.VoidType(), [_I8(n)])
 
-    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value) -> None:
+    def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value, passing: bool = False) -> None:
         """Load one; its shape is in the configuration."""
-        intrinsic(self.b, "llvm.x86.tileloadd64", ir.VoidType(), [_I8(n), source, stride])
+        intrinsic(self.b, f"llvm.x86.tileload{'dt1' if passing else 'd'}64", ir.VoidType(), [_I8(n), source, stride])
 
     def store(self, n: int, shape: tuple[int, int], target: ir.Value, stride: ir.Value) -> None:
         """Store one."""
@@ -255,7 +256,8 @@ class TileDots:
         rows, lanes = (block.rows, block.steps * d.terms * size), (block.steps, block.lanes * d.terms * size)
         for row, lane, a, c, load_row, load_lane in block.products():
             if load_row:
-                self.registers.load(a, rows, self._address(m, m.rows, row * block.rows, 0), self._stride(m, m.rows, m.row, size))
+                place, apart = self._address(m, m.rows, row * block.rows, 0), self._stride(m, m.rows, m.row, size)
+                self.registers.load(a, rows, place, apart, _passes(m.rows))
             if load_lane:
                 self.registers.load(c, lanes, self._address(m, m.lanes, 0, lane * block.lanes), self._stride(m, m.lanes, m.step, size))
             self.registers.dot(block.accumulator(row, lane), a, c)
@@ -270,6 +272,12 @@ class TileDots:
         step = f.offset.coef_term(axis)
         assert step is not None
         return self.memory.terms.scalar(step * size)
+
+
+def _passes(f: Factor) -> bool:
+    """Whether a factor is too large for the nearest cache: panels of the other one stay there, and this one goes by."""
+    size = product(f.buffer.shape) * f.buffer.dtype.itemsize
+    return not size.is_const or size.const > _KEPT
 
 
 def _block(r: Resident) -> TileBlock:

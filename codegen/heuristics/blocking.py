@@ -80,11 +80,14 @@ def register_tiles(target: Target, lanes: int, rows: int, bits: int = 32) -> lis
             if nv * mr + nv <= room and nv * w <= max(2 * lanes, w) and mr <= 2 * rows]
 
 
-def thread_blocks(target: Target, b: Blocks, packs: tuple[bool, bool]) -> tuple[int, int]:
-    """(lane tiles, row tiles) of one thread's block: equal shares, few copies, and packed rows that stay in a core's share of the cache."""
+def thread_blocks(target: Target, b: Blocks, packs: tuple[bool, bool], most: int = 0) -> tuple[int, int]:
+    """(lane tiles, row tiles) of one thread's block: equal shares, few copies, and packed rows that stay in a core's share of the cache.
+
+    ``most`` row tiles where that is said; else as many as stay.
+    """
     lane_tiles, row_tiles = -(-b.columns // b.nr), -(-b.rows // b.mr)
     room = max(target.caches[1] // 2, target.caches[2] // (2 * target.threads))
-    most = max(1, room // (b.itemsize * max(b.depth, 1) * b.mr)) if packs[1] else row_tiles
+    most = most or (max(1, room // (b.itemsize * max(b.depth, 1) * b.mr)) if packs[1] else row_tiles)
     best: tuple[float, tuple[int, int]] | None = None
     for lp in _parts(lane_tiles, 4 * target.threads):
         for rp in _parts(row_tiles, max(4 * target.threads, 2 * -(-row_tiles // most))):

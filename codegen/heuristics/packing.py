@@ -159,10 +159,14 @@ def _lay_lines(nest: Nest, copy: str, names: list[str], factor: Read, rows: tupl
                                              as_term(axes[own]) % mr, as_term(axes[side]) % count))
     nest = split(nest, copy, names[own], mr, tail="peel")
     nest = split(nest, copy, names[side], count, tail="peel")
-    nest = set_role(nest, copy, f"{names[side]}.i", "vectorize")
-    if turned:
-        nest = set_role(nest, copy, f"{names[own]}.i", "unroll")
-    return reorder(nest, copy, [f"{names[own]}.o", *(names[n] for n in others), f"{names[side]}.o", f"{names[own]}.i", f"{names[side]}.i"])
+    outer, inner = [f"{names[own]}.o", *(names[n] for n in others), f"{names[side]}.o"], [f"{names[own]}.i", f"{names[side]}.i"]
+    for loop, points in zip(inner, (mr, count)) if turned else ():
+        if points > _CHUNK and points % _CHUNK == 0:
+            nest = split(nest, copy, loop, _CHUNK)
+            outer, inner = [*outer, f"{loop}.o"], [f"{loop}.i" if x == loop else x for x in inner]
+    nest = reorder(nest, copy, [*outer, *inner])
+    nest = set_role(nest, copy, inner[1], "vectorize")
+    return set_role(nest, copy, inner[0], "unroll") if turned else nest
 
 
 def _copy(nest: Nest, packing: Packing, factor: Read, at: tuple[str, str]) -> tuple[Nest, str, list[str]]:

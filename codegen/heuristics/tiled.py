@@ -12,34 +12,38 @@ import math
 from dataclasses import dataclass, replace
 
 from codegen.analysis.access import size
-from codegen.heuristics.blocking import Blocks, panels_together, thread_blocks
+from codegen.heuristics.blocking import Blocks, thread_blocks
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.dots import Dots, contract, pad_product
 from codegen.heuristics.fusion import identity_axes
-from codegen.heuristics.packing import Packing, crosses_panels, pack_lanes, pack_rows
+from codegen.heuristics.packing import Packing, pack_lanes, pack_rows
 from codegen.heuristics.product import Product
 from codegen.micro.tile_block import fits
 from codegen.target.model import Target
+from dsl.dim import Term, Var, as_term
 from dsl.nest import Nest
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.primitives.reduction import finish_apart
-from dsl.primitives.storage import compute_at, compute_inline
+from dsl.primitives.storage import compute_at, compute_inline, lay_out
 
 _LOAD = 8.0  # cycles of loading a tile
 _COLLISIONS = 0.25  # share of a load that shows all the same
 _LATENCY = 52.0  # cycles from one product to the next on the same accumulator
 _COPY = 64  # copying an element into a packed block, in multiply-adds
+_WIDE = 512  # columns of panels that are packed and worked on together
 _NEAR = 0.6  # share of the nearest cache for a panel of the lane factor
 _AROUND = 1.5  # loading and storing a block of accumulators, in steps of its sum
+_MASKED = 0.75  # copying with masks, likewise
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """A block of accumulators, and how many terms of the sum it takes at a time."""
+    """A block of accumulators, and how many terms of the sum it takes at a time; whether that cuts the sum."""
 
     lanes: int
     rows: int
     block: int
+    cut: bool
 
 
 def tile_shape(target: Target, d: Dots, columns: int, lines: int) -> tuple[int, int]:
@@ -66,40 +70,47 @@ def sum_block(target: Target, d: Dots, lanes: int, terms: int) -> int:
     steps = -(-terms // d.depth)
     most = max(4, int(_NEAR * target.caches[0]) // (lanes * d.depth * d.instruction.operand.itemsize))
     rounds = range(-(-steps // most), -(-steps // most) + 4)
-    parts = min(rounds, key=lambda r: r * (-(-steps // r) + _AROUND)) if steps > most else 1
+    parts = min(rounds, key=lambda r: r * (-(-steps // r) + _AROUND) + _MASKED * (steps % r > 0)) if steps > most else 1
     return -(-steps // parts) * d.depth
 
 
 def schedule_tiled(nest: Nest, anchor: str, p: Product, dots: Dots, setting: Setting) -> Nest:
     """The schedule of a product on tile registers, and of the map stage that finishes it."""
     shape = _shape(p, anchor, dots, setting)
-    nest, anchor, heavy = _sums(nest, anchor, p, apart=shape.block < size(dots.axis.extent))
-    p = replace(p, stage=nest[heavy])
-    nest, p, dots, setting = pad_product(nest, p, dots, shape.block if shape.block < size(dots.axis.extent) else dots.depth, setting)
+    nest, heavy = _sums(nest, anchor, p, shape.cut)
+    nest, p, dots, setting = pad_product(nest, replace(p, stage=nest[heavy]), dots, shape.block if shape.cut else dots.depth, setting)
     up = {v: v for v in p.stage.axes} if anchor == heavy else identity_axes(nest[anchor], nest[heavy]) or {}
     axes = nest[anchor].axis_names()
-    lane, row = axes[up[p.lane]], axes[up[p.row]] if p.row is not None else ""
+    assert p.rows is not None and p.lanes is not None and p.row is not None
+    lane, row = axes[up[p.lane]], axes[up[p.row]]
     batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row)]
-    extents = {axes[v]: size(v.extent) for v in nest[anchor].axes}
-    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, math.prod(extents[x] for x in batch),
+    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, math.prod(size(v.extent) for v in nest[anchor].axes if axes[v] in batch),
                itemsize=dots.instruction.operand.itemsize, copy=_COPY)
-    blocks = setting.choose(f"{anchor}.blocks", thread_blocks(setting.target, b, (True, True)),
+    together, most = _near_sizes(setting.target, b, shape)
+    blocks = setting.choose(f"{anchor}.blocks", thread_blocks(setting.target, b, (True, True), most),
                             [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
-    nest = _tile_anchor(nest, anchor, heavy, (lane, shape.lanes, blocks[0]), (row, shape.rows, blocks[1]))
-    panel = f"{lane}.s"
-    if crosses_panels(p.lanes, p.lane, setting.strides):
-        together = setting.choose(f"{anchor}.panels", panels_together(setting.target, b, blocks[0]), (1, 2, 4, 8))
-        panel = f"{lane}.w"
-        nest = split(nest, anchor, f"{lane}.s", together, f"{lane}.g", panel)
-    inner = [x for x in (f"{lane}.g", panel, f"{row}.s") if x in nest[anchor].order]
-    nest = _place_sums(nest, anchor, p, dots, shape, ([*batch, f"{row}.p", f"{lane}.p"], inner, [f"{row}.i", f"{lane}.i"]))
-    for x in (*batch, f"{row}.p", f"{lane}.p"):
+    together = setting.choose(f"{anchor}.panels", -(-blocks[0] // -(-blocks[0] // together)), (1, 2, 4, 8, 16))
+    nest = _tile_anchor(nest, anchor, heavy, (lane, shape.lanes, blocks[0], together), (row, shape.rows, blocks[1]))
+    grid = [*batch, f"{row}.p", f"{lane}.p"]
+    nest = (_sums_by_panel if shape.cut else _sums_by_tile)(nest, anchor, p, shape, grid, (row, lane))
+    for x in grid:
         nest = set_role(nest, anchor, x, "parallel")
     packing = Packing(heavy, setting, (dots.axis, dots.terms, dots.depth))
-    assert p.rows is not None and p.lanes is not None and p.row is not None
     nest = pack_rows(nest, packing, p.rows, p.row, shape.rows, (anchor, f"{lane}.p"))
-    nest = pack_lanes(nest, packing, p.lanes, p.lane, shape.lanes, (anchor, inner[0]))
+    nest = pack_lanes(nest, packing, p.lanes, p.lane, shape.lanes, (anchor, f"{lane}.g"))
     return contract(nest, heavy, dots)
+
+
+def _near_sizes(target: Target, b: Blocks, shape: TileShape) -> tuple[int, int]:
+    """(panels, row tiles) that are worked on together: what they read again and again stays in the second cache.
+
+    Those are the packed rows of one block of the sum and its unfinished results, or the packed rows whole with the panels of one pass.
+    """
+    room, line = target.caches[1], b.itemsize * shape.block
+    if shape.cut:
+        panels = max(1, _WIDE // shape.lanes)
+        return panels, max(1, 3 * room // 4 // ((line + 4 * panels * shape.lanes) * shape.rows))
+    return max(1, min(room // 4 // (line * shape.lanes), _WIDE // shape.lanes)), max(1, room // 2 // (line * shape.rows))
 
 
 def _shape(p: Product, anchor: str, dots: Dots, setting: Setting) -> TileShape:
@@ -110,48 +121,69 @@ def _shape(p: Product, anchor: str, dots: Dots, setting: Setting) -> TileShape:
     known = dots.axis.extent is not None and dots.axis.extent.is_const and len(p.stage.bound) == 1
     default = sum_block(target, dots, nr, terms) if known else whole
     block = setting.choose(f"{anchor}.sum_block", default, [n * dots.depth for n in (4, 8, 16, 32)] if known else ())
-    return TileShape(nr, mr, block if block < whole else whole)
+    return TileShape(nr, mr, min(block, whole), block < whole)
 
 
-def _sums(nest: Nest, anchor: str, p: Product, apart: bool) -> tuple[Nest, str, str]:
-    """(nest, the stage that finishes, the stage of sums), apart where they are rounded, or `apart` says so."""
+def _sums(nest: Nest, anchor: str, p: Product, cut: bool) -> tuple[Nest, str]:
+    """The nest, and the stage of sums: one of its own where they are rounded when they are finished, or unfinished for a while."""
     heavy = p.stage.name
-    if anchor == heavy and p.stage.tensors[0].dtype == p.accumulator and not apart:
-        return nest, anchor, heavy
-    if anchor != heavy and p.stage.tensors[0].dtype == p.accumulator:
-        return nest, anchor, heavy
+    if p.stage.tensors[0].dtype == p.accumulator and not (cut and anchor == heavy):
+        return nest, heavy
     nest, sums = finish_apart(nest, heavy)
-    return (nest, anchor, sums) if anchor == heavy else (compute_inline(nest, heavy), anchor, sums)
+    return nest if anchor == heavy else compute_inline(nest, heavy), sums
 
 
-def _tile_anchor(nest: Nest, anchor: str, heavy: str, lane: tuple[str, int, int], row: tuple[str, int, int]) -> Nest:
-    """Split lane and row loops into blocks, tiles and points: the tile's own where the anchor is the product, else rows of vectors."""
-    roles = {lane[0]: "vectorize", row[0]: "unroll" if anchor == heavy else "serial"}
-    for loop, points, tiles in (row, lane):
+def _tile_anchor(nest: Nest, anchor: str, heavy: str, lane: tuple[str, int, int, int], row: tuple[str, int, int]) -> Nest:
+    """Split lane and row loops into blocks, groups of panels, tiles and points; roles for the points.
+
+    They are the tile's own where the anchor is the product, else rows of vectors.
+    """
+    for loop, points, tiles in (row, lane[:3]):
         nest = split(nest, anchor, loop, points)
         nest = split(nest, anchor, f"{loop}.o", tiles, f"{loop}.p", f"{loop}.s")
-        nest = set_role(nest, anchor, f"{loop}.i", roles[loop])
-    return nest
+    nest = split(nest, anchor, f"{lane[0]}.s", lane[3], f"{lane[0]}.g", f"{lane[0]}.w")
+    nest = set_role(nest, anchor, f"{lane[0]}.i", "vectorize")
+    return set_role(nest, anchor, f"{row[0]}.i", "unroll") if anchor == heavy else nest
 
 
-def _place_sums(nest: Nest, anchor: str, p: Product, dots: Dots, shape: TileShape, loops: tuple[list[str], list[str], list[str]]) -> Nest:
-    """Order the loops: sums inside a block's row tiles, or, where the sum is cut, block by block of it inside a panel."""
-    heavy, (grid, inner, tile) = p.stage.name, loops
-    names = nest[heavy].axis_names()
-    bound = [names[v] for v in p.stage.bound]
+def _sums_by_tile(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str]) -> Nest:
+    """Whole sums, a block of accumulators at a time, each finished before the next."""
+    heavy, (row, lane) = p.stage.name, axes
+    inner, tile = [f"{lane}.g", f"{lane}.w", f"{row}.s"], [f"{row}.i", f"{lane}.i"]
+    bound = [nest[heavy].axis_names()[v] for v in p.stage.bound]
     if anchor == heavy:
         return reorder(nest, anchor, [*grid, *inner, *bound, *tile])
     nest = reorder(nest, anchor, [*grid, *inner, *tile])
-    cut = shape.block < size(dots.axis.extent)
-    nest = compute_at(nest, heavy, anchor, inner[-2] if cut else inner[-1])
+    return _tile_sums(compute_at(nest, heavy, anchor, f"{row}.s"), p, [], bound)
+
+
+def _sums_by_panel(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str]) -> Nest:
+    """The results of a group of panels together, a block of their sums at a time; then they are finished row by row."""
+    heavy, (row, lane) = p.stage.name, axes
+    nest = reorder(nest, anchor, [*grid, f"{lane}.g", f"{row}.s", f"{row}.i", f"{lane}.w", f"{lane}.i"])
+    nest = compute_at(nest, heavy, anchor, f"{lane}.g")
     assert p.row is not None
-    row, lane, k = names[p.row], names[p.lane], names[dots.axis]
+    names, (k,) = nest[heavy].axis_names(), p.stage.bound
+    i, j, t = names[p.row], names[p.lane], names[k]
+    nest = lay_out(nest, heavy, lambda axes: _by_panels(axes, p.row, p.lane, shape.lanes))
+    nest = split(nest, heavy, t, shape.block, f"{t}.b", f"{t}.r", tail="exact")
+    nest = split(nest, heavy, j, shape.lanes, f"{j}.t", f"{j}.u")
+    nest = split(nest, heavy, i, shape.rows, f"{i}.t", f"{i}.u")
+    return _tile_sums(nest, p, [f"{t}.b", f"{j}.t", f"{i}.t"], [f"{t}.r"])
+
+
+def _by_panels(axes: tuple[Var, ...], row: Var | None, lane: Var, lanes: int) -> tuple[Term, ...]:
+    """Results panel by panel, row by row in each."""
+    return (*(as_term(v) for v in axes if v is not row and v is not lane), as_term(lane) // lanes,
+            *(as_term(v) for v in axes if v is row), as_term(lane) % lanes)
+
+
+def _tile_sums(nest: Nest, p: Product, outer: list[str], bound: list[str]) -> Nest:
+    """The loops of the sums: products of a batch, ``outer``, the sum, and the tile."""
+    heavy, names = p.stage.name, nest[p.stage.name].axis_names()
+    assert p.row is not None
+    row, lane = (next(x for x in (f"{names[v]}.u", names[v]) if x in nest[heavy].order) for v in (p.row, p.lane))
     rest = [names[v] for v in p.stage.axes if v is not p.lane and v is not p.row]
-    order = [*rest, *bound, row, lane]
-    if cut:
-        nest = split(nest, heavy, row, shape.rows, f"{row}.t", f"{row}.u")
-        nest = split(nest, heavy, k, shape.block, f"{k}.b", f"{k}.r", tail="exact")
-        order, row = [*rest, f"{k}.b", f"{row}.t", f"{k}.r", f"{row}.u", lane], f"{row}.u"
-    nest = reorder(nest, heavy, order)
+    nest = reorder(nest, heavy, [*rest, *outer, *bound, row, lane])
     nest = set_role(nest, heavy, lane, "vectorize")
     return set_role(nest, heavy, row, "unroll")
