@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import llvmlite
 import torch
 
+from codegen.micro.instructions import multiplies_low
 from codegen.target import Target
 from dlc import cache, records
 from dlc.config import settings
@@ -121,7 +122,8 @@ class Plan:
     @cached_property
     def unscheduled(self) -> Nest:
         """The plain loop nest."""
-        return stages.build_nest(self.program, self.request.target.kind != "cpu", self.request.like)
+        target = self.request.target
+        return stages.build_nest(self.program, target.kind != "cpu" or multiplies_low(target.dot_sets), self.request.like)
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:

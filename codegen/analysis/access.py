@@ -11,7 +11,7 @@ from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
 from dsl.expr import Cast, Expr, Op, Read, Tensor
 from dsl.nest import Stage
-from dsl.opset import OPS
+from dsl.opset import OPS, PRECISIONS
 
 Strides = Mapping[Tensor, tuple[Term, ...]]
 
@@ -63,18 +63,23 @@ def cost(body: Expr) -> int:
     return sum(OPS[e.name].flops for e in walk(body) if isinstance(e, Op)) + sum(1 for e in walk(body) if isinstance(e, Cast))
 
 
+def product_factors(body: Expr) -> tuple[Expr, ...]:
+    """The two factors of a product, conversions of the whole aside; none where it is none."""
+    body = _plain(body)
+    return body.args if isinstance(body, Op) and body.name == "mul" else ()
+
+
 def product_reads(body: Expr) -> tuple[Read, Read] | None:
-    """The two reads of a plain product, conversions aside."""
-    while isinstance(body, Cast):
-        body = body.args[0]
-    if not (isinstance(body, Op) and body.name == "mul"):
+    """The two reads of a plain product, conversions and permissions to multiply less exactly aside."""
+    factors = product_factors(body)
+    if not factors:
         return None
-    sides = tuple(_plain(a) for a in body.args)
+    sides = tuple(_plain(a) for a in factors)
     return sides if all(isinstance(s, Read) for s in sides) else None  # type: ignore[return-value]
 
 
 def _plain(e: Expr) -> Expr:
-    while isinstance(e, Cast):
+    while isinstance(e, Cast) or (isinstance(e, Op) and e.name in PRECISIONS):
         e = e.args[0]
     return e
 

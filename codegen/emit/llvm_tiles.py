@@ -39,7 +39,7 @@ class Registers(Protocol):
         """Clear one."""
 
     def load(self, n: int, shape: tuple[int, int], source: ir.Value, stride: ir.Value, passing: bool = False) -> None:
-        """Load (rows, bytes of a row) from memory, rows ``stride`` bytes apart; ``passing`` where the nearest cache should not keep them."""
+        """Load (rows, bytes of a row) from memory, rows ``stride`` bytes apart; ``passing`` if the nearest cache should not keep them."""
 
     def store(self, n: int, shape: tuple[int, int], target: ir.Value, stride: ir.Value) -> None:
         """Store to memory."""

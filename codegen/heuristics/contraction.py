@@ -139,7 +139,8 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         nest = _attach(nest, anchor, inner[-1], p)
     for x in (*batch, *grid):
         nest = set_role(nest, anchor, x, "parallel")
-    packing = Packing(heavy, setting, dtype=p.wider) if dots is None else Packing(heavy, setting, (dots.axis, dots.terms, dots.depth))
+    packing = (Packing(heavy, setting, dtype=p.wider) if dots is None
+               else Packing(heavy, setting, (dots.axis, dots.terms, dots.depth), dots.instruction.operand))
     if packs[1] and p.rows is not None and p.row is not None:
         nest = pack_rows(nest, packing, p.rows, p.row, mr, (anchor, grid[-1]))
     if packs[0] and p.lanes is not None:

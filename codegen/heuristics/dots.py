@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from codegen.analysis.access import product_reads, size
+from codegen.analysis.access import product_factors, product_reads, size
+from codegen.analysis.product import operand_dtype
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.packing import contiguous_dimension, dimension, separable
 from codegen.heuristics.product import Product
@@ -47,12 +48,13 @@ def choose_dots(p: Product, anchor: str, setting: Setting) -> Dots | None:
     Packing must be able to bring the terms together: the axis is an index of both factors by itself, and memory is contiguous along it
     or along the axis of the register tile.
     """
-    if p.lanes is None or p.rows is None or p.row is None or p.lanes.dtype != p.rows.dtype:
+    if p.lanes is None or p.rows is None or p.row is None or p.stage.body.data[0].name not in ("sum", "sum.partial"):
         return None
     axis = _terms(p, ((p.lanes, p.lane), (p.rows, p.row)), setting)
     if axis is None:
         return None
-    found = {d.name: d for d in dot_instructions(setting.target.dot_sets, p.lanes.dtype, p.accumulator) if _fits(d, p, axis, setting)}
+    operand = operand_dtype(*product_factors(p.stage.body.args[0]))
+    found = {d.name: d for d in dot_instructions(setting.target.dot_sets, operand, p.accumulator) if _fits(d, p, axis, setting)}
     if not found:
         return None
     name = setting.choose(f"{anchor}.instruction", next(iter(found)), ("", *found))

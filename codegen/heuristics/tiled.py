@@ -84,8 +84,9 @@ def schedule_tiled(nest: Nest, anchor: str, p: Product, dots: Dots, setting: Set
     assert p.rows is not None and p.lanes is not None and p.row is not None
     lane, row = axes[up[p.lane]], axes[up[p.row]]
     batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row)]
-    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, math.prod(size(v.extent) for v in nest[anchor].axes if axes[v] in batch),
-               itemsize=dots.instruction.operand.itemsize, copy=_COPY)
+    apart = math.prod(size(v.extent) for v in nest[anchor].axes if axes[v] in batch)
+    itemsize = dots.instruction.operand.itemsize
+    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, apart, itemsize=itemsize, copy=_COPY)
     together, most = _near_sizes(setting.target, b, shape)
     blocks = setting.choose(f"{anchor}.blocks", thread_blocks(setting.target, b, (True, True), most),
                             [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
@@ -95,7 +96,7 @@ def schedule_tiled(nest: Nest, anchor: str, p: Product, dots: Dots, setting: Set
     nest = (_sums_by_panel if shape.cut else _sums_by_tile)(nest, anchor, p, shape, grid, (row, lane))
     for x in grid:
         nest = set_role(nest, anchor, x, "parallel")
-    packing = Packing(heavy, setting, (dots.axis, dots.terms, dots.depth))
+    packing = Packing(heavy, setting, (dots.axis, dots.terms, dots.depth), dots.instruction.operand)
     nest = pack_rows(nest, packing, p.rows, p.row, shape.rows, (anchor, f"{lane}.p"))
     nest = pack_lanes(nest, packing, p.lanes, p.lane, shape.lanes, (anchor, f"{lane}.g"))
     return contract(nest, heavy, dots)

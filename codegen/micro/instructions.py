@@ -89,6 +89,12 @@ DOTS: tuple[DotInstruction, ...] = (
 )
 
 
+def multiplies_low(features: Iterable[str]) -> bool:
+    """Whether a target with these instruction sets multiplies floats narrower than 32 bits as they are."""
+    have = set(features)
+    return any(d.feature in have and d.operand.is_low for d in DOTS)
+
+
 def dot_instructions(features: Iterable[str], operand: Dtype, result: Dtype) -> tuple[DotInstruction, ...]:
     """The instructions for products of these dtypes among those a target has, the most work at a time first."""
     have = set(features)

@@ -108,7 +108,8 @@ def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
     _check_plain(nest, s, what)
     made, t = unique_stage(nest, name or f"{stage}.sums"), s.tensors[0]
     states = body.carrier.state(tuple(a.dtype for a in body.args))
-    own = tuple(Compute(f"{made}{n or ''}", t.axes, Reduce(body.args, (partial(body.carrier), body.data[1], n), d, body.loc), t.loc)
+    carrier = body.carrier if body.carrier.name.endswith(".partial") else partial(body.carrier)
+    own = tuple(Compute(f"{made}{n or ''}", t.axes, Reduce(body.args, (carrier, body.data[1], n), d, body.loc), t.loc)
                 for n, d in enumerate(states))
     axes = tuple(Var(v.name, v.extent) for v in s.axes)
     kept = tuple(Read((), (o, tuple(as_term(v) for v in axes)), o.dtype, t.loc) for o in own)
@@ -197,7 +198,8 @@ def _read_factors(body: Expr) -> list[Read]:
 
 
 def _under_casts(e: Expr) -> Expr:
-    while isinstance(e, Cast):
+    """A value under its conversions, and under permissions to multiply it less exactly."""
+    while isinstance(e, Cast) or (isinstance(e, Op) and e.name in PRECISIONS):
         e = e.args[0]
     return e
 

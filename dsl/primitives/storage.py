@@ -17,6 +17,7 @@ from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, cast, op
 from dsl.nest import Nest, Stage
+from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge
 from dsl.primitives.record import primitive
@@ -278,7 +279,8 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
         y.factor1: for j: for k: y.factor1[j, k] = relu(w[j, k])
         y: for i: for j: for k: y[i, j] += y.factor[i, k] * y.factor1[j, k]
 
-    Products are associated anew. A factor that is one plain read stays what it is.
+    Products are associated anew. A factor that is one plain read stays what it is, and a permission to multiply a factor less exactly stays
+    with the product.
 
     Args:
         nest: the nest.
@@ -297,6 +299,8 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
         if isinstance(_plain(value), Read):
             factors.append(value)
             continue
+        permission = value if isinstance(value, Op) and value.name in PRECISIONS else None
+        value = value if permission is None else permission.args[0]
         old = [named[x] for x in loops]
         own = tuple(Var(v.name, v.extent) for v in old)
         name = next(n for n in (f"{stage}.factor{k or ''}" for k in range(len(nest.stages) + 3))
@@ -304,7 +308,8 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
         t = Compute(name, own, substitute(value, {v: as_term(o) for v, o in zip(old, own)}), s.tensors[0].loc)
         helper = Stage(name, (t,), own)
         helpers.append(replace(helper, order=tuple(helper.axis_names().values())))
-        factors.append(Read((), (t, tuple(as_term(v) for v in old)), t.dtype, body.loc))
+        read: Expr = Read((), (t, tuple(as_term(v) for v in old)), t.dtype, body.loc)
+        factors.append(read if permission is None else permission.rebuild((read,)))
     return _redefined(nest, s, Reduce((op("mul", *factors),), body.data, body.dtype, body.loc), helpers)
 
 
@@ -324,7 +329,7 @@ def multiplied(e: Expr) -> list[Expr]:
 
 
 def _plain(e: Expr) -> Expr:
-    while isinstance(e, Cast):
+    while isinstance(e, Cast) or (isinstance(e, Op) and e.name in PRECISIONS):
         e = e.args[0]
     return e
 
