@@ -210,6 +210,12 @@ def partial(c: Carrier) -> Carrier:
     return Carrier(f"{c.name}.partial", c.arity, c.state, c.identity, c.lift, c.combine, lambda a, s: s, c.state, c.exact, c.commutative)
 
 
+def within(c: Carrier, dtype: Dtype) -> Carrier:
+    """The carrier whose state, and result, is of one dtype that holds everything it combines."""
+    return Carrier(f"{c.name}.{dtype}", c.arity, lambda d: (dtype,), c.identity, c.lift, c.combine, lambda a, s: s, lambda d: (dtype,),
+                   c.exact, c.commutative)
+
+
 def merging(c: Carrier) -> Carrier:
     """The carrier that combines states left by :func:`partial`: its inputs are states."""
     return Carrier(f"{c.name}.merge", 0, lambda d: d, c.identity, _cast_lift, c.combine, c.finalize, lambda d: c.result(d[:c.arity]),

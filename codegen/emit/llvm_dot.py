@@ -37,7 +37,9 @@ def emit_vector_dot(b: ir.IRBuilder, memory: Memory, op: Dot, tiles: dict[Value,
         x = load(m.lanes, at_coord(m.lanes.offset, out, coord).subs(here), whole)
         y = load(m.rows, at_coord(m.rows.offset, out, coord).subs(here), group)
         acc = tiles[op.acc].at(b, out, coord)
-        return spell_dot(b, d, acc, y, x) if modelled else intrinsic(b, d.intrinsic, acc.type, [acc, y, x])
+        if modelled:
+            return spell_dot(b, d, acc, y, x)
+        return intrinsic(b, d.intrinsic, acc.type, [acc, y, x]) if d.adds else b.add(acc, intrinsic(b, d.intrinsic, acc.type, [y, x]))
 
     return Tile(out, op.results[0].dtype, {coord: one(coord) for coord in out.coords()})
 

@@ -15,7 +15,7 @@ import math
 from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.blocking import Blocks, panels_together, register_rows, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
-from codegen.heuristics.dots import choose_dots, contract, pad_product
+from codegen.heuristics.dots import choose_dots, contract, pad_product, sums_apart
 from codegen.heuristics.fusion import computed_by_reader, identity_axes
 from codegen.heuristics.packing import Packing, crosses_panels, pack_lanes, pack_rows, separable
 from codegen.heuristics.product import Product, analyse, result_strides
@@ -105,7 +105,9 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
     if dots is not None and dots.instruction.tiled:
         return schedule_tiled(nest, anchor, p, dots, setting)
     if dots is not None:
+        nest, p = sums_apart(nest, anchor, p, dots, apart=False)
         nest, p, dots, setting = pad_product(nest, p, dots, dots.depth, setting)
+        up = _anchor_axes(nest, anchor, p.stage.name)
     target, heavy = setting.target, p.stage.name
     if p.panel is not None:
         nr, mr = p.panel, setting.choose(f"{anchor}.register_rows", *register_rows(target, p.panel, p.lines, p.accumulator.bits))

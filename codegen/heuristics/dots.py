@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from codegen.analysis.access import product_factors, product_reads, size
-from codegen.analysis.product import operand_dtype
+from codegen.analysis.product import held, operand_dtype
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.packing import contiguous_dimension, dimension, separable
 from codegen.heuristics.product import Product
-from codegen.micro.instructions import DotInstruction, dot_instructions
+from codegen.micro.instructions import DotInstruction, exact_instructions
+from codegen.target.model import Target
 from dsl.dim import Var
+from dsl.dtype import i32
 from dsl.expr import Read
 from dsl.nest import Nest
 from dsl.primitives.loops import reorder, set_role, split
-from dsl.primitives.reduction import pad_terms
+from dsl.primitives.placement import compute_inline
+from dsl.primitives.reduction import adds_within, finish_apart, pad_terms
 
 _FEW = 4  # rows, and terms of a tile's lane, with which loading tiles still pays
 
@@ -53,12 +56,35 @@ def choose_dots(p: Product, anchor: str, setting: Setting) -> Dots | None:
     axis = _terms(p, ((p.lanes, p.lane), (p.rows, p.row)), setting)
     if axis is None:
         return None
-    operand = operand_dtype(*product_factors(p.stage.body.args[0]))
-    found = {d.name: d for d in dot_instructions(setting.target.dot_sets, operand, p.accumulator) if _fits(d, p, axis, setting)}
+    found = {d.name: d for d in _able(p, setting.target) if _fits(d, p, axis, setting)}
     if not found:
         return None
     name = setting.choose(f"{anchor}.instruction", next(iter(found)), ("", *found))
     return Dots(found[name], axis, min(found[name].steps, -(-size(axis.extent) // found[name].terms))) if name else None
+
+
+def multiplied_by_dots(p: Product, target: Target) -> bool:
+    """Whether some instruction of a target multiplies the product's factors, if their sizes suit it."""
+    return bool(_able(p, target))
+
+
+def _able(p: Product, target: Target) -> tuple[DotInstruction, ...]:
+    """The target's instructions that compute the product exactly as its accumulator would, or as it permits."""
+    a, b = product_factors(p.stage.body.args[0])
+    results = [p.accumulator, *([i32] if adds_within(p.stage.body, i32) else [])]
+    if held(a).is_float or held(b).is_float:
+        return exact_instructions(target.dot_sets, (operand_dtype(a, b),), results)
+    return exact_instructions(target.dot_sets, (held(a), held(b)), results)
+
+
+def sums_apart(nest: Nest, anchor: str, p: Product, dots: Dots, apart: bool) -> tuple[Nest, Product]:
+    """The product with its sums in the instruction's dtype, in a stage of their own where that is another, or ``apart`` says so."""
+    heavy, result = p.stage.name, dots.instruction.result
+    if p.accumulator == result and not apart:
+        return nest, p
+    nest, sums = finish_apart(nest, heavy, "", result.name if p.accumulator != result else "")
+    nest = nest if anchor == heavy else compute_inline(nest, heavy)
+    return nest, replace(p, stage=nest[sums])
 
 
 def _terms(p: Product, sides: tuple[tuple[Read, Var], ...], setting: Setting) -> Var | None:

@@ -11,10 +11,10 @@ from typing import Any
 
 from codegen.analysis.access import Strides, product_reads
 from codegen.heuristics.blocking import busy_rows, register_tile
+from codegen.heuristics.dots import multiplied_by_dots
 from codegen.heuristics.fusion import is_contraction
 from codegen.heuristics.packing import dimension, separable
 from codegen.heuristics.product import analyse
-from codegen.micro.instructions import dot_instructions
 from codegen.target.model import Target
 from dsl.algebra import inputs_and_computes, reads, transform
 from dsl.dim import Term, as_term, product
@@ -73,7 +73,7 @@ def find_panels(nest: Nest, names: Collection[str], target: Target, strides: Str
             continue
         lanes = target.vector_bits // p.accumulator.bits
         alone = sum(other.tensor is r.tensor for _, other in readers) == 1
-        if alone and p.columns >= lanes and not dot_instructions(target.dot_sets, r.dtype, p.accumulator):
+        if alone and p.columns >= lanes and not multiplied_by_dots(p, target):
             width, _ = register_tile(target, p.columns, _ROWS, p.accumulator.bits)
             rows = product([v.extent for v in s.axes if v.extent is not None and v not in r.free])
             found.append(Panels(r.tensor.name, dimension(r, p.lane), width, rows, busy_rows(target, width, p.accumulator.bits)))

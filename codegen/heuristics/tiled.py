@@ -9,12 +9,12 @@ side, and zeros where the sum is no multiple of an instruction's terms.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from codegen.analysis.access import size
 from codegen.heuristics.blocking import Blocks, thread_blocks
 from codegen.heuristics.decisions import Setting
-from codegen.heuristics.dots import Dots, contract, pad_product
+from codegen.heuristics.dots import Dots, contract, pad_product, sums_apart
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.packing import Packing, pack_lanes, pack_rows
 from codegen.heuristics.product import Product
@@ -23,8 +23,7 @@ from codegen.target.model import Target
 from dsl.dim import Term, Var, as_term
 from dsl.nest import Nest
 from dsl.primitives.loops import reorder, set_role, split
-from dsl.primitives.reduction import finish_apart
-from dsl.primitives.storage import compute_at, compute_inline, lay_out
+from dsl.primitives.storage import compute_at, lay_out
 
 _LOAD = 8.0  # cycles of loading a tile
 _COLLISIONS = 0.25  # share of a load that shows all the same
@@ -77,16 +76,18 @@ def sum_block(target: Target, d: Dots, lanes: int, terms: int) -> int:
 def schedule_tiled(nest: Nest, anchor: str, p: Product, dots: Dots, setting: Setting) -> Nest:
     """The schedule of a product on tile registers, and of the map stage that finishes it."""
     shape = _shape(p, anchor, dots, setting)
-    nest, heavy = _sums(nest, anchor, p, shape.cut)
-    nest, p, dots, setting = pad_product(nest, replace(p, stage=nest[heavy]), dots, shape.block if shape.cut else dots.depth, setting)
+    apart = p.stage.tensors[0].dtype != p.accumulator or (shape.cut and anchor == p.stage.name)
+    nest, p = sums_apart(nest, anchor, p, dots, apart)
+    nest, p, dots, setting = pad_product(nest, p, dots, shape.block if shape.cut else dots.depth, setting)
+    heavy = p.stage.name
     up = {v: v for v in p.stage.axes} if anchor == heavy else identity_axes(nest[anchor], nest[heavy]) or {}
     axes = nest[anchor].axis_names()
     assert p.rows is not None and p.lanes is not None and p.row is not None
     lane, row = axes[up[p.lane]], axes[up[p.row]]
     batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (lane, row)]
-    apart = math.prod(size(v.extent) for v in nest[anchor].axes if axes[v] in batch)
+    products = math.prod(size(v.extent) for v in nest[anchor].axes if axes[v] in batch)
     itemsize = dots.instruction.operand.itemsize
-    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, apart, itemsize=itemsize, copy=_COPY)
+    b = Blocks(p.columns, p.lines, shape.lanes, shape.rows, p.depth, products, itemsize=itemsize, copy=_COPY)
     together, most = _near_sizes(setting.target, b, shape)
     blocks = setting.choose(f"{anchor}.blocks", thread_blocks(setting.target, b, (True, True), most),
                             [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
@@ -123,15 +124,6 @@ def _shape(p: Product, anchor: str, dots: Dots, setting: Setting) -> TileShape:
     default = sum_block(target, dots, nr, terms) if known else whole
     block = setting.choose(f"{anchor}.sum_block", default, [n * dots.depth for n in (4, 8, 16, 32)] if known else ())
     return TileShape(nr, mr, min(block, whole), block < whole)
-
-
-def _sums(nest: Nest, anchor: str, p: Product, cut: bool) -> tuple[Nest, str]:
-    """The nest, and the stage of sums: one of its own where they are rounded when they are finished, or unfinished for a while."""
-    heavy = p.stage.name
-    if p.stage.tensors[0].dtype == p.accumulator and not (cut and anchor == heavy):
-        return nest, heavy
-    nest, sums = finish_apart(nest, heavy)
-    return nest if anchor == heavy else compute_inline(nest, heavy), sums
 
 
 def _tile_anchor(nest: Nest, anchor: str, heavy: str, lane: tuple[str, int, int, int], row: tuple[str, int, int]) -> Nest:

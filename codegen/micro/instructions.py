@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dsl.dtype import Dtype, bf16, f16, f32, i8, i16, i32, u8
+from dsl.widen import contains
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class DotInstruction:
         operand, result: dtypes of the factors and of the accumulator.
         element: the LLVM type of one factor.
         cycles: between the starts of two instructions, on the processors that have it.
+        adds: whether it adds to the accumulator; else it gives the sum of its own products, and another instruction adds that.
     """
 
     name: str
@@ -45,6 +47,7 @@ class DotInstruction:
     result: Dtype
     element: str
     cycles: float = 0.5
+    adds: bool = True
 
     @property
     def tiled(self) -> bool:
@@ -86,6 +89,9 @@ DOTS: tuple[DotInstruction, ...] = (
     _tile("tdpbuud", "amx-int8", u8, i32, "i8"),
     *_widths("vdpbf16ps", "avx512bf16", "llvm.x86.avx512bf16.dpbf16ps", bf16, f32, "bfloat"),
     *_widths("vpdpwssd", "avx512vnni", "llvm.x86.avx512.vpdpwssd", i16, i32, "i16"),
+    DotInstruction("vpmaddwd", "avx512bw", "llvm.x86.avx512.pmaddw.d.512", 1, 16, 1, 2, i16, i32, "i16", adds=False),
+    DotInstruction("vpmaddwd", "avx2", "llvm.x86.avx2.pmadd.wd", 1, 8, 1, 2, i16, i32, "i16", adds=False),
+    DotInstruction("pmaddwd", "sse4.2", "llvm.x86.sse2.pmadd.wd", 1, 4, 1, 2, i16, i32, "i16", adds=False),
 )
 
 
@@ -99,3 +105,9 @@ def dot_instructions(features: Iterable[str], operand: Dtype, result: Dtype) -> 
     """The instructions for products of these dtypes among those a target has, the most work at a time first."""
     have = set(features)
     return tuple(d for d in DOTS if d.feature in have and (d.operand, d.result) == (operand, result))
+
+
+def exact_instructions(features: Iterable[str], factors: Iterable[Dtype], results: Iterable[Dtype]) -> tuple[DotInstruction, ...]:
+    """The instructions whose operands hold every value of the factors, for an accumulator of one of the dtypes ``results``."""
+    have, held, sums = set(features), tuple(factors), tuple(results)
+    return tuple(d for d in DOTS if d.feature in have and d.result in sums and all(contains(d.operand, f) for f in held))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from dsl.algebra import EXPRS, substitute, transform
-from dsl.carrier import merging, partial
+from dsl.carrier import highest, lowest, merging, partial, within
 from dsl.dim import Term, Var, as_term, cdiv
+from dsl.dtype import Dtype, by_name
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Compute, Expr, Op, Read, Reduce, Tensor, cast, const, index, op, where
 from dsl.nest import Nest, Split, Stage
 from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
 from dsl.primitives.record import primitive
+from dsl.widen import contains
 
 
 @primitive
@@ -81,7 +84,7 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
 
 
 @primitive
-def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
+def finish_apart(nest: Nest, stage: str, name: str = "", dtype: str = "") -> tuple[Nest, str]:
     """Keep what a reduction adds up in a stage of its own; ``stage`` makes its result of that.
 
     before::
@@ -95,11 +98,17 @@ def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
 
     So that sums can be computed tile by tile, and finished row by row.
 
+    Args:
+        nest: the nest.
+        stage: a reduction.
+        name: of the stage of sums; made from the reduction's when empty.
+        dtype: an integer dtype in which products of narrow integers are added up without overflow, for so many of them.
+
     Returns:
         The new nest and the name of the stage of sums.
 
     Raises:
-        ScheduleError: not a reduction of one result, or scheduled otherwise already.
+        ScheduleError: not a reduction of one result, scheduled otherwise already, or a dtype in which a sum may overflow.
     """
     s = nest[stage]
     body, what = s.body, f"finish_apart({stage!r})"
@@ -109,6 +118,10 @@ def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
     made, t = unique_stage(nest, name or f"{stage}.sums"), s.tensors[0]
     states = body.carrier.state(tuple(a.dtype for a in body.args))
     carrier = body.carrier if body.carrier.name.endswith(".partial") else partial(body.carrier)
+    if dtype:
+        if not adds_within(body, by_name(dtype)):
+            raise ScheduleError(f"{what}: a sum of {stage} may overflow {dtype}", f"it adds up {body}", "keep it in the dtype that it has")
+        states, carrier = (by_name(dtype),), within(body.carrier, by_name(dtype))
     own = tuple(Compute(f"{made}{n or ''}", t.axes, Reduce(body.args, (carrier, body.data[1], n), d, body.loc), t.loc)
                 for n, d in enumerate(states))
     axes = tuple(Var(v.name, v.extent) for v in s.axes)
@@ -122,6 +135,15 @@ def finish_apart(nest: Nest, stage: str, name: str = "") -> tuple[Nest, str]:
     for x in nest.stages:
         out += [replace(s, name=made, tensors=own, attach=None), final] if x.name == stage else [with_bodies(x, moved, {})]
     return moved_nest(nest, tuple(out), moved), made
+
+
+def adds_within(body: Expr, dtype: Dtype) -> bool:
+    """Whether a sum of products of two integers stays within an integer dtype, whatever their values."""
+    factors = _factors(body)
+    if len(factors) != 2 or not isinstance(body, Reduce) or not dtype.is_int or any(not f.dtype.is_int for f in factors):
+        return False
+    terms = math.prod(int(v.extent) if v.extent is not None and v.extent.is_const else 1 << 62 for v in body.axes)
+    return terms * math.prod(max(-int(lowest(f.dtype)), int(highest(f.dtype))) for f in factors) <= highest(dtype)
 
 
 @primitive
@@ -189,12 +211,20 @@ def _zero_past_end(name: str, r: Read, old: Var, new: Var) -> Stage:
 
 def _read_factors(body: Expr) -> list[Read]:
     """The two reads whose products a sum adds up, conversions aside; none where it is no such sum."""
-    if not isinstance(body, Reduce) or body.carrier.name not in ("sum", "sum.partial"):
-        return []
-    e = _under_casts(body.args[0])
-    sides = [_under_casts(a) for a in e.args] if isinstance(e, Op) and e.name == "mul" else []
-    reads = [x for x in sides if isinstance(x, Read)]
+    reads = [x for f in _factors(body) if isinstance(x := _under_casts(f), Read)]
     return reads if len(reads) == 2 else []
+
+
+def _factors(body: Expr) -> list[Expr]:
+    """The factors whose products a sum adds up, under conversions that change no value; none where it is no such sum."""
+    if not isinstance(body, Reduce) or not body.carrier.name.startswith("sum") or len(body.args) != 1:
+        return []
+    e, factors = _under_casts(body.args[0]), []
+    for f in e.args if isinstance(e, Op) and e.name == "mul" else ():
+        while isinstance(f, Cast) and contains(f.dtype, f.args[0].dtype):
+            f = f.args[0]
+        factors.append(f)
+    return factors
 
 
 def _under_casts(e: Expr) -> Expr:

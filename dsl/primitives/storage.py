@@ -22,6 +22,7 @@ from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge
 from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input, rfactor
+from dsl.widen import contains
 
 _BINARY: dict[type[ast.operator], Callable[[Term, Term], Term]] = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b,
@@ -123,12 +124,14 @@ def _reads_of(s: Stage, tensor: Tensor) -> list[Read]:
 
 
 def _through(body: Expr, tensor: Tensor, copy: Compute, only: Read | None) -> Expr:
-    """A body that reads the copy; a conversion that the copy has made already is dropped."""
+    """A body that reads the copy; a conversion that the copy has made already is dropped, and one back from an exact one."""
     def one(e: Expr) -> Expr | None:
         if isinstance(e, Read) and e.tensor is tensor and (only is None or e is only):
             return cast(Read(e.args, (copy, e.data[1]), copy.dtype, e.loc), e.dtype)
         held = e.args[0].args[0] if isinstance(e, Cast) and isinstance(e.args[0], Cast) else None
-        return held if isinstance(held, Read) and held.tensor is copy and held.dtype == e.dtype else None
+        if not isinstance(held, Read) or held.tensor is not copy or not (held.dtype == e.dtype or contains(copy.dtype, tensor.dtype)):
+            return None
+        return cast(held, e.dtype)
 
     return transform(body, one)
 

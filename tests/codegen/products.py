@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import dlc
+from codegen.micro.instructions import DOTS
 from codegen.target import by_name
 from dlc import f32
 from dlc.compiler import Plan
@@ -86,6 +87,8 @@ def run_on(target, kernel, *arguments: torch.Tensor, decisions=None):
 
 
 def instructions(plan: Plan) -> set[str]:
-    """The dot instructions chosen."""
+    """The dot instructions chosen; those on tiles are in the code."""
     assert plan.nest
-    return {c.value for name, c in plan.decisions.made.items() if name.endswith(".instruction")}
+    chosen = {c.value for name, c in plan.decisions.made.items() if name.endswith(".instruction")}
+    assert all(d.intrinsic in plan.module.text or f"{d.name}." in plan.module.text for d in DOTS if d.tiled and d.name in chosen)
+    return chosen

@@ -5,11 +5,11 @@ from llvmlite import ir
 
 from codegen.emit.llvm_tiles import HardwareTiles
 from codegen.emit.llvm_types import I64, PTR, Builder, intrinsic, named_type, scalar_type, vector
-from codegen.micro.instructions import DOTS, TILES, dot_instructions
+from codegen.micro.instructions import DOTS, TILES, dot_instructions, exact_instructions
 from codegen.micro.tile_block import TileBlock
 from codegen.target import TARGETS, by_name
 from dlc.runtime.cpu import assembly
-from dsl.dtype import bf16, f32, i8, i32
+from dsl.dtype import bf16, f32, i8, i32, i64, u8
 
 
 def target_with(feature):
@@ -23,7 +23,7 @@ def test_on_vectors(d):
     module.triple = target.triple
     fn = ir.Function(module, ir.FunctionType(acc, [acc, factors, factors]), "dot")
     b = ir.IRBuilder(fn.append_basic_block())
-    b.ret(intrinsic(b, d.intrinsic, acc, list(fn.args)))
+    b.ret(intrinsic(b, d.intrinsic, acc, list(fn.args) if d.adds else list(fn.args)[1:]))
     assert d.name in assembly(str(module), target)
     assert d.terms * d.operand.bits == d.result.bits and (d.rows, d.steps) == (1, 1)
 
@@ -61,4 +61,7 @@ def test_instructions_are_found_by_what_they_compute_the_most_work_first():
     assert [(d.name, d.rows, d.lanes) for d in found] == [
         ("tdpbf16ps", 16, 16), ("vdpbf16ps", 1, 16), ("vdpbf16ps", 1, 8), ("vdpbf16ps", 1, 4)]
     assert [d.name for d in dot_instructions(by_name("x86-64-amx").features, i8, i32)] == ["tdpbssd"]
+    assert [d.name for d in exact_instructions(by_name("x86-64-amx").features, (i8, u8), (i64, i32))][:1] == ["vpdpwssd"]
+    assert [d.name for d in exact_instructions(by_name("x86-64-avx2").features, (i8, i8), (i64, i32))] == ["vpmaddwd", "pmaddwd"]
+    assert exact_instructions(by_name("x86-64-avx2").features, (i8, i8), (i64,)) == ()
     assert dot_instructions(by_name("x86-64-avx512").features, bf16, f32) == ()

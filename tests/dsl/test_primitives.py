@@ -7,7 +7,7 @@ import dlc
 from codegen.lower import lower
 from codegen.tile.interp import run
 from codegen.tile.verify import verify
-from dlc import f32
+from dlc import f32, i8, i32, i64
 from dsl.errors import ScheduleError
 from dsl.interp import evaluate
 from dsl.nest import Step
@@ -127,6 +127,16 @@ def test_sums_apart_from_what_finishes_them():
     check(compute_at(compute_inline(n, "y"), sums, "z", "i"), product)
     with pytest.raises(ScheduleError, match="z is not a reduction with one result"):
         finish_apart(nest_of(product), "z")
+
+
+def test_sums_in_a_narrower_dtype_only_where_they_fit():
+    def bytes_of(x: i8[7, 10], w: i8[10, 9]):
+        return dlc.matmul(x, w)
+
+    n, sums = finish_apart(nest_of(bytes_of), "matmul", "", "i32")
+    assert n[sums].tensors[0].dtype == i32 and n["matmul"].tensors[0].dtype == i64
+    with pytest.raises(ScheduleError, match="a sum of matmul may overflow i16"):
+        finish_apart(nest_of(bytes_of), "matmul", "", "i16")
 
 
 def test_terms_past_the_end_are_zero():
