@@ -252,6 +252,8 @@ def _clash(s: Stage, axes: Mapping[str, Var], terms: Sequence[Term]) -> str | No
     sides = [min(12, v.extent.const) if v.extent is not None and v.extent.is_const else 12 for v in axes.values()]
     while math.prod(sides) > 20_000:
         sides = [max(2, n - 2) for n in sides]
+    if 0 in sides:
+        return None
     points = np.indices(sides).reshape(len(sides), -1)
     env = dict(zip(axes.values(), points))
     where = np.stack([np.broadcast_to(t.eval(env), points.shape[1:]) for t in terms])
