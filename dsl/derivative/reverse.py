@@ -139,9 +139,6 @@ def _scan(y: Compute, e: Scan, bar: Tensor, guards: tuple[Expr, ...], active: se
     if not any(_is_active(a, active) for a in e.args):
         return []
     p = position_of(e, y.axes)
-    if any(p in g.free for g in guards):
-        raise DerivativeError(f"the scan in `{y.name}` stands under a condition on its own position", loc=y.loc,
-                              remedy="scan the whole axis in a definition of its own, and select from that")
     site = Site(y, guards)
     t: Var = e.axis
     g = bar.read(*(index(a) for a in y.axes))

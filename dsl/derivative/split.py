@@ -80,13 +80,14 @@ def is_canonical(c: Compute) -> bool:
         return False
     if isinstance(core, Reduce):
         return len(core.axes) == 1 or (core.carrier in CARRIERS.values() and core.carrier != PROD)
-    return isinstance(core, Scan) and _scans_plainly(core, c.axes)
+    return isinstance(core, Scan) and _scans_plainly(core, c.axes, guards)
 
 
-def _scans_plainly(e: Scan, axes: tuple[Var, ...]) -> bool:
+def _scans_plainly(e: Scan, axes: tuple[Var, ...], guards: tuple[Expr, ...]) -> bool:
+    """Whether a scan has a result at every position along one of the axes, whatever the position."""
     at = next((a for a in axes if as_term(a) == e.at), None)
     plain = e.carrier == SUM or not (e.exclusive or e.reverse)
-    return at is not None and plain and at.extent == e.axis.extent and not any(at in a.free for a in e.args)
+    return at is not None and plain and at.extent == e.axis.extent and not any(at in a.free for a in (*e.args, *guards))
 
 
 def _split(c: Compute) -> Compute:

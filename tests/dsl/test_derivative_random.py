@@ -47,11 +47,7 @@ def directional(c: Case, rng: np.random.Generator):
 @pytest.mark.parametrize("seed", seeds(QUICK))
 def test_both_modes_agree_with_differences(seed: int) -> None:
     c = case(seed)
-    try:
-        reverse, onward, loss, scale = directional(c, np.random.default_rng(seed))
-    except DerivativeError as e:
-        assert "condition on its own position" in str(e)
-        return
+    reverse, onward, loss, scale = directional(c, np.random.default_rng(seed))
     assert np.isfinite(reverse) and abs(onward - reverse) <= 1e-9 * scale, (onward, reverse)
     slopes = [(loss(h) - loss(-h)) / (2 * h) for h in (1e-5, 3e-6)]
     smooth = abs(slopes[0] - slopes[1]) <= 1e-4 * scale  # else a kink or a step lies within the difference
@@ -70,7 +66,7 @@ def test_the_backward_is_differentiable_again(seed: int) -> None:
         again = Case(backward, arrays, c.sizes)
         reverse, onward, _, scale = directional(again, rng)
     except DerivativeError as e:
-        assert "condition on its own position" in str(e) or "no float" in str(e)
+        assert "no float" in str(e)
         return
     assert all(isinstance(t, Input) for t in backward.inputs)
     assert np.isfinite(reverse) and abs(onward - reverse) <= 1e-8 * scale, (onward, reverse)

@@ -138,6 +138,27 @@ def test_other_scans(carrier, reverse: bool, rng: np.random.Generator) -> None:
     check(scanning(carrier, False, reverse, lambda e: op("sin", e)), rng.standard_normal((2, 6)), rng=rng, order=2, tol=1e-5)
 
 
+@pytest.mark.parametrize("carrier", [SUM, PROD, MAX, LOGSUMEXP], ids=str)
+@pytest.mark.parametrize("holds", [lambda j: j % 2 < 1, lambda j: j >= 2, lambda j: j < N - 2, lambda j: (j >= 1) & (j < 4)],
+                         ids=["even", "from", "below", "between"])
+@pytest.mark.parametrize("outside", [0.0, 1.5])
+def test_scans_under_a_condition_on_their_position(carrier, holds, outside: float, rng: np.random.Generator) -> None:
+    def selected(x: f64[M, N]):
+        t = reduce_axis(N, name="t")
+        return compute((M, N), lambda i, j: where(holds(j), scan(carrier, (x[i, t],), axis_of(t), j.term), outside))
+
+    check(selected, rng.standard_normal((2, 6)), rng=rng, order=2, tol=1e-5)
+
+
+@pytest.mark.parametrize("carrier", [SUM, PROD], ids=str)
+def test_scans_that_are_in_bounds_only_under_their_condition(carrier, rng: np.random.Generator) -> None:
+    def ahead(x: f64[N]):
+        t = reduce_axis(N, name="t")
+        return compute((N,), lambda j: where(j < N - 1, scan(carrier, (where(t < N - 1, x[t + 1], 1.0) * x[t],), axis_of(t), j.term), 0.0))
+
+    check(ahead, rng.standard_normal(5), rng=rng, order=2, tol=1e-5)
+
+
 @pytest.mark.parametrize("carrier,fn", [
     (SUM, lambda t: t.cumsum(1)), (PROD, lambda t: t.cumprod(1)), (LOGSUMEXP, lambda t: t.logcumsumexp(1)),
     (MAX, lambda t: t.cummax(1).values), (MIN, lambda t: t.cummin(1).values)])
