@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from codegen import heuristics
     from codegen.tile import text as tile_text
     from dlc import gpu, numerics, scheduling
+    from dlc import timings as timing
     from dlc.gpu import Compilation
     from dlc.numerics import NumericsReport
+    from dlc.timings import Timings
     from dlc.tune import offline, tuner
     from dlc.tune import progress as bars
     from dlc.tune.outcome import OfflineReport, TuneReport
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 else:
     heuristics, tile_text, gpu, numerics = lazy("codegen.heuristics"), lazy("codegen.tile.text"), lazy("dlc.gpu"), lazy("dlc.numerics")
     scheduling, offline, bars, tuner = map(lazy, ("dlc.scheduling", "dlc.tune.offline", "dlc.tune.progress", "dlc.tune.tuner"))
+    timing = lazy("dlc.timings")
     cascade, interp, nest_text, text = lazy("dsl.cascade"), lazy("dsl.interp"), lazy("dsl.nest_text"), lazy("dsl.text")
 
 
@@ -221,6 +224,18 @@ class Asked(ABC):
         program = self.program
         wanted = tuple(n for n, t in enumerate(program.inputs) if (t.dtype.is_float if wrt is None else t.name in wrt))
         return self.derivatives.plan(wanted, [tuple(getattr(a, "shape", ())) for a in args])
+
+    def timings(self, *args: Any, target: Target | None = None) -> Timings:
+        """What each step of compiling takes, from the sizes to machine code, measured now and without the disk cache.
+
+        Args:
+            args: as in a call; torch tensors on the ``meta`` device are enough.
+            target: this CPU unless given; a GPU need not be here.
+
+        Raises:
+            UserError: the arguments do not fit, or the kernel does not compile for the target.
+        """
+        return timing.compile_timed(self.plan(*args, target=target))
 
     def specialized(self, *args: Any) -> Program:
         """The definition with its sizes replaced by those of the arguments, every access proved in bounds."""

@@ -231,7 +231,7 @@ class Plan:
         if found is not None:
             return make_launcher(*found, self.request.target, self.stray)
         try:
-            with _collector_paused():
+            with collector_paused():
                 launcher = make_launcher(self.recipe, self.object_code, self.request.target, self.stray)
         except DlcError as e:
             if self.record is None:
@@ -267,7 +267,7 @@ class Plan:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Without the cyclic garbage collector: beside torch's million objects, one full collection takes longer than compiling a kernel."""
     running = gc.isenabled()
     gc.disable()

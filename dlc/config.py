@@ -6,6 +6,7 @@ with the variable's name and what it may be.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ VARIABLES: dict[str, str] = {
     "DLC_POISON": "whether results and scratch hold garbage before a kernel writes them, to show what it forgets: off (default) or on",
     "DLC_JOBS": "how many processes compile at a time while tuning (default: one for each core this process may use)",
 }
+
+
+_PLACES = ("DLC_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
+_READ = tuple(dict.fromkeys((*VARIABLES, *_PLACES)))
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,19 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises:
         UserError: a variable has a value that it may not have.
     """
-    env = os.environ if environment is None else environment
+    if environment is None:
+        return _settings(tuple(map(os.environ.get, _READ)), cpus())
+    env = environment
     return Settings(_cache_dir(env), env.get("DLC_TARGET", ""), _flag(env, "DLC_RECORDS", True), _count(env, "DLC_JOBS", cpus()),
                     _choice(env, "DLC_VERIFY", ("once", "all")) == "all",
                     _flag(env, "DLC_DYNAMIC", True), _bytes(env, "DLC_MEMORY", None), _bytes(env, "DLC_CACHE_SIZE", 1 << 30) or 0,
                     _flag(env, "DLC_POISON", False))
+
+
+@functools.lru_cache(16)
+def _settings(values: tuple[str | None, ...], cores: int) -> Settings:
+    """The settings of the variables' values, in the order of :data:`_READ`; they are asked for many times and seldom change."""
+    return settings({name: value for name, value in zip(_READ, values) if value is not None})
 
 
 def given() -> dict[str, str]:
@@ -82,12 +95,17 @@ def given() -> dict[str, str]:
 
 def cache_dir() -> Path:
     """Where everything that outlives the process is kept."""
-    return _cache_dir(os.environ)
+    return _kept(*map(os.environ.get, _PLACES))
 
 
 def cpus() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.lru_cache(16)
+def _kept(*values: str | None) -> Path:
+    return _cache_dir({name: value for name, value in zip(_PLACES, values) if value is not None})
 
 
 def _cache_dir(env: Mapping[str, str]) -> Path:

@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from codegen.target import by_name
+from codegen.target import TARGETS, by_name
 from dlc.cli import doctor as health
 from dlc.cli import train as training
 from dlc.cli.arguments import empty, random
@@ -99,9 +99,18 @@ def show(kernel: Address, shape: Shape = None, dim: Dim = None,
          level: Annotated[str, typer.Option(
              "--level", "-l", help="expr, schedule, tile, llvm, asm, or a GPU target: sm_80, sm_90, sm_100, gfx942")] = "schedule",
          explained: Annotated[bool, typer.Option(
-             "--explain", help="tell which reductions share a pass, by which algebra, or why not")] = False) -> None:
+             "--explain", help="tell which reductions share a pass, by which algebra, or why not")] = False,
+         timed: Annotated[bool, typer.Option(
+             "--timings", help="compile it now, for the target of --level, and tell what each step takes")] = False,
+         as_json: Json = False) -> None:
     """Print a kernel at one level, from its mathematics to machine code."""
     k = find_kernel(kernel)
+    if timed:
+        found = k.timings(*empty(k, shape or (), dim or ()), target=by_name(level) if level in TARGETS else None)
+        _show(found.as_dict() if as_json else str(found), as_json)
+        return
+    if as_json:
+        raise ArgumentError("there are no figures in the text of a level", remedy="--json goes with --timings", loc=UNKNOWN)
     if explained:
         _show(k.explain(*empty(k, shape or (), dim or ())), False)
         return

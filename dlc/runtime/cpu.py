@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from dsl.errors import InternalError, TargetError
 
 llvm = lazy("llvmlite.binding")
 
+_PASSES = ("sroa", "new_gvn", "instruction_combine")
 _LINKER = frozenset({"_GLOBAL_OFFSET_TABLE_"})  # made by the linker itself
 _LIVE: list[Any] = []  # engines own the code that callers hold the addresses of
 
@@ -74,33 +76,45 @@ def _machine(target: Target) -> Any:
     return llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=features + prefer, opt=3, reloc="pic")
 
 
-def _optimized(text: str, machine: Any) -> Any:
+def _silent(step: str) -> None:
+    """For who does not want to know how long a step takes."""
+
+
+def _optimized(text: str, machine: Any, done: Callable[[str], None] = _silent) -> Any:
     """The module after LLVM's passes: common values, constants and identities.
 
     Generated code is vectorised, unrolled and free of invariants in loops (``codegen/passes``), so the rest of LLVM's usual pipeline
     finds nothing to do, and takes two thirds of its time to find that out.
     """
     module = llvm.parse_assembly(text)
+    done("llvm parse")
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(2))
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_new_gvn_pass()
-    passes.add_instruction_combine_pass()
-    passes.run(module, builder)
+    for name in _PASSES:
+        passes = llvm.create_new_module_pass_manager()
+        getattr(passes, f"add_{name}_pass")()
+        passes.run(module, builder)
+        done(f"llvm {name}")
     return module
 
 
-def compile_object(text: str, target: Target) -> bytes:
+def compile_object(text: str, target: Target, done: Callable[[str], None] = _silent) -> bytes:
     """Object code of an LLVM module.
+
+    Args:
+        text: the module.
+        target: the machine.
+        done: told the name of each step when it is over.
 
     Raises:
         InternalError: LLVM rejects the text.
     """
     machine = _machine(target)
     try:
-        return machine.emit_object(_optimized(text, machine))
+        code: bytes = machine.emit_object(_optimized(text, machine, done))
     except RuntimeError as e:
         raise InternalError("LLVM rejects generated code", str(e).splitlines()[0]) from e
+    done("machine code")
+    return code
 
 
 def assembly(text: str, target: Target) -> str:

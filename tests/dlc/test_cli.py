@@ -106,6 +106,14 @@ def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monke
     assert "1 records removed" in output("records", "clear")
 
 
+def test_show_timings(file: Path) -> None:
+    text = output("show", f"{file}:product", *SIZES, "--timings")
+    assert "product for " in text and "machine code" in text and "llvm new_gvn" in text
+    found = figures("show", f"{file}:product", *SIZES, "--timings")
+    assert found["name"] == "product" and found["steps"]["schedule"] > 0 and found["seconds"] <= sum(found["steps"].values())
+    assert "--json goes with --timings" in call("show", f"{file}:product", *SIZES, "--json").output
+
+
 @pytest.mark.parametrize("level, expected",
                          [("expr", "sum[k < K]"), ("schedule", "for "), ("tile", "product"), ("llvm", "define"), ("asm", "ret"),
                           ("sm_90", "tl.")])
