@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import llvmlite
 import torch
 
-from codegen.micro.instructions import multiplies_low
 from codegen.target import Target
 from dlc import cache, records
 from dlc.config import settings
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from codegen.emit import llvm
     from codegen.emit.llvm import CpuModule
     from codegen.heuristics import Decisions
+    from codegen.micro import instructions
     from codegen.pipelines import Made
     from codegen.tile import layout
     from codegen.tile.ir import TileProgram
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from dsl.nest import Nest
 else:
     heuristics, pipelines, llvm = lazy("codegen.heuristics"), lazy("codegen.pipelines"), lazy("codegen.emit.llvm")
-    layout, order, stages, strays = lazy("codegen.tile.layout"), lazy("dsl.order"), lazy("dsl.stages"), lazy("dsl.strays")
+    instructions, layout = lazy("codegen.micro.instructions"), lazy("codegen.tile.layout")
+    order, stages, strays = lazy("dsl.order"), lazy("dsl.stages"), lazy("dsl.strays")
 
 _FORMAT = "4"
 NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
@@ -123,7 +124,7 @@ class Plan:
     def unscheduled(self) -> Nest:
         """The plain loop nest."""
         target = self.request.target
-        return stages.build_nest(self.program, target.kind != "cpu" or multiplies_low(target.dot_sets), self.request.like)
+        return stages.build_nest(self.program, target.kind != "cpu" or instructions.multiplies_low(target.dot_sets), self.request.like)
 
     @cached_property
     def strides(self) -> dict[Tensor, tuple[Term, ...]]:
