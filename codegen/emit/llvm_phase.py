@@ -18,6 +18,7 @@ from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
 from codegen.emit.llvm_tiles import HardwareTiles, TileDots
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
 from codegen.emit.residents import find_residents
+from codegen.emit.word_copies import find_word_copies
 from codegen.tile import ir as tile
 from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import ZERO, Term, Var, nonneg, product
@@ -61,7 +62,8 @@ class PhaseEmitter:
                  places: bool = False, modelled: tuple[str, ...] = ()) -> None:
         self.program, self.phase, self.width, self.private = program, phase, lanes, private
         self.modelled, self.dot_sets = modelled, (*features, *modelled)
-        self.taken = operand_loads(phase.body, self._match)
+        self.words = find_word_copies(phase.body)
+        self.taken = operand_loads(phase.body, self._match) | {v.op for op in self.words for v in op.operands() if v.op is not None}
         self.fn = ir.Function(module, BODY, f"{program.name}.{phase.name}")
         self.fn.linkage = "internal"
         self.b = Builder(self.fn.append_basic_block("entry"), features)
@@ -244,6 +246,10 @@ class PhaseEmitter:
         if self.units is not None and self.units.holds(op.value) and op.value not in self.tiles:
             self.units.store(op)
             return
+        if (copy := self.words.pop(op, None)) is not None:
+            self.pointers |= {words: self.pointers[b] for words, b in copy.views}
+            self.op_load(copy.load)
+            op = copy.store
         axes = set(op.value.axes)
         for i in (*op.indices, *op.mask):
             axes |= set(i.axes) if isinstance(i, Value) else {v for v in i.vars if _is_tile(v, self.scalars)}

@@ -85,7 +85,8 @@ def _turn(nest: Nest, packing: Packing, factor: Read, copy: str, dims: tuple[int
     """Lanes along the first of two dimensions, for what lies along the second: blocks are turned in registers.
 
     Where the sum runs over more dimensions that memory does not tell apart (the window and the channels of a filter), blocks are taken
-    from all of them at once, or short dimensions would leave most of a block empty.
+    from all of them at once, or short dimensions would leave most of a block empty. Terms that stay side by side move as one
+    (:mod:`codegen.emit.word_copies`).
     """
     own, near = dims
     names = [nest[copy].axis_names()[a] for a in nest[copy].axes]
@@ -97,7 +98,8 @@ def _turn(nest: Nest, packing: Packing, factor: Read, copy: str, dims: tuple[int
     for n in run[1:]:
         nest = fuse(nest, copy, side, names[n], f"{side}{names[n]}")
         side = f"{side}{names[n]}"
-    nest = split(nest, copy, side, min(width, _power(math.prod(size(shape[n]) for n in run))), tail="peel")
+    deep = min(width, _power(math.prod(size(shape[n]) for n in run))) * (packing.terms[1] if packing.terms is not None else 1)
+    nest = split(nest, copy, side, deep, tail="peel")
     nest = split(nest, copy, names[own], width, tail="peel")
     nest = set_role(set_role(nest, copy, f"{side}.i", "unroll"), copy, f"{names[own]}.i", "vectorize")
     return reorder(nest, copy, [*outer, f"{side}.o", f"{names[own]}.o", f"{side}.i", f"{names[own]}.i"])
