@@ -75,21 +75,24 @@ def _multiplied(rest: Term, c: int, quotient: Div) -> Term:
 def consequences(fact: Term) -> list[Term]:
     """``fact >= 0`` and simpler terms that follow from it: the sides of a minimum, the linear form of a division.
 
-    ``v < max(a, 0)`` gives ``v < a`` for ``v >= 0``, since nothing is below an empty range.
+    ``v < max(a, 0)`` gives ``v < a`` for ``v >= 0``, since nothing is below an empty range, and ``v >= min(a, n)`` gives ``v >= a`` for
+    ``v < n``.
     """
     out = [fact]
     for mono, c in fact.parts.items():
         atom = mono[0]
         rest = fact - Term({mono: c}, 0)
-        if len(mono) > 1 or c <= 0:
+        if len(mono) > 1:
             continue
-        if isinstance(atom, MinMax) and atom.which == "min":
+        if isinstance(atom, MinMax) and (atom.which == "min") == (c > 0):
             out += [f for side in (atom.a, atom.b) for f in consequences(rest + side * c)]
-        elif isinstance(atom, MinMax) and not nonneg(rest):
+        elif isinstance(atom, MinMax) and (c < 0 or not nonneg(rest)):
             live = [side for side in (atom.a, atom.b) if not (side.is_const and (rest + side * c).bounds[1] < 0)]
             out += consequences(rest + live[0] * c) if len(live) == 1 else []
-        elif type(atom) is Div and atom.den.is_const:  # c*(n // d) + rest >= 0 gives c*n + d*rest >= 0
+        elif type(atom) is Div and atom.den.is_const and c > 0:  # c*(n // d) + rest >= 0 gives c*n + d*rest >= 0
             out += consequences(atom.num * c + rest * atom.den.const)
+        elif type(atom) is Div and atom.den.is_const and c == -1:
+            out += consequences(_multiplied(rest, c, atom))
     return out
 
 

@@ -283,7 +283,7 @@ class _Checker:
             _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not made of bound variables, or {op.var} is in use", op)
         if not holds(op.lo, scope.facts) or (op.var.extent is not None and not holds(op.var.extent - op.hi, scope.facts)):
             _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not within its extent {op.var.extent}", op)
-        range_facts = [as_term(op.var) - op.lo, *consequences(op.hi - 1 - as_term(op.var))]
+        range_facts = [*consequences(as_term(op.var) - op.lo), *consequences(op.hi - 1 - as_term(op.var))]
         self.block(op.body, scope.inside(op.var, range_facts, params))
         for p, values in zip(params, zip(*lists)):
             for v in values:

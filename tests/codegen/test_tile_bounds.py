@@ -92,6 +92,8 @@ def test_consequences() -> None:
     text = [str(f) for f in consequences(tmin((as_term(n) - 8) // 8 + 1, as_term(Var("m", kind="dim"))) - 1 - v)]
     assert "n - 8*v - 8" in text and "m - v - 1" in text
     assert "n - v - 3" in [str(f) for f in consequences(tmax(as_term(n) - 2, 0) - 1 - v)]
+    w = as_term(Var("w", as_term(2)))  # below 2: from the least block on that a causal mask leaves whole
+    assert "64*w - 15*v - 15" in [str(f) for f in consequences(w - tmin((as_term(v) * 15 + 14) // 64 + 1, 2))]
 
 
 def test_witness() -> None:

@@ -150,6 +150,14 @@ def test_blocks_that_a_mask_leaves_nothing_of_are_not_run() -> None:
     assert all(len(s.notes["guards"]) == 2 for s in hosts), [s.notes for s in hosts]
 
 
+def test_ragged_blocks_of_rows_under_a_mask() -> None:
+    torch.manual_seed(0)
+    k, args = backward_of(causal, tuple(r(1, 1, 512, 16) for _ in range(3)), ("top", "total", "attention"))
+    one_pass(k, args, 256)
+    for got, want in zip(k(*args), k.reference(*args)):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * abs(want).max())
+
+
 def test_a_row_that_sees_nothing_has_no_gradient() -> None:
     torch.manual_seed(0)
     args = (r(2, 150, 8), r(2, 100, 8), r(2, 100, 8))

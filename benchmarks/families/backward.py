@@ -1,0 +1,170 @@
+"""Backwards alone, beside torch's and torch.compile's.
+
+Convolution, norms, softmax, attention, a linear layer with gelu, embedding, cross-entropy and pointwise chains.
+The forward runs once, outside of the time; a call asks autograd for the gradients of all float inputs from a fixed gradient of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as nn
+
+import dlc
+from benchmarks.calls import untuned
+from benchmarks.harness import OURS, REFERENCE, Case
+from dlc import f32, i64
+
+B, C, F, H, W, M, N, K, V, D = dlc.dims("B C F H W M N K V D")
+
+
+@dlc.kernel
+def _conv(x: f32[B, C, H, W], w: f32[F, C, 3, 3], b: f32[F]):
+    return dlc.conv2d(x, w, b, padding=1)
+
+
+@dlc.kernel
+def _layer_norm(x: f32[M, N], w: f32[N], b: f32[N]):
+    return dlc.layer_norm(x, None, w, b)
+
+
+@dlc.kernel
+def _rms_norm(x: f32[M, N], w: f32[N]):
+    return dlc.rms_norm(x, None, w)
+
+
+@dlc.kernel
+def _batch_norm(x: f32[B, C, H, W], w: f32[C], b: f32[C]):
+    return dlc.batch_norm(x, None, None, w, b)
+
+
+@dlc.kernel
+def _softmax(x: f32[M, N]):
+    return dlc.softmax(x, axis=1)
+
+
+@dlc.kernel
+def _log_softmax(x: f32[M, N]):
+    return dlc.log_softmax(x, axis=1)
+
+
+@dlc.kernel
+def _attention(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
+    return dlc.scaled_dot_product_attention(q, k, v)
+
+
+@dlc.kernel
+def _causal(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
+    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@dlc.kernel
+def _linear_gelu(x: f32[M, K], w: f32[N, K], b: f32[N]):
+    return dlc.gelu(dlc.linear(x, w, b))
+
+
+@dlc.kernel
+def _embedding(at: i64[M], w: f32[V, D]):
+    return dlc.embedding(at, w)
+
+
+@dlc.kernel
+def _cross_entropy(x: f32[M, V], t: i64[M]):
+    return dlc.cross_entropy(x, t)
+
+
+@dlc.kernel
+def _chain(x: f32[M, N], y: f32[M, N], b: f32[N]):
+    return dlc.tanh(x * 2.0 + b) * dlc.sigmoid(y) + dlc.silu(x)
+
+
+def _normed(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return nn.batch_norm(x, None, None, w, b, training=True)
+
+
+def _labels(n: int, of: int) -> Callable[[], torch.Tensor]:
+    return lambda: torch.randint(0, of, (n,))
+
+
+def _causal_of(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return nn.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _chain_of(x: torch.Tensor, y: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x * 2.0 + b) * torch.sigmoid(y) + nn.silu(x)
+
+
+def _heads(*shape: int) -> list[tuple[int, ...]]:
+    return [shape] * 3
+
+
+Operand = tuple[int, ...] | Callable[[], torch.Tensor]
+
+# name -> (kernel, torch's function, operands, operations of the backward)
+_CASES: dict[str, tuple[Any, Callable[..., torch.Tensor], Sequence[Operand], float]] = {
+    "conv 8x64x32x32, 64": (_conv, lambda x, w, b: nn.conv2d(x, w, b, padding=1), [(8, 64, 32, 32), (64, 64, 3, 3), (64,)],
+                            4.0 * 8 * 64 * 32 * 32 * 64 * 9),
+    "layer norm 4096x1024": (_layer_norm, lambda x, w, b: nn.layer_norm(x, (x.shape[1],), w, b), [(4096, 1024), (1024,), (1024,)], 0),
+    "rms norm 4096x1024": (_rms_norm, lambda x, w: nn.rms_norm(x, (x.shape[1],), w), [(4096, 1024), (1024,)], 0),
+    "batch norm 16x64x32x32": (_batch_norm, _normed, [(16, 64, 32, 32), (64,), (64,)], 0),
+    "softmax 4096x1024": (_softmax, lambda x: torch.softmax(x, 1), [(4096, 1024)], 0),
+    "log_softmax 4096x1024": (_log_softmax, lambda x: torch.log_softmax(x, 1), [(4096, 1024)], 0),
+    "attention 1x4x1024x64": (_attention, nn.scaled_dot_product_attention, _heads(1, 4, 1024, 64), 10.0 * 4 * 1024 * 1024 * 64),
+    "causal attention 1x4x2048x64": (_causal, _causal_of, _heads(1, 4, 2048, 64), 5.0 * 4 * 2048 * 2048 * 64),
+    "linear gelu 1024x1024x1024": (_linear_gelu, lambda x, w, b: nn.gelu(nn.linear(x, w, b)), [(1024, 1024), (1024, 1024), (1024,)],
+                                   4.0 * 1024 ** 3),
+    "embedding 4096 of 10000x256": (_embedding, nn.embedding, [_labels(4096, 10000), (10000, 256)], 0),
+    "cross-entropy 2048x10000": (_cross_entropy, nn.cross_entropy, [(2048, 10000), _labels(2048, 10000)], 0),
+    "pointwise chain 4096x1024": (_chain, _chain_of, [(4096, 1024), (4096, 1024), (1024,)], 0),
+}
+
+
+class _Backward:
+    """The gradients of one function at some operands: its forward runs when the first are asked for."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], operands: Sequence[torch.Tensor], again: Callable[..., Any] | None = None,
+                 **options: Any) -> None:
+        self.function, self.operands, self.again, self.options = function, operands, again, options
+        self._made: dict[int, tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]] = {}
+
+    def __call__(self) -> object:
+        """The gradients of all float operands."""
+        threads = torch.get_num_threads()
+        if threads not in self._made:
+            self._made[threads] = self._forward()
+        result, leaves, cotangent = self._made[threads]
+        return torch.autograd.grad(result, leaves, cotangent, retain_graph=True)
+
+    def _forward(self) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        inputs = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in self.operands]
+        function = self.function if self.again is None else self.again(self.function, **self.options)
+        result = function(*inputs)
+        cotangent = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.dtype)
+        return result, [t for t in inputs if t.requires_grad], cotangent
+
+
+def _compiled(function: Callable[..., torch.Tensor], **options: Any) -> Callable[..., torch.Tensor]:
+    torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]  # the graph is kept for the next call
+    return torch.compile(function, dynamic=False, **options)
+
+
+def _case(name: str) -> Case:
+    kernel, function, operands, flops = _CASES[name]
+
+    def setup() -> dict[str, Callable[[], object]]:
+        made = [o() if callable(o) else torch.randn(*o) for o in operands]
+        doubled = [t.double() if t.is_floating_point() else t for t in made]
+        return {OURS: _Backward(untuned(kernel), made), "torch": _Backward(function, made),
+                "compile": _Backward(function, made, _compiled),
+                "autotune": _Backward(function, made, _compiled, mode="max-autotune-no-cudagraphs"),
+                REFERENCE: _Backward(function, doubled)}
+
+    moved = 4.0 * 2 * sum(torch.Size(o).numel() for o in operands if not callable(o))
+    return Case(name, setup, flops, moved)
+
+
+def cases() -> Iterable[Case]:
+    """Every case of the family."""
+    return [_case(name) for name in _CASES]
