@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I32, I64, int_const, intrinsic, splat
+from codegen.emit.llvm_types import I32, I64, int_const, intrinsic, splat, vector
 from dsl.dim import Term, as_term
 
 
@@ -75,7 +75,7 @@ class Masks:
     def reverse(self, v: ir.Value) -> ir.Value:
         """The lanes of a register in reverse order."""
         w = v.type.count
-        return self.b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, w), [I32(w - 1 - n) for n in range(w)]))
+        return self.b.shuffle_vector(v, v, ir.Constant(vector(I32, w), [I32(w - 1 - n) for n in range(w)]))
 
     def _nonneg(self, t: Term, shape: Shape, coord: Coord) -> ir.Value:
         b = self.b
@@ -85,7 +85,7 @@ class Masks:
         first = coord[-1] * w
         if coef in (1, -1):
             rest = self.terms.scalar(t.subs({shape.lane: as_term(first)}))
-            iota = ir.Constant(ir.VectorType(I32, w), [I32(n) for n in range(w)])
+            iota = ir.Constant(vector(I32, w), [I32(n) for n in range(w)])
             low = intrinsic(b, "llvm.smax.i64", I64, [rest, I64(-w - 1)])
             edge = b.trunc(intrinsic(b, "llvm.smin.i64", I64, [low, I64(w + 1)]), I32)
             sign = splat(b, edge if coef == -1 else b.neg(edge), w)

@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import Repeated, intrinsic
+from codegen.emit.llvm_types import intrinsic, literal, vector
 from codegen.micro.maths import FUNCTIONS
 
 _INTEGER_OF = {"float": ir.IntType(32), "double": ir.IntType(64), "i32": ir.IntType(32), "i64": ir.IntType(64)}
@@ -203,9 +203,8 @@ def _element(kind: ir.Type) -> ir.Type:
 
 
 def _like(shape: ir.Type, element: ir.Type) -> ir.Type:
-    return ir.VectorType(element, shape.count) if isinstance(shape, ir.VectorType) else element
+    return vector(element, shape.count) if isinstance(shape, ir.VectorType) else element
 
 
 def _splat(shape: ir.Type, element: ir.Type, value: Any) -> ir.Value:
-    one = ir.Constant(element, value)
-    return Repeated(one, shape.count) if isinstance(shape, ir.VectorType) else one
+    return literal(element, value, shape.count if isinstance(shape, ir.VectorType) else 0)

@@ -42,7 +42,7 @@ class Terms:
         """A term over the lane axis, for lanes ``first .. first + width - 1``."""
         if lane not in t.vars:
             return splat(self.b, self.scalar(t), width)
-        iota = ir.Constant(ir.VectorType(I64, width), [I64(first + n) for n in range(width)])
+        iota = ir.Constant(vector(I64, width), [I64(first + n) for n in range(width)])
         return self._sum(t, {lane: iota}, width)
 
     def _sum(self, t: Term, env: dict[Var, ir.Value], width: int) -> ir.Value:
@@ -184,7 +184,7 @@ class Memory(Masks):
             own = [w + step * lane - starts[n] if step * lane // w == n else -1 for lane in range(w)]
             before = [step * lane if n == 1 else lane for lane in range(w)]
             picks = [o if o >= 0 else b if step * lane // w < n else 0 for lane, (o, b) in enumerate(zip(own, before))]
-            out = self.b.shuffle_vector(out, parts[n], ir.Constant(ir.VectorType(I32, w), [I32(k) for k in picks]))
+            out = self.b.shuffle_vector(out, parts[n], ir.Constant(vector(I32, w), [I32(k) for k in picks]))
         return out
 
     def _load_splat(self, buffer: Buffer, t: Term, mask: ir.Value | None, w: int) -> ir.Value:
@@ -241,8 +241,8 @@ class Memory(Masks):
         if not w:
             return self._load_scalar(buffer, p, mask)
         t = vector(memory_type(buffer.dtype), w)
-        full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
-        p.type = ir.VectorType(PTR, w)
+        full = splat(self.b, mask, w) if mask is not None else int_const(vector(I1, w), 1)
+        p.type = vector(PTR, w)
         return self._masked(f"llvm.masked.gather.{mangle(t)}.v{w}p0", t, [p, full, ir.Constant(t, None)], buffer)
 
     def _dynamic(self, buffer: Buffer, slots: tuple[Any, ...], shape: Shape, coord: Coord, tiles: dict[Value, Tile]) -> ir.Value:
@@ -378,8 +378,8 @@ class Memory(Masks):
         if not w:
             self._store_scalar(buffer, p, v, mask)
             return
-        p.type = ir.VectorType(PTR, w)
-        full = splat(self.b, mask, w) if mask is not None else int_const(ir.VectorType(I1, w), 1)
+        p.type = vector(PTR, w)
+        full = splat(self.b, mask, w) if mask is not None else int_const(vector(I1, w), 1)
         self._masked(f"llvm.masked.scatter.{mangle(v.type)}.v{w}p0", ir.VoidType(), [v, p, full], buffer, at=1)
 
 

@@ -22,7 +22,7 @@ def spell_dot(b: ir.IRBuilder, d: DotInstruction, acc: ir.Value, rows: ir.Value,
     """``acc[l] + sum over t of rows[l, t] * lanes[l, t]`` for vectors of the accumulator and of integers as wide as a factor."""
     count = acc.type.count
     for t in range(d.terms):
-        picks = ir.Constant(ir.VectorType(I32, count), [I32(d.terms * n + t) for n in range(count)])
+        picks = ir.Constant(vector(I32, count), [I32(d.terms * n + t) for n in range(count)])
         x, y = (convert(b, b.shuffle_vector(v, v, picks), d.operand, d.result) for v in (rows, lanes))
         acc = emit_op(b, "fma", [x, y, acc], d.result)
     return acc

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from codegen.emit import llvm_math
-from codegen.emit.llvm_types import constant, convert, int_const, intrinsic, lanes_of, mangle
+from codegen.emit.llvm_types import constant, convert, int_const, intrinsic, lanes_of, mangle, vector
 from dsl.dtype import Dtype, bool_, u32
 from dsl.errors import InternalError
 
@@ -160,7 +160,7 @@ def _shift(kind: str) -> Emit:
 
 def _mulhi(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     n = lanes_of(a[0])
-    wide_type = ir.VectorType(ir.IntType(64), n) if n else ir.IntType(64)
+    wide_type = vector(ir.IntType(64), n) if n else ir.IntType(64)
     wide = b.mul(b.zext(a[0], wide_type), b.zext(a[1], wide_type))
     return b.trunc(b.lshr(wide, int_const(wide_type, 32)), a[0].type)
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from codegen.emit.llvm_ops import RegisterAlgebra
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I1, I32, lanes_of, splat
+from codegen.emit.llvm_types import I1, I32, lanes_of, splat, vector
 from codegen.tile.ir import Reduce, Scan, Value, union_axes
 from dsl.carrier import Carrier
 from dsl.dim import Var
@@ -50,7 +50,7 @@ def _into_lanes(b: ir.IRBuilder, op: Reduce, states: list[Tile], shape: Shape, o
             parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, here, op.axes, None)]
             state = _across_lanes(b, op.carrier, _tree(b, op.carrier, parts, dtypes), dtypes, shape.width)
             for store, v in zip(regs, state):
-                whole = store.get(coord, ir.Constant(ir.VectorType(v.type, out.width), ir.Undefined))
+                whole = store.get(coord, ir.Constant(vector(v.type, out.width), ir.Undefined))
                 store[coord] = b.insert_element(whole, v, I32(n))
     return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
 
@@ -83,8 +83,8 @@ def _within(b: ir.IRBuilder, op: Scan, state: State, dtypes: list[Dtype], width:
     step = 1
     while step < width:
         far = [n + step if op.reverse else n - step for n in range(width)]
-        moved = ir.Constant(ir.VectorType(I32, width), [I32(n if 0 <= n < width else 0) for n in far])
-        there = ir.Constant(ir.VectorType(I1, width), [I1(0 <= n < width) for n in far])
+        moved = ir.Constant(vector(I32, width), [I32(n if 0 <= n < width else 0) for n in far])
+        there = ir.Constant(vector(I1, width), [I1(0 <= n < width) for n in far])
         joined = _combine(b, op.carrier, [b.shuffle_vector(v, v, moved) for v in state], state, dtypes)
         state = [b.select(there, new, old) for new, old in zip(joined, state)]
         step *= 2
@@ -116,7 +116,7 @@ def _across_lanes(b: ir.IRBuilder, carrier: Carrier, state: State, dtypes: list[
         if odd:
             lanes = [[b.extract_element(v, I32(n)) for v in state] for n in range(width)]
             return _tree(b, carrier, lanes, dtypes)
-        low, high = (ir.Constant(ir.VectorType(I32, half), [I32(n + k) for n in range(half)]) for k in (0, half))
+        low, high = (ir.Constant(vector(I32, half), [I32(n + k) for n in range(half)]) for k in (0, half))
         x = [b.shuffle_vector(v, v, low) for v in state]
         y = [b.shuffle_vector(v, v, high) for v in state]
         state, width = _combine(b, carrier, x, y, dtypes), half

@@ -9,7 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import splat
+from codegen.emit.llvm_types import splat, vector
 from codegen.tile.ir import Value
 from dsl.dim import Var
 from dsl.dtype import Dtype
@@ -67,7 +67,7 @@ class Tile:
         out: ir.Value | None = None
         for n in range(shape.width):
             element = self._element(b, env | {shape.lane: chunk * shape.width + n})
-            out = ir.Constant(ir.VectorType(element.type, shape.width), ir.Undefined) if out is None else out
+            out = ir.Constant(vector(element.type, shape.width), ir.Undefined) if out is None else out
             out = b.insert_element(out, element, ir.Constant(ir.IntType(32), n))
         return out
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import I32
+from codegen.emit.llvm_types import I32, vector
 
 _SEGMENT_BITS = 128  # shuffles inside these segments of a register cost one cycle on every x86 and on NEON
 
@@ -54,14 +54,14 @@ def _interleave(b: ir.IRBuilder, x: ir.Value, y: ir.Value, unit: int, segment: i
         for n in range(segment // (2 * unit)):
             first = start + high * segment // 2 + n * unit
             picked += [*range(first, first + unit), *range(width + first, width + first + unit)]
-    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, width), [I32(n) for n in picked]))
+    return b.shuffle_vector(x, y, ir.Constant(vector(I32, width), [I32(n) for n in picked]))
 
 
 def concatenate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
     """One register of the lanes of several of equal width; their number is a power of two."""
     while len(parts) > 1:
         width = 2 * parts[0].type.count
-        order = ir.Constant(ir.VectorType(I32, width), [I32(n) for n in range(width)])
+        order = ir.Constant(vector(I32, width), [I32(n) for n in range(width)])
         parts = [b.shuffle_vector(parts[n], parts[n + 1], order) for n in range(0, len(parts), 2)]
     return parts[0]
 
@@ -71,14 +71,14 @@ def alternate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
     width, count = parts[0].type.count, len(parts)
     order = [part * width + lane for lane in range(width) for part in range(count)]
     whole = concatenate(b, parts)
-    return b.shuffle_vector(whole, whole, ir.Constant(ir.VectorType(I32, len(order)), [I32(n) for n in order]))
+    return b.shuffle_vector(whole, whole, ir.Constant(vector(I32, len(order)), [I32(n) for n in order]))
 
 
 def lanes_between(b: ir.IRBuilder, v: ir.Value, first: int, count: int) -> ir.Value:
     """The lanes ``first .. first + count - 1`` of a register."""
     if count == v.type.count:
         return v
-    return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, count), [I32(first + n) for n in range(count)]))
+    return b.shuffle_vector(v, v, ir.Constant(vector(I32, count), [I32(first + n) for n in range(count)]))
 
 
 def _element_bits(t: ir.Type) -> int:

@@ -7,6 +7,8 @@ no target calls a library for it.
 
 from __future__ import annotations
 
+import functools
+import math
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -70,8 +72,9 @@ def memory_type(d: Dtype) -> ir.Type:
     return I8 if d == bool_ else scalar_type(d)
 
 
+@functools.cache
 def vector(t: ir.Type, lanes: int) -> ir.Type:
-    """``<lanes x t>``, or ``t`` itself for zero lanes."""
+    """``<lanes x t>``, or ``t`` itself for zero lanes; the same object each time, so that its name is spelled once."""
     return ir.VectorType(t, lanes) if lanes else t
 
 
@@ -92,8 +95,7 @@ class Repeated(ir.Constant):  # type: ignore[misc]
     """
 
     def __init__(self, one: ir.Constant, lanes: int) -> None:
-        super().__init__(ir.VectorType(one.type, lanes), [one] * lanes)
-        self.one = one
+        self.type, self.constant, self.one = vector(one.type, lanes), [one] * lanes, one
 
     def _get_reference(self) -> str:
         return f"splat ({self.one})" if self.one.constant is not ir.Undefined else "undef"
@@ -113,6 +115,17 @@ def constant(value: Any, d: Dtype, lanes: int = 0) -> ir.Constant:
     else:
         c = ir.Constant(t, int(value))
     return Repeated(c, lanes) if lanes else c
+
+
+def literal(t: ir.Type, value: float, lanes: int = 0) -> ir.Constant:
+    """A literal of an LLVM type in every lane, or alone; the same object each time."""
+    return _literal(t, value, lanes, math.copysign(1.0, value))
+
+
+@functools.lru_cache(4096, typed=True)
+def _literal(t: ir.Type, value: float, lanes: int, sign: float) -> ir.Constant:
+    one = ir.Constant(t, value)
+    return Repeated(one, lanes) if lanes else one
 
 
 def _bf16_bits(x: float) -> int:
@@ -149,7 +162,7 @@ def splat(b: ir.IRBuilder, v: ir.Value, lanes: int) -> ir.Value:
         return v
     if isinstance(v, ir.Constant):
         return Repeated(v, lanes)
-    t = ir.VectorType(v.type, lanes)
+    t = vector(v.type, lanes)
     one = b.insert_element(ir.Constant(t, ir.Undefined), v, I32(0))
     return b.shuffle_vector(one, ir.Constant(t, ir.Undefined), Repeated(I32(0), lanes))
 

@@ -4,8 +4,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from llvmlite import ir
 
 import dlc
+from codegen.emit.llvm_types import literal, vector
 from codegen.target import TARGETS
 from codegen.tile.interp import convert
 from dlc.compiler import Plan
@@ -81,3 +83,12 @@ def test_half_converts_by_instruction_where_there_is_one():
     assert "vcvtph2ps" in assembly["x86-64-avx2"] and "vcvtph2ps" in assembly["x86-64-avx512"]
     assert "fcvt" in assembly["aarch64-neon"]
     assert "cvtph2ps" not in assembly["x86-64"]
+
+
+def test_types_and_literals_are_made_once_and_never_mistaken():
+    single = ir.FloatType()
+    assert vector(single, 8) is vector(single, 8) and vector(single, 8) != vector(single, 4) and vector(single, 0) is single
+    assert literal(single, 0.5, 8) is literal(single, 0.5, 8)
+    plus, minus = (str(literal(single, x, 8)) for x in (0.0, -0.0))
+    assert "0x8000000000000000" in minus and "0x8" not in plus and "splat (float" in plus
+    assert str(literal(ir.IntType(32), 1)) == "i32 1" and str(literal(single, 1)) == str(literal(single, 1.0))
