@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dsl.cascade.merge import base_of
 from dsl.cascade.model import Accumulator, Cascade, Component, Derivation, Refusal
 from dsl.loc import Loc
 from dsl.text import show_expr
@@ -61,10 +62,15 @@ def _deferred(x: Component, states: list[Accumulator], c: Cascade) -> list[str]:
 def _rolling(x: Component, states: list[Accumulator], c: Cascade) -> list[str]:
     out = []
     for a in states:
-        if a.weight is None:
+        if a.weight is None and a.centred is None:
             out.append(_element(a, c))
             continue
+        if a.weight is None and a.centred is not None:
+            out += [f"rolling: {_element(a, c)} with c = {show_expr(a.centred.earlier)}",
+                    f"A: {a.name} <- {a.name} + (c_new - c_old) * {base_of(a, c).name}, then {a.name} of the next elements at c_new"]
+            continue
         w = a.weight
+        assert w is not None
         out.append(f"rolling: {_element(a, c)}")
         out.append(f"A = {w.base}(c_new - c_old) with c = {show_expr(w.earlier)}: {a.name} <- A * {_before(a)} + {a.name} of "
                    "the next elements at c_new")
@@ -90,6 +96,8 @@ def _element(a: Accumulator, c: Cascade) -> str:
         weight = f"{a.rounding}({weight})" if a.rounding is not None else weight
         parts = [" * ".join([weight, *(["(" + show_expr(a.centred.data) + " + c)"] if a.centred is not None else []),
                              *(p for p in parts if p != "1.0")])]
+    elif a.centred is not None:
+        parts = [" * ".join([f"({show_expr(a.centred.data)} + c)", *(p for p in parts if p != "1.0")])]
     return f"{a.name} = {a.carrier}[{over}]({', '.join(parts)})"
 
 

@@ -35,7 +35,7 @@ class Product:
         guards: conditions on data outside of which the element is zero.
         rounding: the low dtype that the power times ``inside`` is rounded to; None where it is not.
         inside: factors of data under the rounding.
-        permit: how the power may be multiplied: an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
+        permit: how the power, or a sum with its data, may be multiplied: an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
     """
 
     scale: tuple[Expr, ...] = ()
@@ -105,11 +105,11 @@ def _name(e: Expr) -> str:
 
 
 def _permitted(p: Product, name: str) -> Product:
-    """How a product may be multiplied holds for its data or its power; a mixture of both is multiplied exactly, as is always allowed."""
+    """How a product may be multiplied holds for its data, sum or power; weighted data are multiplied exactly, as is always allowed."""
     data = product(p.data)
-    if p.sums or (p.power and data is not None):
+    if p.power and (p.sums or data is not None):
         return p
-    return replace(p, permit=name) if p.power else p if data is None else replace(p, data=(op(name, data),))
+    return replace(p, permit=name) if p.power or p.sums else p if data is None else replace(p, data=(op(name, data),))
 
 
 def _converted(e: Cast, sides: Sides) -> tuple[Product, ...]:

@@ -112,22 +112,23 @@ class Builder:
 
     def _sum_term(self, p: Product, arg: Expr, weight: Weight | None, scale: Expr | None) -> tuple[Expr, tuple[str, ...], bool]:
         """``w (x + d) = w x + w d``; an ``x + d`` that is the exponent of a weight stays together, since ``x`` alone may be large."""
+        if weight is None:
+            return self._translated(p, arg, scale)
         rows, parts = self.cascade.rows, list(p.sums[0])
         found: list[Expr] = []
         names: list[str] = []
-        if weight is not None:
-            known = [weight, *(a.weight for a in self.cascade.accumulators if a.weight is not None)]
-            for centre in dict.fromkeys(known):
-                for sign, change in ((1, lambda t: t), (-1, negated)):
-                    gone = {change(t) for t in (*centre.data_parts, *centre.earlier_parts)}
-                    if not gone <= set(parts):
-                        continue
-                    parts = [t for t in parts if t not in gone]
-                    self._sum_of(p, arg, weight)
-                    a = self._sum_of(p, arg, weight, None, centre)
-                    done = _scaled(a.read(rows), scale, weight)
-                    found.append(done if sign == 1 else op("neg", done))
-                    names.append(a.name)
+        known = [weight, *(a.weight for a in self.cascade.accumulators if a.weight is not None)]
+        for centre in dict.fromkeys(known):
+            for sign, change in ((1, lambda t: t), (-1, negated)):
+                gone = {change(t) for t in (*centre.data_parts, *centre.earlier_parts)}
+                if not gone <= set(parts):
+                    continue
+                parts = [t for t in parts if t not in gone]
+                self._sum_of(p, arg, weight)
+                a = self._sum_of(p, arg, weight, None, centre)
+                done = _scaled(a.read(rows), scale, weight)
+                found.append(done if sign == 1 else op("neg", done))
+                names.append(a.name)
         data, earlier = [t for t in parts if not self.sides.earlier(t)], [t for t in parts if self.sides.earlier(t)]
         for factor, outside in ((total(data, arg.dtype) if data else None, None), (None, total(earlier, arg.dtype) if earlier else None)):
             if factor is not None or outside is not None:
@@ -135,7 +136,20 @@ class Builder:
                 out = product([x for x in (scale, outside) if x is not None])
                 found.append(_scaled(a.read(rows), out, weight))
                 names.append(a.name)
-        return total(found, arg.dtype), tuple(names), weight is not None
+        return total(found, arg.dtype), tuple(names), True
+
+    def _translated(self, p: Product, arg: Expr, scale: Expr | None) -> tuple[Expr, tuple[str, ...], bool]:
+        """``g (x + d)`` stays together: sums at two ``d`` differ by ``(d' - d) sum g``. Apart, ``g x`` and ``g d`` could cancel.
+
+        A mean is taken as the one of the values so far, from the carrier of moments, and not as a part of the final one.
+        """
+        known = self._deviation(p.sums[0], arg.dtype)
+        if known is not None and known[1].form == "independent":
+            self._mean_from(known[1], self._accumulator(MOMENTS, (known[0],), known[1].tensor), 1, arg.dtype)
+        base = self._sum_of(p, arg, None)
+        centre = Weight("", tuple(t for t in p.sums[0] if not self.sides.earlier(t)), tuple(t for t in p.sums[0] if self.sides.earlier(t)))
+        a = self._sum_of(p, arg, None, None, centre)
+        return _scaled(a.read(self.cascade.rows), scale, None), (base.name, a.name), True
 
     def _sum_of(self, p: Product, arg: Expr, weight: Weight | None, factor: Expr | None = None,
                 centred: Weight | None = None) -> Accumulator:
@@ -149,7 +163,7 @@ class Builder:
                 element = where(g, element, const(0.0, element.dtype))
             guards, inside, rounding = (), None, None
         return self._accumulator(SUM, (element,), self.first, weight=weight, inside=inside, rounding=rounding, guards=guards,
-                                 centred=centred, permit=p.permit if weight is not None and self.extra else "")
+                                 centred=centred, permit=p.permit if self.extra and (weight or centred) is not None else "")
 
     def _weight(self, p: Product) -> Weight | None:
         if not p.power:

@@ -36,14 +36,16 @@ def action(a: Algebra, w: Weight, old: Any, new: Any) -> Any:
 
 def moved(a: Algebra, old: Any, new: Any) -> Any:
     """``new - old``, and zero where nothing has been seen at ``old``."""
-    d = a.dtype(old)
-    return a.where(a.op("isinf", old), a.const(0.0, d), a.op("sub", new, old))
+    return a.where(a.op("isfinite", old), a.op("sub", new, old), a.const(0.0, a.dtype(old)))
 
 
 def base_of(acc: Accumulator, c: Cascade) -> Accumulator:
     """The sum of the bare weights under a centred one."""
-    want = (*acc.key()[:3], (acc.weight.key() if acc.weight is not None else None, None), *acc.key()[4:])
-    return next(x for x in c.accumulators if x.key() == want)
+    def parts(x: Accumulator) -> tuple[object, ...]:
+        k = x.key()
+        return (*k[:2], x.weight.key() if x.weight is not None else None, *k[4:7])
+
+    return next(x for x in c.accumulators if x.centred is None and parts(x) == parts(acc) and set(x.extra) <= set(acc.extra))
 
 
 def evaluate_in(a: Algebra, e: Expr, env: Mapping[Expr, Any]) -> Any:
@@ -136,21 +138,21 @@ class _Formulas:
         out: Values = ()
         for acc, at in self.at.items():
             parts = tuple(evaluate_in(a, e, given) for e in acc.inputs)
-            if acc.weight is not None:
+            if acc.weight is not None or acc.centred is not None:
                 parts = (self._weighted(a, acc, parts[0], given, self.env(out)),)
             out = (*out, *acc.carrier.lift(a, parts, s[at:at + len(acc.state)]))
         return out
 
     def _weighted(self, a: Algebra, acc: Accumulator, element: Any, given: Mapping[Expr, Any], states: Mapping[Expr, Any]) -> Any:
-        w = acc.weight
-        assert w is not None
-        c = shift(a, w, evaluate_in(a, self.shifts[id(w)], states))
-        value = a.op(w.base, a.op("add", evaluate_in(a, w.data, given), c))
-        if acc.inside is not None:
-            value = a.op("mul", value, evaluate_in(a, acc.inside, given))
-        if acc.rounding is not None:
-            value = a.cast(a.cast(value, acc.rounding), a.dtype(value))
-        value = a.op("mul", value, element)
+        value, w = element, acc.weight
+        if w is not None:
+            c = shift(a, w, evaluate_in(a, self.shifts[id(w)], states))
+            value = a.op(w.base, a.op("add", evaluate_in(a, w.data, given), c))
+            if acc.inside is not None:
+                value = a.op("mul", value, evaluate_in(a, acc.inside, given))
+            if acc.rounding is not None:
+                value = a.cast(a.cast(value, acc.rounding), a.dtype(value))
+            value = a.op("mul", value, element)
         if acc.centred is not None:
             d = shift(a, acc.centred, evaluate_in(a, self.shifts[id(acc.centred)], states))
             value = a.op("mul", value, a.op("add", evaluate_in(a, acc.centred.data, given), d))
@@ -164,22 +166,22 @@ class _Formulas:
         for acc, at in self.at.items():
             mine = slice(at, at + len(acc.state))
             left, right = x[mine], y[mine]
-            if acc.weight is not None:
+            if acc.weight is not None or acc.centred is not None:
                 new = self.env(out)
                 left, right = (self._moved(a, acc, v, self.env(side), new) for v, side in ((left, x), (right, y)))
             out = (*out, *acc.carrier.combine(a, left, right))
         return out
 
     def _moved(self, a: Algebra, acc: Accumulator, state: Values, old: Mapping[Expr, Any], new: Mapping[Expr, Any]) -> Values:
-        w = acc.weight
-        assert w is not None and acc.carrier is SUM
-        before, after = (evaluate_in(a, self.shifts[id(w)], env) for env in (old, new))
-        value = state[0]
+        assert acc.carrier is SUM
+        value, w = state[0], acc.weight
         if acc.centred is not None:
             e = self.shifts[id(acc.centred)]
             step = moved(a, evaluate_in(a, e, old), evaluate_in(a, e, new))
             value = a.op("add", value, a.op("mul", step, old[base_of(acc, self.c).read(self.c.rows)]))
-        return (a.op("mul", value, action(a, w, before, after)),)
+        if w is None:
+            return (value,)
+        return (a.op("mul", value, action(a, w, *(evaluate_in(a, self.shifts[id(w)], env) for env in (old, new)))),)
 
     def finalize(self, a: Algebra, s: Values) -> Values:
         """The results of the components."""

@@ -60,7 +60,7 @@ class Accumulator:
         inside, rounding: a factor of the weight, and the low dtype the two are rounded to.
         guards: conditions outside of which a weighted element is zero.
         centred: multiplies the element by ``data + earlier`` of another weight.
-        permit: how the weight may be multiplied, an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
+        permit: how the weight, or what is centred, may be multiplied, an operation of :data:`dsl.opset.PRECISIONS`; empty for exactly.
         loc: where the user wrote the reduction.
     """
 

@@ -36,7 +36,7 @@ def merge_parts(c: Cascade, part: Var, parts: Mapping[Expr, Expr], name: str) ->
         reads = [acc.read(c.rows, n) for n in range(len(acc.state))]
         values = [parts[r] for r in reads]
         carrier: Carrier = acc.carrier if acc.carrier in _PLAIN else partial(merging(acc.carrier))
-        if acc.weight is not None:
+        if acc.weight is not None or acc.centred is not None:
             values = [_brought(acc, c, values[0], parts, known)]
         axes = (*c.rows, *acc.extra)
         made = [Reduce(tuple(values), (carrier, (part,), n), t.dtype, acc.loc) for n, t in enumerate(acc.state)]
@@ -48,13 +48,14 @@ def merge_parts(c: Cascade, part: Var, parts: Mapping[Expr, Expr], name: str) ->
 
 def _brought(acc: Accumulator, c: Cascade, value: Expr, parts: Mapping[Expr, Expr], known: Mapping[Expr, Expr]) -> Expr:
     """A part's state at the merged earlier results."""
-    w = acc.weight
-    assert w is not None
-    e = c.resolve(w.earlier)
     if acc.centred is not None:
         centre = c.resolve(acc.centred.earlier)
         step = moved(EXPRS, substitute_values(centre, parts), substitute_values(centre, known))
         value = op("add", value, op("mul", step, parts[base_of(acc, c).read(c.rows)]))
+    w = acc.weight
+    if w is None:
+        return value
+    e = c.resolve(w.earlier)
     return op("mul", value, action(EXPRS, w, substitute_values(e, parts), substitute_values(e, known)))
 
 

@@ -31,7 +31,7 @@ from dsl.nest import Nest, Stage
 from dsl.primitives.merged import merge_parts
 from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input
-from dsl.primitives.roll_moments import merge_moments
+from dsl.primitives.roll_moments import merge_moments, sum_by_blocks
 from dsl.primitives.roll_pass import Pass
 from dsl.primitives.rolled import arranged, bare, beside, parted, region, with_pass, without_casts
 
@@ -97,10 +97,12 @@ class _Roll(Pass):
                 self._aside(acc)
             elif acc.carrier in (MOMENTS, COMOMENTS):
                 merge_moments(self, acc)
-            elif acc.weight is None:
-                self._plain(acc)
-            else:
+            elif acc.weight is not None:
                 self._weighted(acc, acc.weight)
+            elif acc.centred is not None:
+                self._centred(acc, acc.centred)
+            else:
+                self._plain(acc)
         return self._assemble()
 
     def _initial(self, acc: Accumulator) -> list[Expr]:
@@ -110,7 +112,7 @@ class _Roll(Pass):
     # -- what no row changes -------------------------------------------------------------------------------------------
     def _fixed(self, acc: Accumulator) -> bool:
         """Whether every row would reduce the same elements: a weight's column sums beside a product with it."""
-        return acc.weight is None and bool(acc.extra) and not any(e.free & set(self.c.rows) for e in acc.inputs)
+        return _plain(acc) and bool(acc.extra) and not any(e.free & set(self.c.rows) for e in acc.inputs)
 
     def _aside(self, acc: Accumulator) -> None:
         """A reduction of its own, outside of the pass."""
@@ -119,6 +121,8 @@ class _Roll(Pass):
         for n, t in enumerate(own.tensors):
             placeholder = acc.read(self.c.rows, n)
             self.fixed[placeholder] = self.before[placeholder] = self.after[placeholder] = t.read(*(index(v) for v in acc.extra))
+        if any(x.centred is not None and x.weight is None and base_of(x, self.c) is acc for x in self.c.accumulators):
+            sum_by_blocks(self, acc)
 
     # -- products with what depends on rows and the block ----------------------------------------------------------------
     def _factors(self) -> None:
@@ -128,7 +132,7 @@ class _Roll(Pass):
         """
         found: dict[tuple[Var, ...], dict[Expr, Expr]] = {}
         for acc in self.c.accumulators:
-            if acc.carrier.name in _SUMS and acc.weight is None and acc.extra and not self._fixed(acc):
+            if acc.carrier.name in _SUMS and _plain(acc) and acc.extra and not self._fixed(acc):
                 shared, rest = parted(acc.inputs[0], frozenset(acc.extra))
                 if shared is None or rest is None:
                     continue
@@ -203,6 +207,34 @@ class _Roll(Pass):
                 element = self.tile(self.inside(element, const(0.0, element.dtype)), acc)
             element = op("mul", op(acc.permit, weight) if acc.permit else weight, element)
         self._reduce(acc, SUM, (element,), (start,))
+
+    def _centred(self, acc: Accumulator, w: Weight) -> None:
+        """``a <- a + (d_new - d_old) * sum g (+) sum of g (x + d_new)``: nothing is large beside what is left of it."""
+        (before,) = (self.state(acc, n, e) for n, e in enumerate(self._initial(acc)))
+        shifted, step = self._translation(w)
+        start = op("add", before, op("mul", step, self.before[base_of(acc, self.c).read(self.c.rows)]))
+        element = op("add", self.local(w.data), shifted)
+        if not (isinstance(acc.inputs[0], Const) and acc.inputs[0].value == 1):
+            element = op("mul", element, self.local(acc.inputs[0]))
+        mine, rest = parted(element, frozenset(acc.extra))
+        if acc.extra and mine is not None and rest is not None:
+            core, around = without_casts(mine)
+            left = around(self.tile(self.inside(core, const(0.0, core.dtype)), acc))
+            element = op("mul", op(acc.permit, left) if acc.permit else left, rest)
+        else:
+            element = self.inside(element, const(0.0, element.dtype))
+        self._reduce(acc, SUM, (element,), (start,))
+
+    def _translation(self, w: Weight) -> tuple[Expr, Expr]:
+        """(what is added to the data, its step from the blocks before) for a sum that is centred."""
+        key = (*w.key(), "centre")
+        if key not in self.shifts:
+            e = self.c.resolve(w.earlier)
+            old, new = substitute_values(e, self.before), substitute_values(e, self.after)
+            for name, value in (("centre", shift(EXPRS, w, new)), ("step", moved(EXPRS, old, new))):
+                made, = self.define(name, self.rows, value)
+                self.shifts[(*w.key(), name)] = self.read(made, self.rows)
+        return self.shifts[key], self.shifts[(*w.key(), "step")]
 
     def _shifts(self, w: Weight) -> tuple[Expr, Expr, Expr]:
         """(shift of the exponent, factor of the states before, step of the shift) of a block."""
@@ -284,6 +316,11 @@ class _Roll(Pass):
             s = Stage(label, (new,), own)
             stages.append(replace(s, order=tuple(s.axis_names().values())))
         return stages, replaced
+
+
+def _plain(acc: Accumulator) -> bool:
+    """Whether no earlier result has a part in its elements."""
+    return acc.weight is None and acc.centred is None
 
 
 def _point(v: Var) -> Expr:

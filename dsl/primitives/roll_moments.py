@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dsl.algebra import EXPRS
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dsl.algebra import EXPRS, substitute
 from dsl.carrier import SUM
 from dsl.cascade.model import Accumulator
-from dsl.dim import Term, as_term, product, tmax, tmin
-from dsl.expr import Compute, Expr, Reduce, cast, const, index, op
+from dsl.dim import Term, Var, as_term, product, tmax, tmin
+from dsl.expr import Compute, Expr, Reduce, cast, const, index, op, where
+from dsl.nest import Stage
 from dsl.primitives.roll_pass import Pass
 
 
@@ -54,3 +58,33 @@ def _counts(p: Pass) -> tuple[Term, Term, Term]:
     zero = as_term(0)
     return (tmax(tmin(before, left), zero) * others, tmax(tmin(as_term(p.block), left - before), zero) * others,
             tmax(tmin(as_term(p.each * p.block), left), zero) * others)
+
+
+def sum_by_blocks(p: Pass, acc: Accumulator) -> None:
+    """What every row adds up alike, before each block and in a whole part, as definitions outside of the pass."""
+    placeholder = acc.read(p.c.rows)
+    lead = (p.part,) if p.parts > 1 else ()
+    if p.each * p.parts == 1:
+        p.before[placeholder] = const(0.0, acc.state[0].dtype)
+        return
+    element = p.inside(p.local(acc.inputs[0]), const(0.0, acc.inputs[0].dtype))
+    block = _define(p, f"{acc.name}.block", (*lead, p.at, *acc.extra), element, p.bound)
+    other = Var(p.at.name, p.at.extent)
+    there = block.read(*(index(v) for v in (*lead, other, *acc.extra)))
+    earlier = where(op("lt", index(other), index(p.at)), there, const(0.0, block.dtype))
+    before = _define(p, f"{acc.name}.before", (*lead, p.at, *acc.extra), earlier, (other,))
+    p.before[placeholder] = before.read(*(index(v) for v in (*lead, p.at, *acc.extra)))
+    if p.parts > 1:
+        whole = _define(p, f"{acc.name}.part", (*lead, *acc.extra), there, (other,))
+        p.fixed[placeholder] = p.after[placeholder] = whole.read(*(index(v) for v in (*lead, *acc.extra)))
+
+
+def _define(p: Pass, name: str, axes: Sequence[Var], element: Expr, bound: Sequence[Var]) -> Compute:
+    """A sum of its own outside of the pass, with variables of its own."""
+    own, fresh = (tuple(Var(v.name, v.extent) for v in vs) for vs in (axes, bound))
+    env: dict[Var, Term] = {v: as_term(o) for v, o in zip((*axes, *bound), (*own, *fresh))}
+    unique = p.unique(f"{p.name}.{name}")
+    t = Compute(unique, own, Reduce((substitute(element, env),), (SUM, fresh, 0), element.dtype.accumulator), p.c.components[0].tensor.loc)
+    s = Stage(unique, (t,), own, fresh)
+    p.aside.append(replace(s, order=tuple(s.axis_names().values())))
+    return t

@@ -301,7 +301,7 @@ def test_a_norm_goes_along_with_the_product(fn: Callable[..., Any], block: int) 
     assert rolled(dlc.kernel(fn), x, g, w) == 1
 
 
-@pytest.mark.parametrize("fn", [rms_linear])
+@pytest.mark.parametrize("fn", [rms_linear, layer_linear])
 @pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
 def test_a_folded_norm_is_as_accurate_as_one_by_itself(fn: Callable[..., Any], scale: float) -> None:
     """Against float64, on rows of any magnitude and rows far from zero, beside the several-pass form in the same precision."""

@@ -65,7 +65,7 @@ ACCEPTED: dict[str, tuple[str, Callable[..., Any]]] = {
     "over a result": ("deferred", lambda x, y, d: x / d),
     "rsqrt": ("deferred", lambda x, y, d: x * dlc.rsqrt(d * d + 1.0) * y),
     "square of a product": ("deferred", lambda x, y, d: (x * d) ** 2),
-    "linear": ("deferred", lambda x, y, d: (x - d) * y),
+    "linear": ("rolling", lambda x, y, d: (x - d) * y),
 }
 
 
