@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 
-from codegen.analysis.access import Access, Strides, accesses, cost, size
+from codegen.analysis.access import Strides, accesses, cost, size
 from codegen.heuristics.cascade import roll_cascades, schedule_rolls
 from codegen.heuristics.cascade_cpu import schedule_roll
+from codegen.heuristics.chunks import part_reductions
 from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, group_stages, row_map
+from codegen.heuristics.lanes import lane_axis, span
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
@@ -21,11 +23,10 @@ from dsl.dim import Var
 from dsl.nest import Nest, Stage
 from dsl.placing import place
 from dsl.primitives.loops import annotate, reorder, set_role, split
-from dsl.primitives.storage import compute_at, rfactor
+from dsl.primitives.storage import compute_at
 
 _PASSING = 8  # vectors of columns that are summed together
 _LIGHT = 8  # operations a term, above which a few vectors keep the core busy
-_RUN = 512  # bytes of a row that a thread takes: shorter ones cost as much to fetch
 _SHORT = 7  # terms of a sum that are not worth lanes
 
 
@@ -34,7 +35,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     nest, rolls = roll_cascades(nest, setting)
     nest = part_factors(fuse_stages(nest), setting.strides)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
-    nest = _factor_reductions(nest, setting)
+    nest = part_reductions(nest, setting)
     nest, setting = order_intermediates(nest, setting, done)
     joins = functools.partial(_joins, target=setting.target)
     for group in group_stages(nest, joins, done).values():
@@ -84,35 +85,6 @@ def _enough_rows(rows: tuple[Var, ...], s: Stage, target: Target) -> bool:
     return n >= 2 * target.threads or iterations(s) <= SERIAL_WORK
 
 
-# -- long reductions over few rows ---------------------------------------------------------------------------------
-def _factor_reductions(nest: Nest, setting: Setting) -> Nest:
-    """Split reductions that have too few rows to occupy the threads into partial results over chunks."""
-    for s in nest.stages:
-        rows = 1
-        for a in s.axes:
-            rows *= size(a.extent)
-        lanes = setting.target.vector_bits // 32
-        wide = _lane_axis(nest[s.name], setting.strides, nest[s.name].axes) is not None
-        least = setting.target.threads * (max(2 * lanes, _RUN // s.tensors[0].dtype.itemsize) if wide else 2)
-        short = rows < least and iterations(s) > 8 * SERIAL_WORK
-        if s.attach is None and s.kind == "reduce" and short and s.body.data[0].name != "moments":
-            axis = max(s.bound, key=lambda a: size(a.extent))
-            if size(axis.extent) >= 64:
-                nest = _factor(nest, s.name, axis, setting)
-    return nest
-
-
-def _factor(nest: Nest, name: str, axis: Var, setting: Setting) -> Nest:
-    total = size(axis.extent)
-    threads = setting.target.threads
-    chunks = setting.choose(f"{name}.chunks", 4 * threads, [n * threads for n in (1, 2, 4, 8)])
-    step = -(-total // chunks)
-    step = -(-step // 256) * 256 if total >= 256 * chunks else step
-    loop = nest[name].axis_names()[axis]
-    nest = split(nest, name, loop, step)
-    return rfactor(nest, name, f"{loop}.o")[0]
-
-
 # -- tiling one group ----------------------------------------------------------------------------------------------
 def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     anchor = nest[group.anchor]
@@ -129,26 +101,6 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
         return schedule_map(nest, anchor, setting)
     rows = anchor.axes if anchor.kind == "reduce" else group.rows
     return _schedule_rows(nest, group, rows, setting)
-
-
-def _lane_axis(stage: Stage, strides: Strides, among: tuple[Var, ...]) -> Var | None:
-    """The axis with unit stride in the most bytes of a stage's accesses."""
-    votes = {a: 0 for a in among}
-    for x in accesses(stage, strides):
-        for a in among:
-            if x.stride(a) == 1:
-                votes[a] += x.dtype.itemsize * _span(x, stage)
-    best = max(among, key=lambda a: (votes[a], size(a.extent)), default=None)
-    return best if best is not None and votes[best] else None
-
-
-def _span(x: Access, stage: Stage) -> int:
-    """Elements an access touches in all."""
-    n = 1
-    for a in (*stage.axes, *stage.bound):
-        if x.uses(a):
-            n *= size(a.extent)
-    return n
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -249,7 +201,7 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides)
             for a in (*s.axes, *s.bound):
                 key = up.get(a)
                 if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else _SHORT):
-                    votes[key] = votes.get(key, 0) + _span(x, s) * x.dtype.itemsize
+                    votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
     return max(votes, key=lambda k: votes[k])
 
 
@@ -269,7 +221,7 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
                 tile = [mapped]
         ordered = [names[a] for a in mine if a in s.axes] + [names[a] for a in mine if a in s.bound]
         return reorder(nest, name, [*(x for x in row_loops if x not in tile), *ordered, *tile])
-    inner = _lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
+    inner = lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
     if inner is None:
         return nest
     others = [names[a] for a in mine if a is not inner and a in s.axes], [names[a] for a in mine if a is not inner and a in s.bound]
@@ -283,7 +235,7 @@ def _schedule_scan(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     """Rows in parallel; along the scan one step at a time, with lanes over a contiguous row axis where there is one."""
     names = stage.axis_names()
     rows = tuple(a for a in stage.axes if names[a] in stage.order)
-    lane = _lane_axis(stage, setting.strides, rows)
+    lane = lane_axis(stage, setting.strides, rows)
     loops = [names[a] for a in rows]
     name = stage.name
     tile: list[str] = []

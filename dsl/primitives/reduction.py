@@ -290,9 +290,12 @@ def _zero_outside(inside: Expr, factor: Expr) -> Expr:
 
 
 def neutral_input(body: Reduce, n: int) -> Expr | None:
-    """An input whose lifted state is the identity, for carriers whose lift is a conversion."""
-    if body.carrier.arity != len(body.carrier.state(tuple(a.dtype for a in body.args))) or body.carrier.name == "logsumexp":
-        return None
+    """An input whose lifted state is the identity: for carriers whose inputs are states or become one by a conversion, and logsumexp."""
     held = tuple(a.dtype for a in body.args)
-    value = body.carrier.identity(EXPRS, body.carrier.state(held))[n]
+    states = body.carrier.state(held)
+    if body.carrier.name in ("logsumexp", "logsumexp.partial") and body.args[0].dtype.is_float:
+        return const(-math.inf, body.args[0].dtype)
+    if body.carrier.arity not in (0, len(states)):
+        return None
+    value = body.carrier.identity(EXPRS, states)[n]
     return value if isinstance(value, Expr) else None

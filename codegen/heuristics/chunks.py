@@ -1,0 +1,88 @@
+"""Reductions made from partial results over chunks: where there are too few rows to occupy the threads, and where rows are long.
+
+One accumulator that takes ten thousand terms one after another has forgotten the last bits of most of them. Sums of chunks, added up
+in the end, keep every chain of additions short: a million terms go through some two hundred additions each and not through thousands. It
+costs nothing, since the chunks' sums are few.
+"""
+
+from __future__ import annotations
+
+import math
+
+from codegen.analysis.access import read_access, size
+from codegen.heuristics.decisions import Setting
+from codegen.heuristics.fusion import is_contraction, iterations
+from codegen.heuristics.lanes import lane_axis
+from codegen.heuristics.maps import SERIAL_WORK
+from dsl.algebra import reads
+from dsl.dim import Var
+from dsl.nest import Nest, Stage
+from dsl.primitives.loops import split
+from dsl.primitives.storage import rfactor
+
+_CHUNK = 4096  # terms of a row with lanes inside of it: 128 steps of four vectors of eight
+_ACROSS = 64  # terms of rows that lie along the lanes, whose chains have a single accumulator
+_RUN = 512  # bytes of a row that a thread takes: shorter ones cost as much to fetch
+_LONG, _LONG_ACROSS = 8, 4  # chunks from which a row is parted
+_ROUNDED = ("sum", "logsumexp")  # and their partial results
+
+
+def part_reductions(nest: Nest, setting: Setting) -> Nest:
+    """Make partial results of chunks where rows are few or long; the partial results of very many chunks are parted in their turn."""
+    for name in [s.name for s in nest.stages if s.kind == "reduce" and s.attach is None]:
+        while (found := _chunk(nest[name], setting)) is not None:
+            axis, step = found
+            loop = nest[name].axis_names()[axis]
+            nest = rfactor(split(nest, name, loop, step), name, f"{loop}.o")[0]
+    return nest
+
+
+def _chunk(s: Stage, setting: Setting) -> tuple[Var, int] | None:
+    """The axis that is cut into chunks, and its points in one; None where the reduction stays whole."""
+    if s.body.data[0].name.startswith("moments") or not s.bound:
+        return None
+    across = lane_axis(s, setting.strides, (*s.axes, *s.bound)) in s.axes
+    rows = math.prod(size(v.extent) for v in s.axes)
+    lanes = setting.target.vector_bits // 32
+    least = setting.target.threads * (max(2 * lanes, _RUN // s.tensors[0].dtype.itemsize) if across else 2)
+    longest = max(s.bound, key=lambda v: size(v.extent))
+    merges = s.body.data[0].name.endswith(".merge")
+    if rows < least and iterations(s) > 8 * SERIAL_WORK and size(longest.extent) >= 64 and not merges:
+        return longest, _shared(s, longest, across, setting)
+    return None if is_contraction(s) else _long(s, across, setting)
+
+
+def _shared(s: Stage, axis: Var, across: bool, setting: Setting) -> int:
+    """Points of a chunk that gives every thread several, no more of them than keep a sum accurate."""
+    total, threads = size(axis.extent), setting.target.threads
+    chunks = setting.choose(f"{s.name}.chunks", 4 * threads, [n * threads for n in (1, 2, 4, 8)])
+    step = -(-total // chunks)
+    step = -(-step // 256) * 256 if total >= 256 * chunks else step
+    return min(step, max(1, _terms(across) // _each(s, axis))) if _rounds(s) else step
+
+
+def _long(s: Stage, across: bool, setting: Setting) -> tuple[Var, int] | None:
+    """The axis with the largest steps in memory, in chunks of so many terms that a sum of them is accurate."""
+    terms = math.prod(size(v.extent) for v in s.bound)
+    if not _rounds(s) or terms < (_LONG_ACROSS if across else _LONG) * _terms(across):
+        return None
+    steps = {v: max((n for r in reads(s.body) if (n := read_access(r, setting.strides).stride(v))), default=0) for v in s.bound}
+    long = [v for v in s.bound if size(v.extent) > 1]
+    axis = max(long, key=lambda v: steps[v])
+    step = max(1, _terms(across) // _each(s, axis))
+    return (axis, step) if size(axis.extent) > step else None
+
+
+def _terms(across: bool) -> int:
+    return _ACROSS if across else _CHUNK
+
+
+def _each(s: Stage, axis: Var) -> int:
+    """Terms for each point of an axis."""
+    return math.prod(size(v.extent) for v in s.bound if v is not axis)
+
+
+def _rounds(s: Stage) -> bool:
+    """Whether the order of combination shows, and chains of it lose bits."""
+    dtypes = tuple(a.dtype for a in s.body.args)
+    return s.body.data[0].name.split(".")[0] in _ROUNDED and not s.body.data[0].reorders_exactly(dtypes)
