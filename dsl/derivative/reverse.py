@@ -18,7 +18,7 @@ from dsl.derivative.simplify import mul
 from dsl.derivative.split import is_pointwise, split, split_program, stripped
 from dsl.dim import Var, as_term
 from dsl.errors import DerivativeError
-from dsl.expr import Compute, Expr, Input, Reduce, Scan, Tensor, cast, index, op, scan
+from dsl.expr import Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, cast, index, op, scan
 from dsl.program import Program
 from dsl.windowed import dense_windows
 
@@ -184,7 +184,8 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
     found = pullback(form.outputs, given, targets)
     kept = {c: Input(c.name, c.shape, c.dtype if c in form.outputs else c.dtype.held, c.loc) for c in keep}
-    outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], {c: _as_saved(c, t) for c, t in kept.items()})
+    there: dict[Tensor, Tensor] = {c: _as_saved(c, t) for c, t in kept.items()}
+    outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], there | _undone(there))
     return assemble(f"{program.name}_vjp", form, outputs, tuple(kept.values()), tuple(given.values()))
 
 
@@ -194,6 +195,25 @@ def _as_saved(c: Compute, kept: Input) -> Tensor:
         return kept
     axes = tuple(Var(a.name, a.extent) for a in c.axes)
     return Compute(c.name, axes, op("unrounded", cast(kept.read(*(index(a) for a in axes)), c.dtype)), c.loc, c.dtype)
+
+
+def _undone(there: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+    """Dividends of which the quotient and the divisor were saved: ``e = (e / s) * s``, which reads less than what ``e`` is made of."""
+    made: dict[Tensor, Tensor] = {}
+    for c, quotient in there.items():
+        body = c.body if isinstance(c, Compute) else None
+        if not isinstance(body, Op) or body.name != "div" or c.dtype.is_low:
+            continue
+        e, s = body.args
+        if not (isinstance(e, Read) and isinstance(e.tensor, Compute) and e.tensor not in there and isinstance(s, Read)):
+            continue
+        assert isinstance(c, Compute)
+        if s.tensor in there and not s.args and e.data[1] == tuple(as_term(a) for a in c.axes) and e.tensor.shape == c.shape:
+            axes = tuple(Var(a.name, a.extent) for a in c.axes)
+            env = {a: as_term(b) for a, b in zip(c.axes, axes)}
+            again = mul(quotient.read(*(index(a) for a in axes)), substitute(s, env, {s.tensor: there[s.tensor]}))
+            made[e.tensor] = Compute(e.tensor.name, axes, again, e.tensor.loc, e.tensor.dtype)
+    return made
 
 
 def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Program:
