@@ -98,11 +98,19 @@ def _turn(nest: Nest, packing: Packing, factor: Read, copy: str, dims: tuple[int
     for n in run[1:]:
         nest = fuse(nest, copy, side, names[n], f"{side}{names[n]}")
         side = f"{side}{names[n]}"
-    deep = min(width, _power(math.prod(size(shape[n]) for n in run))) * (packing.terms[1] if packing.terms is not None else 1)
+    deep = min(width, _power(math.prod(size(shape[n]) for n in run))) * _together(packing, factor, own)
     nest = split(nest, copy, side, deep, tail="peel")
     nest = split(nest, copy, names[own], width, tail="peel")
     nest = set_role(set_role(nest, copy, f"{side}.i", "unroll"), copy, f"{names[own]}.i", "vectorize")
     return reorder(nest, copy, [*outer, f"{side}.o", f"{names[own]}.o", f"{side}.i", f"{names[own]}.i"])
+
+
+def _together(packing: Packing, factor: Read, own: int) -> int:
+    """How many terms move as one word: those of a lane, if rows are whole words apart."""
+    if packing.terms is None:
+        return 1
+    apart = (packing.setting.strides.get(factor.tensor) or contiguous(factor.tensor.shape))[own]
+    return packing.terms[1] if apart.is_const and apart.const % packing.terms[1] == 0 else 1
 
 
 def _run(factor: Read, near: int, bound: frozenset[Var], strides: Strides) -> list[int]:
