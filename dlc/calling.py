@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ else:
 
 FEW = 3  # values of a size after which it becomes a run-time argument
 _MANY = 4096  # kinds of arguments whose functions are kept by shape
+Made = TypeVar("Made")
 _WAYS = 8  # functions kept for arguments of the same shapes: other strides, other kinds of arrays
 
 
@@ -113,6 +114,7 @@ class Caller:
         self._launchers: dict[Any, Launcher] = {}
         self._many: list[Launcher] = []
         self._on_gpu: dict[Any, GpuLauncher] = {}
+        self._many_on_gpu: dict[torch.device, tuple[list[GpuLauncher], Sizes]] = {}
         self._followed: set[Any] = set()
         self._sizes = Sizes()
 
@@ -244,31 +246,28 @@ class Caller:
         return launcher
 
     def _gpu_launcher(self, tensors: Sequence[torch.Tensor]) -> GpuLauncher:
-        key = (tensors[0].device, *[(t.shape, canonical_strides(t)) for t in tensors])
-        if key not in self._on_gpu:
-            target = gpu_launch.target_of(tensors[0].device)
-            self._on_gpu[key] = gpu_launch.GpuLauncher(
-                Plan(self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], target)))
-        return self._on_gpu[key]
+        device = tensors[0].device
+        key = (device, *[(t.shape, canonical_strides(t)) for t in tensors])
+        many, sizes = self._many_on_gpu.setdefault(device, ([], Sizes()))
+        known = self._on_gpu.get(key) or next((m for m in many if m.serves(tensors)), None)
+        if known is not None:
+            return known
+        request = self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], gpu_launch.target_of(device))
+        launcher, serves_many = _made(request, sizes, gpu_launch.GpuLauncher)
+        if serves_many:
+            many.insert(0, launcher)
+        else:
+            self._on_gpu[key] = launcher
+        return launcher
 
     def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
         """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
-        shapes = [shape for shape, _ in key]
-        request = self.kernel.request(shapes, [strides for _, strides in key])
-        sizes = bind_sizes(request.program, shapes)
-        changing = self._sizes.changing(sizes) if settings().dynamic and request.scheduler is None else frozenset()
-        self._sizes.met(sizes)
-        if changing:
-            try:
-                launcher = Plan(replace(request, dynamic=changing)).launcher()
-            except DlcError as e:
-                self._sizes.fixed |= changing
-                warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})",
-                              stacklevel=6)
-            else:
-                self._many.insert(0, launcher)
-                return launcher
-        launcher = self._launchers[key] = Plan(request).launcher()
+        request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
+        launcher, many = _made(request, self._sizes, Plan.launcher)
+        if many:
+            self._many.insert(0, launcher)
+        else:
+            self._launchers[key] = launcher
         return launcher
 
     def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> Functions | None:
@@ -317,6 +316,21 @@ class Caller:
         """A call that autograd follows."""
         results = follow(self.kernel.derivatives.follow(tensors), launcher, tensors)
         return results[0] if self.kernel.program.single else results
+
+
+def _made(request: Request, sizes: Sizes, make: Callable[[Plan], Made]) -> tuple[Made, bool]:
+    """A kernel for all values of the sizes that keep changing, and True; one for the sizes at hand, and False, where there are none."""
+    values = bind_sizes(request.program, request.shapes)
+    changing = sizes.changing(values) if settings().dynamic and request.scheduler is None else frozenset()
+    sizes.met(values)
+    if changing:
+        try:
+            return make(Plan(replace(request, dynamic=changing))), True
+        except DlcError as e:
+            sizes.fixed |= changing
+            warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})",
+                          stacklevel=7)
+    return make(Plan(request)), False
 
 
 def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:

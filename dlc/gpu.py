@@ -21,6 +21,8 @@ from dsl.errors import LaunchError, TargetError
 from dsl.loc import UNKNOWN
 from dsl.text import show_compute
 
+_WIDEST = 16  # what a run-time size is taken to be a multiple of, if the one at hand is: a launch takes back promises that are not kept
+
 
 def triton_artifact(plan: Plan) -> TritonArtifact:
     """The Triton kernels of a plan, in the order they are launched.
@@ -32,7 +34,8 @@ def triton_artifact(plan: Plan) -> TritonArtifact:
     if target.kind == "cpu":
         raise TargetError(f"{target.name} is a CPU", "Triton compiles for GPUs", "name one: sm_80, sm_90, sm_100, gfx942")
     mathematics = "\n".join(show_compute(c) for c in plan.request.program.computes)
-    return emit_triton(plan.tile, TritonOptions(mathematics=mathematics))
+    multiples = {v: _WIDEST for v in plan.tile.sizes if v.likely is not None and v.likely % _WIDEST == 0}
+    return emit_triton(plan.tile, TritonOptions(mathematics=mathematics, multiples=multiples))
 
 
 def triton_source(artifact: TritonArtifact) -> str:

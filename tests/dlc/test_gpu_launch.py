@@ -96,6 +96,43 @@ def test_a_kernel_called_on_a_device_is_compiled_for_it(interpreted, monkeypatch
     assert asked == [torch.device("cpu")] and made.artifact.kernels
 
 
+def test_a_size_that_keeps_changing_becomes_an_argument(interpreted, monkeypatch):
+    """After kernels for three values of a size, one serves all others; those that need 64-bit indices get their own."""
+    from dlc import calling
+
+    monkeypatch.setattr(calling.gpu_launch, "target_of", lambda device: by_name("sm_90"))
+    kernel, w = dlc.kernel(normalized.fn), torch.randn(16)
+    made = []
+    for rows in (3, 5, 16, 7, 1, 40, 9):
+        x = torch.randn(rows, 16)
+        made.append(kernel._calls._gpu_launcher([x, w]))
+        first, largest = made[-1]([x, w])
+        torch.testing.assert_close(first, torch.softmax(x, 1) * w)
+        assert torch.equal(largest, x.amax(1))
+    assert len(set(made[:4])) == 4 and set(made[3:]) == {made[3]} and list(made[3].names.values()) == ["M"]
+    huge = torch.empty(1 << 28, 16, device="meta")
+    assert not made[3].serves([huge, w]) and not made[3].serves([torch.randn(8, 17), torch.randn(17)])
+    assert not made[3].serves([torch.randn(0, 16), w])
+    monkeypatch.setenv("DLC_DYNAMIC", "off")
+    fixed = dlc.kernel(normalized.fn)
+    assert len({fixed._calls._gpu_launcher([torch.randn(n, 16), w]) for n in (2, 3, 4, 5, 6)}) == 5
+
+
+def test_a_failed_check_of_a_kernel_for_many_sizes(interpreted, monkeypatch):
+    from dlc import calling
+
+    monkeypatch.setattr(calling.gpu_launch, "target_of", lambda device: by_name("sm_90"))
+    kernel = dlc.kernel(taken.fn)
+    for n in (2, 3, 4, 5):
+        i, w = torch.arange(n), torch.randn(n)
+        assert torch.equal(kernel._calls._gpu_launcher([i, w])([i, w])[0], w)
+    many = kernel._calls._gpu_launcher([torch.zeros(6).long(), torch.randn(9)])
+    assert many.names
+    with pytest.raises(errors.BoundsError) as e:
+        many([torch.tensor([0, 1, 2, 3, 9, 5]), torch.randn(9)])
+    assert e.value.reason == "i[4] is 9, outside [0, 9): w has 9 elements\nit is read at m = 4"
+
+
 @pytest.mark.gpu
 def test_on_a_gpu():
     x, w = torch.randn(300, 70, device="cuda"), torch.randn(70, device="cuda")
