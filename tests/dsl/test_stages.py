@@ -1,0 +1,66 @@
+"""From definitions to stages: one for each reduction and scan, shared ones once, and the same numbers in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dlc
+from codegen.lower import lower
+from codegen.tile.interp import run
+from dlc import f64, i64
+from dsl.algebra import walk
+from dsl.dim import as_term
+from dsl.expr import Index, Read, Reduce, Scan, index
+from dsl.interp import evaluate
+from dsl.program import Program
+from dsl.stages import at, build_nest, inline_reads
+from tests.strategies import random_case
+
+M, N = dlc.dims("M N")
+
+
+@dlc.kernel
+def spread(x: f64[M, N]):
+    k, q = dlc.reduce_axis(N), dlc.reduce_axis(N)
+    return dlc.compute((M, N), lambda i, j: x[i, j] / dlc.sum(x[i, k], k) + dlc.sum(x[i, q], q), name="y")
+
+
+@dlc.kernel
+def picked(x: f64[M, N], p: i64[M]):
+    s = dlc.compute((M, N), lambda i, j: x[i, j] * (i + 2 * j), name="s")
+    return dlc.compute((M,), lambda i: s[i, p[i]], name="y")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_reductions_stand_alone_and_the_nest_computes_the_program(seed: int) -> None:
+    case = random_case(seed)
+    nest = build_nest(case.program)
+    for stage in nest.stages:
+        for t in stage.tensors:
+            assert not any(isinstance(e, (Reduce, Scan)) for e in walk(t.body) if e is not t.body), stage.name
+    assert len({s.name for s in nest.stages}) == len(nest.stages)
+    arrays = {t.name: a for t, a in zip(case.program.inputs, case.arrays)}
+    got = run(lower(nest, {}, "k"), arrays, {v: n for v, n in case.sizes.items() if v in nest.program.dims})
+    for o, want in zip(nest.program.outputs, evaluate(case.program, *case.arrays)):
+        np.testing.assert_allclose(np.asarray(got[o.name], np.float64), np.asarray(want, np.float64), rtol=3e-2, atol=3e-2)
+
+
+def test_a_reduction_written_twice_is_one_stage() -> None:
+    nest = build_nest(spread.program)
+    assert [s.kind for s in nest.stages].count("reduce") == 1 and nest.stages[-1].name == "y"
+
+
+def test_an_element_of_a_definition() -> None:
+    """Its body with the axes replaced; by data too, where the place itself is a value of the body."""
+    s, y = picked.program.computes
+    i, j = s.axes
+    moved = at(s, (as_term(i) + 1, as_term(3)))
+    assert moved.free == {i} and str(moved) == "x[i + 1, 3] * f64(i + 7)"
+    inlined = inline_reads(y.body, {s: s})
+    assert not any(isinstance(e, Read) and e.tensor is s for e in walk(inlined))
+    x, p = np.random.default_rng(0).standard_normal((3, 4)), np.array([3, 0, 2])
+    again = type(y)("y", y.axes, inlined, y.loc, y.dtype)
+    (want,), (got,) = (evaluate(Program("p", picked.program.inputs, (t,), True, picked.program.loc), x, p) for t in (y, again))
+    np.testing.assert_array_equal(got, want)
+    assert isinstance(index(i), Index)
