@@ -11,7 +11,7 @@ import dlc
 from dlc import f32, memory
 from dlc.memory import Pool, round_up
 
-M, N = dlc.dims("M N")
+M, N, K = dlc.dims("M N K")
 BIG = (1024, 1024)  # 4 MiB of f32
 
 
@@ -71,6 +71,55 @@ def test_what_waits_is_bounded(monkeypatch):
     del_me = big(pool)
     del del_me
     assert pool.stats().cached == 0
+
+
+def test_small_blocks_stay_at_hand_and_are_given_back_on_request(monkeypatch):
+    pool = Pool()
+    a = pool.take(5000)
+    pool.give(a)
+    assert (pool.stats().in_use, pool.stats().cached) == (0, 8192) and pool.take(6000) is a
+    others = [pool.take(5000) for _ in range(4)]
+    for block in (a, *others):
+        pool.give(block)
+    assert (pool.stats().in_use, pool.stats().cached) == (0, 5 * 8192)
+    assert pool.trim() == 5 * 8192 and pool.stats().cached == 0 and pool.trim() == 0
+    pool.give(pool.take(5000))
+    monkeypatch.setattr(memory, "available", lambda: 1)
+    pool.take(1 << 20)
+    assert pool.stats().cached == 0, "a machine that runs out of memory gets these too"
+    monkeypatch.setenv("DLC_MEMORY", "0")
+    pool = Pool()
+    pool.give(pool.take(5000))
+    assert pool.stats().cached == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kernels_take_the_scratch_they_state_and_give_it_back(threads, monkeypatch):
+    from codegen.artifact import evaluate
+
+    @dlc.kernel
+    def attention(q: f32[M, K], k: f32[N, K], v: f32[N, K]):
+        return dlc.softmax(q @ k.T, 1) @ v
+
+    @dlc.kernel
+    def columns(x: f32[M, N]):
+        return dlc.cumsum(dlc.softmax(x, 0), 1)
+
+    before, taken, real = torch.get_num_threads(), [], memory.pool.take
+    monkeypatch.setattr(memory.pool, "take", lambda size: taken.append(size) or real(size))
+    torch.set_num_threads(threads)
+    try:
+        q, k = torch.randn(65, 16), torch.randn(300, 16)
+        for kernel, args in ((attention, [q, k, k]), (columns, [q])):
+            recipe = kernel.plan(*args).launcher().recipe
+            taken.clear()
+            held = memory.stats().in_use
+            kernel(*args)
+            stated = sum(evaluate(w, {}) // 64 * 64 + 128 for w in recipe.workspaces) + evaluate(recipe.scratch, {}) * threads + 64
+            assert taken == ([stated] if recipe.workspaces or recipe.scratch else []) and (taken or kernel is not attention)
+            assert memory.stats().in_use == held
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_memory_is_given_back_before_the_machine_runs_out(monkeypatch):
