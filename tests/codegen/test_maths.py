@@ -82,7 +82,8 @@ def test_odd_functions_keep_the_sign_of_zero(name, dtype):
 def large_angles():
     """Doubles of every exponent, random ones, and those that lie closest to multiples of pi/2."""
     bits = np.random.default_rng(5).integers(0x4300000000000000, 0x7FEFFFFFFFFFFFFF, 150)
-    near = [6381956970095103.0 * 2.0**797, 6381956970095103.0 * 2.0**798, LARGE_ANGLE, np.nextafter(LARGE_ANGLE, 0), np.finfo(float).max]
+    near = [6381956970095103.0 * 2.0**797, 6381956970095103.0 * 2.0**798, LARGE_ANGLE["f64"], np.nextafter(LARGE_ANGLE["f64"], 0),
+            np.finfo(float).max]
     x = np.concatenate([bits.view(np.float64), 2.0 ** np.arange(45, 1024, 7), near])
     return np.concatenate([x, -x])
 

@@ -1,9 +1,9 @@
 """Reduction of an angle to a small remainder and a count of quarter or half turns, for sin, cos and tan; every float, however large.
 
-An f32 is multiplied by 1 / (2 pi) in f64, with the digits that its exponent makes relevant: whole turns are dropped
-from the partial products as they appear (Payne and Hanek).  Digits are selected, not branched on, so an angle of
-1e38 costs what an angle of 1 costs.  An f64 has no wider type to do this in: it subtracts n * pi/2 in three pieces
-(Cody and Waite), and from LARGE_ANGLE on does as an f32 does, with products and sums kept as unevaluated pairs.
+Either format subtracts n * pi/2 (or n * pi) in three pieces (Cody and Waite).  From LARGE_ANGLE on an f32 is multiplied
+by 1 / (2 pi) in f64, with the digits that its exponent makes relevant: whole turns are dropped from the partial products
+as they appear (Payne and Hanek); digits are selected, not branched on.  An f64, which has no wider type to do this in,
+keeps products and sums as unevaluated pairs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from codegen.micro.maths.core import HALF_PI, format_of, pieces, quick_two_sum, 
 from codegen.micro.maths.exponential import round_to_integer
 from codegen.micro.maths.tables import CHUNK_SCALE, QUARTER_CHUNKS, TURN_CHUNKS
 
-LARGE_ANGLE = 2.0**50
+LARGE_ANGLE = {"f32": 2.0**16, "f64": 2.0**50}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def reduce_double(b: MathBuilder, x: Value) -> Reduced:
     r = b.fma(back, first, x)
     closer = b.fma(back, second, r)
     low = b.fma(back, third, b.fma(back, second, b.sub(r, closer)))
-    large = b.cmp("ge", b.abs(x), b.const(LARGE_ANGLE, x))
+    large = b.cmp("ge", b.abs(x), b.const(LARGE_ANGLE["f64"], x))
     return Reduced(*b.rarely(large, lambda: _reduce_large_double(b, x), (bits, closer, low)))
 
 
@@ -79,7 +79,24 @@ def _add_up(b: MathBuilder, terms: list[Value]) -> tuple[Value, list[Value]]:
 
 
 def reduce_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -> Reduced:
-    """An f32 plus `ahead` turns, in steps of half a turn (2) or a quarter (4); low is zero.
+    """An f32 plus `ahead` turns, in steps of half a turn (2) or a quarter (4).
+
+    Steps are counted at x + `ahead`, but subtracted from x, which no sum has rounded: the first piece leaves an exact difference
+    wherever x is near what is subtracted, the others round it once each. low is zero.
+    """
+    step = [b.const(value * 4 / steps_per_turn, x) for value in HALF_PI["f32"]]
+    per_unit = b.const(steps_per_turn / (2.0 * math.pi), x)
+    skipped = b.const(ahead * steps_per_turn, x)
+    count, bits = round_to_integer(b, b.fma(x, per_unit, skipped) if ahead else x, None if ahead else per_unit, 0)
+    back = b.sub(skipped, count) if ahead else b.neg(count)
+    r = b.fma(back, step[2], b.fma(back, step[1], b.fma(back, step[0], x)))
+    large = b.cmp("ge", b.abs(x), b.const(LARGE_ANGLE["f32"], x))
+    bits, r = b.rarely(large, lambda: _reduce_large_single(b, x, steps_per_turn, ahead), (bits, r))
+    return Reduced(bits, r, b.const(0.0, x))
+
+
+def _reduce_large_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -> tuple[Value, Value]:
+    """(count, r) of any f32.
 
     From 2^first on, x is a multiple of 2^(first - 23), so the digits of 1 / (2 pi) of weight 2^(23 - first) and above
     contribute whole turns only.  Of the rest three chunks are used, of 29, 29 and 53 bits: enough until x reaches
@@ -96,7 +113,7 @@ def reduce_single(b: MathBuilder, x: Value, steps_per_turn: int, ahead: float) -
     turns = b.fma(wide, chunks[2], part)
     r = b.narrow(b.mul(turns, b.const(2.0 * math.pi, wide)))
     bits = b.bitcast_int(b.add(b.narrow(count), b.const(format_of(b, x).round_shift, x)))
-    return Reduced(bits, r, b.const(0.0, x))
+    return bits, r
 
 
 def _select_by_magnitude(b: MathBuilder, x: Value, table: list[tuple[float, tuple[float, ...]]]) -> list[Value]:
