@@ -538,6 +538,7 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
     """
     if t.bounds[0] >= 0 or _least(t):
         return True
+    t = _without_quotient(t)
     given = _relevant(t, facts)
     if any(_least(t - f) or _scaled(t, f) for f in given):
         return True
@@ -559,10 +560,22 @@ def _relevant(t: Term, facts: Iterable[Term]) -> list[Term]:
         known.update(v for f in new for v in f.vars)
 
 
+def _without_quotient(t: Term) -> Term:
+    """A term that is at least zero exactly where ``t`` is: ``r - x // c >= 0`` where ``c*r + c - 1 - x >= 0``."""
+    for mono, k in t.parts.items():
+        atom = mono[0]
+        if k == -1 and len(mono) == 1 and type(atom) is Div and atom.den.is_const:
+            rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
+            return _scale(rest, atom.den.const) + (atom.den.const - 1) - atom.num
+    return t
+
+
 def _scaled(t: Term, fact: Term) -> bool:
-    """Whether ``t - k*fact >= 0`` for the multiple ``k`` that cancels one of the variables."""
-    ratios = {t.parts[m] // c for m, c in fact.parts.items() if m in t.parts and t.parts[m] % c == 0 and t.parts[m] // c > 1}
-    return any(_least(t - _scale(fact, k)) for k in ratios)
+    """Whether ``t - k*fact >= 0``, or ``k*t - fact >= 0``, for the multiple ``k`` that cancels one of the variables."""
+    shared = [(t.parts[m], c) for m, c in fact.parts.items() if m in t.parts]
+    more = {a // c for a, c in shared if a % c == 0 and a // c > 1}
+    fewer = {c // a for a, c in shared if c % a == 0 and c // a > 1}
+    return any(_least(t - _scale(fact, k)) for k in more) or any(_least(_scale(t, k) - fact) for k in fewer)
 
 
 def _least(t: Term, depth: int = 12) -> bool:

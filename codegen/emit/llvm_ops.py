@@ -7,7 +7,10 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from codegen.emit import llvm_math
+from codegen.emit.llvm_regs import Coord, Shape, Tile
+from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_types import constant, convert, int_const, intrinsic, lanes_of, mangle, vector
+from codegen.tile.ir import Map
 from dsl.dtype import Dtype, bool_, u32
 from dsl.errors import InternalError
 
@@ -24,6 +27,26 @@ def emit_op(b: ir.IRBuilder, name: str, args: list[ir.Value], d: Dtype) -> ir.Va
     if d.is_float:
         return llvm_math.emit(b, name, args)
     raise InternalError(f"no CPU code for `{name}` on {d}")
+
+
+def emit_map(b: ir.IRBuilder, op: Map, args: list[Tile], shape: Shape) -> Tile:
+    """A pointwise operation, register by register; functions of many dependent steps two registers at a time.
+
+    Step by step the instructions of two alternate, so that one goes on while the other waits; one after the other, the second would lie
+    beyond what a processor looks ahead.
+    """
+    dtype, src = op.results[0].dtype, args[-1].dtype
+    coords = list(shape.coords())
+    long = src.is_float and op.name not in ("cast", "where") and op.name not in _FLOAT
+    paired = len(coords) // 2 * 2 if long and shape.width else 0
+    regs: dict[Coord, ir.Value] = {}
+    for pair in zip(coords[:paired:2], coords[1:paired:2]):
+        both = emit_op(b, op.name, [concatenate(b, [a.at(b, shape, c) for c in pair]) for a in args], src)
+        regs.update((c, lanes_between(b, both, n * shape.width, shape.width)) for n, c in enumerate(pair))
+    for c in coords[paired:]:
+        values = [a.at(b, shape, c) for a in args]
+        regs[c] = convert(b, values[0], src, dtype) if op.name == "cast" else emit_op(b, op.name, values, src)
+    return Tile(shape, dtype, regs)
 
 
 def _fcmp(op: str, ordered: bool = True) -> Emit:
@@ -226,4 +249,4 @@ class RegisterAlgebra:
 
 
 _BOOLEAN = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"})
-__all__ = ["RegisterAlgebra", "emit_op", "u32"]
+__all__ = ["RegisterAlgebra", "emit_map", "emit_op", "u32"]

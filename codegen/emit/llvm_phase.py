@@ -12,11 +12,11 @@ from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
 from codegen.emit.llvm_memory import ZEROS, Memory, Terms, iota_tile
 from codegen.emit.llvm_model import SoftwareTiles
-from codegen.emit.llvm_ops import emit_op
+from codegen.emit.llvm_ops import emit_map
 from codegen.emit.llvm_reduce import emit_reduce, emit_scan
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
 from codegen.emit.llvm_tiles import HardwareTiles, TileDots
-from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, convert, intrinsic, splat
+from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, intrinsic, splat
 from codegen.emit.residents import find_residents
 from codegen.emit.word_copies import find_word_copies
 from codegen.tile import ir as tile
@@ -256,17 +256,9 @@ class PhaseEmitter:
         self.memory.store(op, self.shape(tuple(sorted(axes, key=lambda v: v.uid))), self.tiles)
 
     def op_map(self, op: tile.Map) -> None:
-        """A pointwise operation, register by register."""
+        """A pointwise operation."""
         r = op.results[0]
-        shape = self.shape(r.axes)
-        args = [self.tiles[a] for a in op.args]
-        src = args[-1].dtype
-
-        def one(coord: Coord) -> ir.Value:
-            regs = [a.at(self.b, shape, coord) for a in args]
-            return convert(self.b, regs[0], src, r.dtype) if op.name == "cast" else emit_op(self.b, op.name, regs, src)
-
-        self.tiles[r] = make(shape, r.dtype, one)
+        self.tiles[r] = emit_map(self.b, op, [self.tiles[a] for a in op.args], self.shape(r.axes))
 
     def op_rename(self, op: tile.Rename) -> None:
         """The same registers under other names."""

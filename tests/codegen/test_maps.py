@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dlc
+from codegen.tile.text import show
 from dlc import f32
 from tests.codegen.products import planned, run
 
@@ -27,3 +28,25 @@ def test_lanes_follow_what_is_stored():
     s = planned(plus_turned, x, y).nest.stages[-1]
     rows, columns = (s.axis_names()[a] for a in s.axes)
     assert s.roles[f"{columns}.i"] == "vectorize" and s.roles[f"{rows}.i"] == "unroll"
+
+
+@pytest.mark.parametrize("function", ["gelu", "sin", "log1p", "silu"])
+def test_functions_give_the_same_bits_however_many_registers_go_together(function):
+    x = torch.cat([torch.randn(4000), torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30, -1e6, 0.0, -0.0])])
+
+    @dlc.kernel
+    def apply(x: f32[x.shape]):
+        return getattr(dlc, function)(x)
+
+    stage = apply.plan(x).unscheduled.stages[-1].name
+    results = [run(apply, x, decisions={"vectors": n}, stage=stage)[1].view(torch.int32) for n in (1, 2, 4)]
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_rows_that_are_no_multiple_of_a_block_take_no_masks():
+    @dlc.kernel
+    def double(x: f32[1000, 1000]):
+        return x * 2.0
+
+    plan = planned(double, torch.empty(1000, 1000), target="x86-64-avx2")
+    assert "mask" not in show(plan.tile)

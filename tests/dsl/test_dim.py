@@ -160,6 +160,7 @@ def _conv_out() -> Term:
     ("blocked", lambda: as_term(M) - 1 - (as_term(Y) // 4 * 4), []),
     ("ragged", lambda: as_term(M) - 1 - Var("k", as_term(Y) + 1), []),
     ("ragged twice", lambda: as_term(M) - 1 - Var("q", as_term(Var("k", as_term(Y) + 1)) + 1), []),
+    ("rows of vectors", lambda: 999 - (2 * as_term(Y) + Var("u", 2)) // 125, [lambda: 999984 - 16 * as_term(Y)]),
     ("two facts", lambda: as_term(N) - 1 - (as_term(Y) + J), [lambda: as_term(K) - J - Y, lambda: as_term(N) - 1 - K]),
     ("three facts", lambda: as_term(Y) - 3, [lambda: as_term(Y) - J - 1, lambda: as_term(J) - K - 1, lambda: as_term(K) - 1]),
     ("band", lambda: as_term(M) * 2 - 2 - (as_term(Y) + Var("b", M)), []),
