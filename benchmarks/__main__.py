@@ -36,7 +36,8 @@ from dlc.tune.limits import Limits, machine_limits
 FAMILIES = Path(__file__).parent / "families"
 _COMMANDS = ("run", "launch", "compare", "page")
 _BUDGET, _QUICK_BUDGET = 1.5, 0.15
-_QUICK_FLOPS = 3e9  # of the largest case whose error --quick measures: the exact result takes float64
+_PATIENCE, _QUICK_PATIENCE = 20.0, 2.0  # seconds of a peer's call from which on it is called once
+_QUICK_FLOPS, _QUICK_EXACT = 1e10, 3e9  # of the largest case of --quick, and of the largest whose error it measures, in float64
 _OPERANDS = {"cold": True, "warm": False}
 
 app = typer.Typer(add_completion=False, help=__doc__.split("\n\n")[0] if __doc__ else None)
@@ -53,7 +54,7 @@ def run(
     operands: Annotated[str, typer.Option(help="cold, warm, or both separated by a comma: out of the caches, or in them.")] = "cold",
     into: Annotated[bool, typer.Option("--into", help="Measure calls that write to memory given, too, on both sides.")] = False,
     tune: Annotated[float, typer.Option(help="Tune every kernel for so many seconds, and measure it beside the default.")] = 0.0,
-    quick: Annotated[bool, typer.Option(help="A tenth of the time, errors of small cases only; written only where --json says.")] = False,
+    quick: Annotated[bool, typer.Option(help="A tenth of the time, no large cases; written only where --json says.")] = False,
     folder: Annotated[Path, typer.Option("--from", help="Where the families are.", show_default=False)] = FAMILIES,
 ) -> None:
     """Measure families of cases and keep the results, those that are there when you stop it too."""
@@ -63,8 +64,8 @@ def run(
     for name, why in lacking.items():
         console.print(f"{name} is left out: {why}", style="yellow", highlight=False)
     protocol = Protocol(tuple(p for p in wanted if p not in lacking), counts, _QUICK_BUDGET if quick else _BUDGET, _states(operands), into,
-                        tune, _QUICK_FLOPS if quick else float("inf"))
-    chosen = _chosen(discover(folder), families or [], filter)
+                        tune, *((_QUICK_EXACT, _QUICK_PATIENCE) if quick else (float("inf"), _PATIENCE)))
+    chosen = [(name, case) for name, case in _chosen(discover(folder), families or [], filter) if not quick or case.flops <= _QUICK_FLOPS]
     for count in counts:
         machine_limits(count, refresh=not quick)
     target = json or (None if quick else default_path())

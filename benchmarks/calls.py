@@ -30,7 +30,8 @@ class NoVariant(Exception):  # noqa: N818  (no error: the library has no such wa
 class Bound:
     """A function of operands with its operands.
 
-    ``function`` is a :class:`dlc.kernel.Kernel`, an :class:`Adapted` one, a :class:`Compiled` function, or a plain function of torch's.
+    ``function`` is a :class:`dlc.kernel.Kernel`, an :class:`Adapted` one, one with :class:`Constant` operands, a :class:`Compiled`
+    function, or a plain function of torch's.
     """
 
     function: Function
@@ -71,6 +72,27 @@ class Adapted:
         return self.after(self.kernel(*self.before(*operands)))
 
 
+class Constant:
+    """A kernel whose operands from the second on are constant: bound to it when they are first met, and packed."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._bound: Any = None
+        self._of: tuple[torch.Tensor, ...] = ()
+
+    def on(self, operands: Sequence[torch.Tensor]) -> Any:
+        """The kernel with these constants."""
+        constants = tuple(operands[1:])
+        if len(self._of) != len(constants) or any(a is not b for a, b in zip(self._of, constants)):
+            names = [t.name for t in self.kernel.program.inputs[1:]]
+            self._bound, self._of = self.kernel.bind(**dict(zip(names, constants))), constants
+        return self._bound
+
+    def __call__(self, *operands: torch.Tensor) -> object:
+        """The results."""
+        return self.on(operands)(operands[0])
+
+
 class Tuned:
     """A kernel, tuned where it is first called; for every number of threads by itself."""
 
@@ -95,6 +117,8 @@ def untuned(function: Function) -> Function:
     """A kernel with the heuristics' own schedule, whatever tuning records lie on this machine; anything else as it is."""
     if isinstance(function, Adapted):
         return Adapted(untuned(function.kernel), function.before, function.after)
+    if isinstance(function, Constant):
+        return Constant(untuned(function.kernel))  # type: ignore[arg-type]
     if not isinstance(function, Kernel):
         return function
     out = copy.copy(function)
@@ -162,6 +186,10 @@ class _Into:
         if isinstance(function, Adapted):
             inner = Bound(function.kernel, function.before(*operands)).into()
             return lambda: function.after(inner())
+        if isinstance(function, Constant):
+            bound = function.on(operands)
+            kept = bound(operands[0])
+            return lambda: bound(operands[0], out=kept)
         if isinstance(function, (Kernel, Tuned)):
             kernel = function.on(operands) if isinstance(function, Tuned) else function
             out = kernel(*operands)

@@ -86,7 +86,8 @@ def _heads(x: f16[B, M, K], w: f16[B, K, N]):
 
 
 @dlc.kernel
-def _softmax(x: f32[M, N]):
+def softmax(x: f32[M, N]):
+    """Rows with a maximum and a sum."""
     return dlc.softmax(x, 1)
 
 
@@ -106,12 +107,14 @@ def _conv(x: f16[B, C, H, W], w: f16[F, C, 3, 3]):
 
 
 @dlc.kernel
-def _pointwise(x: f32[M, N], y: f32[N]):
+def chain(x: f32[M, N], y: f32[N]):
+    """Pointwise with a broadcast."""
     return dlc.tanh(x * 2.0 + y) * dlc.sigmoid(x)
 
 
 @dlc.kernel
-def _total(x: f32[M, N]):
+def row_sums(x: f32[M, N]):
+    """Contiguous reduction."""
     return dlc.sum(x, 1)
 
 
@@ -128,13 +131,13 @@ def cases() -> list[Case]:
             Case("matmul f32 2048", _single, torch.matmul, ((2048, 2048),) * 2, s, 2.0 * 2048**3),
             Case("matmul tf32 4096", _tf32, torch.matmul, ((4096, 4096),) * 2, s, 2.0 * 4096**3),
             Case("batched f16 96x512x64x512", _heads, torch.matmul, ((96, 512, 64), (96, 64, 512)), h, 2.0 * 96 * 512 * 512 * 64)]
-    out += [Case(f"softmax f32 4096x{n}", _softmax, lambda x: torch.softmax(x, 1), ((4096, n),), s) for n in (1024, 4096, 12672, 32768)]
+    out += [Case(f"softmax f32 4096x{n}", softmax, lambda x: torch.softmax(x, 1), ((4096, n),), s) for n in (1024, 4096, 12672, 32768)]
     out += [Case("layer norm bf16 8192x4096", _norm, lambda x, w, c: nn.layer_norm(x, w.shape, w, c), ((8192, 4096), (4096,), (4096,)), b),
             Case("rms norm bf16 8192x4096", _rms, lambda x, w: nn.rms_norm(x, w.shape, w, 1e-6), ((8192, 4096), (4096,)), b),
             Case("conv 3x3 f16 32x64x56x56", _conv, lambda x, w: nn.conv2d(x, w, padding=1), ((32, 64, 56, 56), (64, 64, 3, 3)), h,
                  2.0 * 32 * 64 * 64 * 9 * 56**2),
-            Case("pointwise f32 8192x8192", _pointwise, lambda x, y: torch.tanh(x * 2 + y) * torch.sigmoid(x), ((8192, 8192), (8192,)), s),
-            Case("row sums f32 8192x8192", _total, lambda x: x.sum(1), ((8192, 8192),), s)]
+            Case("pointwise f32 8192x8192", chain, lambda x, y: torch.tanh(x * 2 + y) * torch.sigmoid(x), ((8192, 8192), (8192,)), s),
+            Case("row sums f32 8192x8192", row_sums, lambda x: x.sum(1), ((8192, 8192),), s)]
     return out
 
 

@@ -15,6 +15,7 @@ from dlc.tune.limits import Limits
 from dlc.tune.measure import Call, Measurement, Ratio, describe, measure, ratio
 
 OURS, TUNED, REFERENCE = "dlc", "dlc tuned", "float64"
+_COMPILED = ("compile", "autotune", "jax")  # libraries whose first call compiles, as ours does
 INTO = " into"  # after the name of a library: results written to memory given
 
 
@@ -176,6 +177,7 @@ class Protocol:
         into: whether to measure calls with memory for the results given too.
         tune: seconds to tune each kernel for; 0 for the default schedule alone.
         exact_flops: the largest case whose error is measured.
+        patience: seconds of a call that is made just once: its first time is the measurement.
     """
 
     peers: tuple[str, ...] = ("torch",)
@@ -185,6 +187,7 @@ class Protocol:
     into: bool = False
     tune: float = 0.0
     exact_flops: float = float("inf")
+    patience: float = float("inf")
 
     @property
     def runs(self) -> int:
@@ -209,7 +212,7 @@ def run_case(family: str, what: Case, protocol: Protocol, limits: GetLimits) -> 
     chosen = _variants({name: call for name, call in calls.items() if name == OURS or name in protocol.peers}, protocol)
     exact = None if reference is None or what.flops > protocol.exact_flops else reference()
     for threads, cold in wanted:
-        yield _measure_case(_result(family, what, threads, cold, {}), chosen, exact, protocol.budget, limits)
+        yield _measure_case(_result(family, what, threads, cold, {}), chosen, exact, protocol, limits)
 
 
 def _variants(calls: Mapping[str, Call], protocol: Protocol) -> dict[str, Call]:
@@ -230,16 +233,16 @@ def _result(family: str, what: Case, threads: int, cold: bool, times: dict[str, 
     return Result(family, what.name, threads, what.dtype, what.flops, what.bytes, cold, times)
 
 
-def _measure_case(result: Result, calls: Mapping[str, Call], exact: object, budget: float, limits: GetLimits) -> Result:
+def _measure_case(result: Result, calls: Mapping[str, Call], exact: object, protocol: Protocol, limits: GetLimits) -> Result:
     before = torch.get_num_threads()
     torch.set_num_threads(result.threads)
     try:
-        failures, without = _first_calls(result, calls, exact)
+        settled, without = _first_calls(result, calls, exact, protocol.patience)
     finally:
         torch.set_num_threads(before)
-    runnable = {name: call for name, call in calls.items() if name not in failures and name not in without}
-    found = measure(runnable, budget=budget * max(len(runnable) / 2, 1), cold=result.cold, threads=result.threads)
-    times = {name: found.get(name, failures.get(name, Measurement())) for name in calls if name not in without}
+    runnable = {name: call for name, call in calls.items() if name not in settled and name not in without}
+    found = measure(runnable, budget=protocol.budget * max(len(runnable) / 2, 1), cold=result.cold, threads=result.threads)
+    times = {name: found.get(name, settled.get(name, Measurement())) for name in calls if name not in without}
     result.times = {name: m for name, m in times.items() if not name.endswith(INTO)}
     result.into = {name.removesuffix(INTO): m for name, m in times.items() if name.endswith(INTO)}
     result.limit = _limit(result, limits(result.threads, False))
@@ -253,28 +256,31 @@ def _limit(result: Result, limits: Limits) -> float:
     return limits.seconds(result.flops, result.bytes, result.dtype, level)
 
 
-def _first_calls(result: Result, calls: Mapping[str, Call], exact: object) -> tuple[dict[str, Measurement], set[str]]:
+def _first_calls(result: Result, calls: Mapping[str, Call], exact: object, patience: float) -> tuple[dict[str, Measurement], set[str]]:
     """Notes what the first call of each costs and how exact it is.
 
-    Returns those that raise, with the reason, and those that there are not.
+    Returns those that are settled, because they raise or take too long to be called again, and those that there are not.
     """
-    failures: dict[str, Measurement] = {}
+    settled: dict[str, Measurement] = {}
     without: set[str] = set()
     for name, call in calls.items():
         started = time.perf_counter()
         try:
             got = call()
+            spent = time.perf_counter() - started
+            if spent > patience and name.removesuffix(INTO) not in (OURS, TUNED, *_COMPILED):
+                settled[name] = Measurement((spent,), cold=result.cold)
             if name.endswith(INTO):
                 continue
             if name != TUNED:  # its first call is the search
-                result.first[name] = time.perf_counter() - started
+                result.first[name] = spent
             if exact is not None:
                 result.errors[name] = error_against(got, exact)
         except NoVariant:
             without.add(name)
         except Exception as error:
-            failures[name] = Measurement(failure=describe(error))
-    return failures, without
+            settled[name] = Measurement(failure=describe(error))
+    return settled, without
 
 
 def error_against(got: object, exact: object) -> Error:

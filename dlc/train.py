@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dlc.data import Loader
+from dlc.jit import jit
 from dlc.nn import Module, cross_entropy
 from dlc.optim import LRScheduler, Optimizer, clip_grad_norm_
 from dlc.tape import no_grad
@@ -90,7 +92,7 @@ def evaluate(model: Module, loader: Loader, loss: Loss = cross_entropy, metric: 
 
 def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | None = None, epochs: int = 10, loss: Loss = cross_entropy,
         metric: Metric = right_guesses, schedule: LRScheduler | None = None, clip: float | None = None, patience: int | None = None,
-        progress: bool | None = None, report: Callable[[int, History], None] | None = None) -> History:
+        progress: bool | None = None, report: Callable[[int, History], None] | None = None, jitted: bool = False) -> History:
     """Train a model; it ends with the state that did best on the validation data.
 
     Args:
@@ -106,6 +108,7 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
         patience: epochs without a better metric after which to stop.
         progress: whether to show a progress bar; None where standard error is a terminal.
         report: called after each epoch with its number and the history so far.
+        jitted: record a step once for each shape of a batch, and launch it from then on: see :func:`dlc.jit`.
 
     Raises:
         ArgumentError: patience without validation data.
@@ -113,10 +116,12 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation data")
     history, start = History(), time.perf_counter()
+    step = functools.partial(train_step, model, loss, optimizer, clip=clip)
+    run = jit(step) if jitted else step
     best: dict[str, Tensor] = {}
     with _bar(progress, epochs) as bar:
         for epoch in range(epochs):
-            _epoch(model, optimizer, data, loss, schedule, clip, history)
+            _epoch(model, optimizer, data, run, schedule, history)
             if validation is not None:
                 _validate(model, validation, loss, metric, history)
             if validation is None or history.accuracy[-1] > max(history.accuracy[:-1], default=-1.0):
@@ -132,12 +137,12 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
     return history
 
 
-def _epoch(model: Module, optimizer: Optimizer, data: Loader, loss: Loss, schedule: LRScheduler | None, clip: float | None,
+def _epoch(model: Module, optimizer: Optimizer, data: Loader, step: Callable[[Any, Any], Tensor], schedule: LRScheduler | None,
            history: History) -> None:
     model.train()
     losses = []
     for inputs, target in data:
-        losses.append(train_step(model, loss, optimizer, inputs, target, clip))
+        losses.append(step(inputs, target))
         history.steps += 1
         if schedule is not None:
             schedule.step()

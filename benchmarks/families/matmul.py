@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import dlc
-from benchmarks.calls import Jax
+from benchmarks.calls import Constant, Jax
 from benchmarks.harness import Case, case, compiled
 from dlc import bf16, f16, f32
 
@@ -67,6 +67,12 @@ def _batch(b: int, m: int, n: int, k: int) -> Case:
                 flops=2 * b * m * n * k, bytes=4 * b * (m * k + k * n + m * n))
 
 
+def _constant(kind: str, m: int, n: int, k: int) -> Case:
+    """The second factor does not change from call to call: ours is packed once. The libraries have no such call in eager mode."""
+    return case(f"f32 {kind} constant {m}x{n}x{k}", lambda: [torch.randn(m, k), torch.randn(*((k, n) if kind[1] == "n" else (n, k)))],
+                {"dlc": Constant(product(kind)), **peers(_turned(kind))}, flops=2 * m * n * k, bytes=4 * (m * k + k * n + m * n))
+
+
 def _strided(n: int) -> Case:
     """Every second row of one factor, every second column of the other."""
     return case(f"f32 strided {n}", lambda: [torch.randn(2 * n, n)[::2], torch.randn(n, 2 * n)[:, ::2]],
@@ -79,6 +85,7 @@ def cases() -> Iterable[Case]:
     yield from (_case(kind, *shape) for kind in ("nn", "nt") for shape in (*_ODD, *_SLENDER))
     yield from (_case(kind, n, n, n) for kind in ("nt", "tn", "tt") for n in (256, 1024, 2048))
     yield from (_batch(*shape) for shape in ((32, 128, 128, 64), (96, 64, 64, 64), (8, 512, 512, 64)))
+    yield from (_constant(kind, *shape) for kind in ("nn", "nt") for shape in ((8, 1024, 4096), (32, 1024, 4096), (128, 1024, 1024)))
     yield _strided(512)
     yield from (_case(kind, *shape, bf16) for kind in ("nn", "nt")
                 for shape in ((256,) * 3, (1024,) * 3, (2048,) * 3, *_ODD[:2], (8, 4096, 4096)))

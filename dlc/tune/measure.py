@@ -24,6 +24,7 @@ Call = Callable[[], object]
 Candidate = Call | Sequence[Call]
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 1000
+_LONG = 0.2  # seconds of a call that is warm when it has run once
 _SMALLEST_FLUSH, _LARGEST_FLUSH = 32 << 20, 512 << 20
 _GPU_FLUSH_BYTES = 256 << 20
 
@@ -215,9 +216,13 @@ def _prepare(candidate: Candidate, warmup: float, min_time: float, cold: bool) -
 
 
 def _warm(calls: tuple[Call, ...], seconds: float) -> float:
-    """Runs every call once and then on for ``seconds``; the fastest call's time, in seconds."""
+    """Runs every call once and then on for ``seconds``, unless that took ten times as long; the fastest call's time, in seconds."""
+    started = time.perf_counter()
     for call in calls:
         call()
+    spent = time.perf_counter() - started
+    if spent > 10 * seconds * len(calls) and spent > _LONG * len(calls):
+        return spent / len(calls)
     sync = torch.cuda.synchronize if torch.cuda.is_initialized() else None
     fastest, repeats, end = float("inf"), len(calls), time.perf_counter() + seconds
     while True:

@@ -26,6 +26,7 @@ from dlc.lazy import lazy
 from dlc.runtime.arguments import torch_dtype
 from dlc.tune.outcome import OfflineReport
 from dlc.tune.progress import Progress
+from dlc.tune.race import Race
 from dlc.tune.search import Known, Search
 from dlc.tune.session import HELPERS, Helpers, Session, Trial
 from dlc.tune.worker import Work
@@ -64,37 +65,21 @@ def tune_offline(request: Request, budget: float, progress: Progress, reproducib
     work = Work(dumps(request.program), request.shapes, request.strides, request.target, request.reproducible)
     run = _Run(request, budget, progress, reproducible, seed, candidates)
     with Session(work, [], 1, settings().jobs, helpers) as session, progress:
-        run.begin(session)
-        interrupted = True
-        try:
-            run.search(session)
-            run.confirm(session)
-            interrupted = False
-        except KeyboardInterrupt:
-            run.notes.append("stopped by the user: the best so far was not run under emulation")
+        interrupted = run.go(session)
     return run.finish(interrupted)
 
 
-class _Run:
+class _Run(Race):
     """The state of one search."""
 
     def __init__(self, request: Request, budget: float, progress: Progress, reproducible: bool, seed: int, candidates: int | None) -> None:
+        super().__init__(budget, "the best so far was not run under emulation")
         self.request, self.budget, self.progress, self.reproducible, self.seed = request, budget, progress, reproducible, seed
         self.most = candidates if candidates is not None else 1 << 30
-        self.started = time.perf_counter()
-        self.end = self.started + budget
-        self.trials = [Trial(0, {})]
-        self.seen: dict[str, int] = {}
-        self.notes: list[str] = []
         self.checked: set[int] = set()
         self.measured: dict[int, float] = {}
         self.planned: set[str] = set()
         self.skipped = 0
-
-    @property
-    def default(self) -> Trial:
-        """The default schedule."""
-        return self.trials[0]
 
     def begin(self, session: Session) -> None:
         """Compile the default."""

@@ -26,6 +26,7 @@ from dlc.tune.bounds import Bound, bound
 from dlc.tune.measure import Measurement, describe, flush_caches, ratio
 from dlc.tune.outcome import TuneReport
 from dlc.tune.progress import Progress
+from dlc.tune.race import Race
 from dlc.tune.search import Known, Search
 from dlc.tune.session import HELPERS, Helpers, Session, Trial, rounds
 from dlc.tune.worker import Work
@@ -77,37 +78,21 @@ def tune(task: Task, progress: Progress) -> TuneReport:
     request = task.request
     work = Work(dumps(request.program), request.shapes, request.strides, request.target, request.reproducible)
     with Session(work, task.arguments, torch.get_num_threads(), settings().jobs, task.helpers) as session, progress, torch.no_grad():
-        run.begin(session)
-        interrupted = True
-        try:
-            run.search(session)
-            run.confirm(session)
-            interrupted = False
-        except KeyboardInterrupt:
-            run.notes.append("stopped by the user: not confirmed in a fresh process")
+        interrupted = run.go(session)
     return run.finish(interrupted)
 
 
-class _Run:
+class _Run(Race):
     """The state of one search."""
 
     def __init__(self, task: Task, progress: Progress) -> None:
+        super().__init__(task.budget, "not confirmed in a fresh process")
         self.task, self.progress = task, progress
-        self.started = time.perf_counter()
-        self.end = self.started + task.budget
-        self.trials = [Trial(0, {})]
-        self.notes: list[str] = []
         self.peers: list[float] = []
         self.finalists: dict[int, Trial] = {}
-        self.seen: dict[str, int] = {}
         self.peer_fails: str | None = None
         self.allowed = self.sampling = 0.0
         self.bounds: dict[str, Bound] = {}
-
-    @property
-    def default(self) -> Trial:
-        """The default schedule."""
-        return self.trials[0]
 
     def begin(self, session: Session) -> None:
         """The exact results while the helpers start, then the default: compiled, checked, timed once."""

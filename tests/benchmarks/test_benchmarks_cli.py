@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_a_library_that_cannot_run_is_named_once(folder: Path, tmp_path: Path, s
     assert "it is not here" in (tmp_path / "page.html").read_text()
 
 
+def test_a_slow_peer_is_called_once() -> None:
+    calls: list[str] = []
+    slow = Case("slow", lambda: {name: lambda name=name: calls.append(name) or time.sleep(0.02) for name in ("dlc", "torch", "compile")})
+    (found,) = run_case("f", slow, Protocol(("torch", "compile"), budget=0.01, patience=0.01), lambda threads, again: LIMITS)
+    assert calls.count("torch") == 1 and len(found.times["torch"].samples) == 1 and found.times["torch"].median >= 0.02
+    assert calls.count("dlc") > 1 and calls.count("compile") > 1 and found.ratio("torch") is not None
+
+
 def test_no_share_is_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
@@ -154,6 +163,12 @@ def test_a_second_run_replaces_its_own_cases_only(folder: Path, tmp_path: Path, 
     assert set(before) == set(after)
     assert after["adding", "add 16", 1, True] == before["adding", "add 16", 1, True]
     assert after["adding", "add 8", 1, True] != before["adding", "add 8", 1, True]
+
+
+def test_a_quick_run_leaves_large_cases_out(folder: Path, shown: io.StringIO) -> None:
+    (folder / "adding.py").write_text(FAMILY.replace("flops=n", "flops=n * 1e9"))
+    run("--from", folder, "--quick", "--filter", "add", "--threads", "1")
+    assert "add 8" in shown.getvalue() and "add 16" not in shown.getvalue()
 
 
 def test_a_quick_run_leaves_the_tracked_results_alone(folder: Path, shown: io.StringIO) -> None:

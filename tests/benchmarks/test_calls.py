@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nn
 
 import dlc
-from benchmarks.calls import Adapted, Bound, Compiled, Jax, NoVariant, absent, out_form, untuned
+from benchmarks.calls import Adapted, Bound, Compiled, Constant, Jax, NoVariant, absent, out_form, untuned
 from benchmarks.harness import TUNED, Protocol, case, run_case
 from dlc import f32
 from dlc.tune.limits import Limits
@@ -49,6 +49,22 @@ def test_kernels_write_to_memory_given() -> None:
     assert call() is first and torch.equal(first, x * 2)
     turned = Bound(Adapted(doubled, lambda x: (x.T,), lambda y: y.T), (x,))
     assert torch.equal(turned(), x * 2) and torch.equal(turned.into()(), x * 2)
+
+
+def test_constant_operands_are_bound_once() -> None:
+    @dlc.kernel
+    def product(x: f32[M, N], w: f32[N, M]):
+        return x @ w
+
+    x, w = torch.randn(8, 16), torch.randn(16, 8)
+    function = untuned(Constant(product))
+    call = Bound(function, (x, w))
+    torch.testing.assert_close(call(), x @ w, rtol=1e-5, atol=1e-5)
+    bound = function.on((x, w))  # type: ignore[attr-defined]
+    assert bound.packed and function.on((x, w)) is bound and function.on((x, w.clone())) is not bound  # type: ignore[attr-defined]
+    into = call.into()
+    assert into() is into()
+    torch.testing.assert_close(into(), x @ w, rtol=1e-5, atol=1e-5)
 
 
 def test_a_kernel_is_tuned_beside_its_default() -> None:

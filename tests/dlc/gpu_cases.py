@@ -8,16 +8,11 @@ from typing import Any
 import torch
 
 import dlc
+from benchmarks.gpu import chain, row_sums, softmax
 from dlc import bf16, f16, f32, i8, i64
 from dlc.kernel import Kernel
 
 B, M, N, K = dlc.dims("B M N K")
-
-
-@dlc.kernel
-def chain(x: f32[M, N], y: f32[N]):
-    """Pointwise with a broadcast."""
-    return dlc.tanh(x * 2.0 + y) * dlc.sigmoid(x)
 
 
 @dlc.kernel
@@ -64,12 +59,6 @@ def batched(x: f32[B, M, K], w: f32[B, K, N]):
 
 
 @dlc.kernel
-def softmax(x: f32[M, N]):
-    """Rows with a maximum and a sum."""
-    return dlc.softmax(x, 1)
-
-
-@dlc.kernel
 def softmax_down(x: f32[M, N]):
     """The same along the other axis."""
     return dlc.softmax(x, 0)
@@ -79,12 +68,6 @@ def softmax_down(x: f32[M, N]):
 def layer_norm(x: f32[M, N], w: f32[N], b: f32[N]):
     """Moments of a row."""
     return dlc.layer_norm(x, w, b)
-
-
-@dlc.kernel
-def row_sums(x: f32[M, N]):
-    """Contiguous reduction."""
-    return dlc.sum(x, 1)
 
 
 @dlc.kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import dlc
 from dlc import nn, optim
@@ -30,6 +31,18 @@ def test_the_loop_learns_and_keeps_the_best_state() -> None:
     assert history.loss[-1] < 0.5 * history.loss[0] and seen == list(range(30)) and history.steps == 60 and history.rate[-1] == 0
     assert history.accuracy[history.best] == max(history.accuracy) == evaluate(model, held)[1] >= 0.8
     assert set(history.as_dict()) == {"loss", "validation_loss", "accuracy", "rate", "best", "seconds", "steps"}
+
+
+def test_a_jitted_loop_is_the_same_loop() -> None:
+    def run(jitted: bool) -> tuple[list[float], list[float]]:
+        torch.manual_seed(3)
+        model = network()
+        opt = optim.AdamW(model.parameters(), lr=0.05)
+        data = Loader(POINTS, SIDES, batch_size=40, shuffle=True, seed=1)  # the last batch is smaller
+        history = fit(model, opt, data, data, epochs=4, schedule=optim.CosineLR(opt, 12), clip=1.0, progress=False, jitted=jitted)
+        return history.loss, history.accuracy
+
+    assert run(True) == run(False)
 
 
 def test_patience() -> None:
