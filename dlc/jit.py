@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlc.realize import Collected, Plan, realize
+from dlc.realize import Collected, Frozen, Plan, realize
 from dlc.tape import Recording, Value
 from dlc.tape.mode import mode
 from dlc.tensor import Tensor
@@ -90,8 +90,13 @@ class Jit:
         """How many recordings are kept."""
         return sum(map(len, self._known.values()))
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the buffers that the recordings keep for what passes between their kernels; :meth:`forget` gives them back."""
+        return sum(replay.bytes for known in self._known.values() for replay in known)
+
     def forget(self) -> None:
-        """Drop every recording: the next calls begin anew."""
+        """Drop every recording, and the memory that it keeps: the next calls begin anew."""
         with self._lock:
             self._known.clear()
 
@@ -130,7 +135,7 @@ class Replay:
     """
 
     def __init__(self, recording: Recording, collected: Collected, plan: Plan, arguments: Sequence[Tensor], result: Tree) -> None:
-        self.plan, self.calls, self.guards = plan, recording.calls, list(recording.guards.values())
+        self._plan, self.calls, self.guards = plan, recording.calls, list(recording.guards.values())
         self._positions = {value: n for n, value in enumerate(_values(collected))}
         self._read = len(collected.memory)
         grads = [t.grad for t in recording.graded.values() if t.grad is not None]
@@ -147,6 +152,16 @@ class Replay:
     def _place(self, value: Value) -> tuple[bool, int]:
         """(whether it is computed, number among the results or the arrays given)."""
         return (True, self._positions[value]) if value in self._positions else (False, self._passed[value])
+
+    @functools.cached_property
+    def frozen(self) -> Frozen:
+        """The plan with memory of its own, from the first call on that runs it."""
+        return Frozen(self._plan)
+
+    @property
+    def bytes(self) -> int:
+        """Of that memory, once there is any."""
+        return self.frozen.bytes if "frozen" in vars(self) else 0
 
     def memory(self, arguments: Sequence[Tensor]) -> list[torch.Tensor] | None:
         """What the plan reads; None where the recording does not hold any more. What ``calls`` gives is still missing."""
@@ -178,7 +193,7 @@ class Replay:
         for n, ((kind, what), _) in enumerate(self._given):
             if kind == "live":
                 memory[n] = memory_of(live[what])
-        results = self.plan.run(memory[:self._read])
+        results = self.frozen.run(memory[:self._read])
         values: dict[tuple[bool, int], Value] = {}
 
         def value(place: tuple[bool, int], spec: Any) -> Value:

@@ -2,10 +2,11 @@
 
 ``partition`` decides where kernels begin and end and what is written to memory between them; ``compose`` makes one program of a
 kernel's definitions; ``plan`` keeps the outcome by the graph's shape, so that the second step of a training loop only launches;
-``counters`` tell what ran.
+``frozen`` gives a plan memory of its own, for what is recorded once and run again; ``counters`` tell what ran.
 """
 
 from dlc.realize.counters import Counts, Watch, counts
+from dlc.realize.frozen import Frozen
 from dlc.realize.plan import Collected, Plan, explain, realize
 
-__all__ = ["Collected", "Counts", "Plan", "Watch", "counts", "explain", "realize"]
+__all__ = ["Collected", "Counts", "Frozen", "Plan", "Watch", "counts", "explain", "realize"]

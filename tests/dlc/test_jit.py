@@ -328,6 +328,35 @@ def test_an_error_inside_leaves_the_world_usable() -> None:
     assert w.tolist() == [4]
 
 
+def test_what_passes_between_kernels_has_memory_of_its_own() -> None:
+    """Four products in a row need two buffers; results of earlier calls are not touched, views of results neither."""
+    w = dlc.from_torch(torch.randn(64, 64) / 8)
+
+    @dlc.jit
+    def f(x: Any) -> Any:
+        a = dlc.linear(x, w)
+        b = dlc.linear(dlc.linear(dlc.linear(a, w), w), w)
+        return b.reshape(-1), b.sum()
+
+    x = torch.randn(32, 64)
+    theirs = x
+    for _ in range(4):
+        theirs = theirs @ w.torch().T
+    for _ in range(2):
+        f(x)
+    assert f.memory == 0  # recorded, not run again yet
+    first, total = f(x)
+    size = 32 * 64 * 4
+    assert f.memory in (size, 2 * size)
+    kept = first.torch().clone()
+    f(x * 2)
+    assert torch.equal(first.torch(), kept) and total.numpy().shape == ()
+    torch.testing.assert_close(kept.view(32, 64), theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(f(x * 2)[0].torch().view(32, 64), theirs * 2, rtol=1e-4, atol=1e-4)
+    f.forget()
+    assert f.memory == 0
+
+
 def test_methods_are_recorded_for_each_object() -> None:
     class Scaled:
         def __init__(self, factor: float) -> None:
