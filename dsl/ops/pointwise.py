@@ -167,6 +167,8 @@ def power(base: Expr, exponent: Any) -> Expr:
 def _integer_power(base: Expr, n: int | float) -> Expr:
     if isinstance(n, float):
         return op("pow", base, n)
+    if base.dtype is bool_:
+        base = cast_element(base, i64)  # a number is of a higher kind than a truth value
     if n < 0:
         raise DtypeError(f"integers cannot be raised to the negative power {n}", remedy="cast the base to a float first")
     if n == 2:

@@ -8,10 +8,10 @@ from typing import Any
 
 from dsl.carrier import SUM
 from dsl.dim import Term, as_term, product
-from dsl.dtype import Dtype
+from dsl.dtype import Dtype, f32
 from dsl.errors import ShapeError
-from dsl.expr import Expr, Tensor, cast, const, index, where
-from dsl.ops.dispatch import build, names_of, operation, require, static, tensor
+from dsl.expr import Expr, Tensor, cast, const, index, op, where
+from dsl.ops.dispatch import build, lift, names_of, operation, require, static, tensor
 from dsl.ops.padding import pad_constant
 from dsl.ops.slicing import view
 from dsl.ops.windows import check_count, count, each
@@ -47,13 +47,16 @@ def interpolate(x: Tensor, size: Any = None, scale_factor: Any = None, mode: str
     if (size is None) == (scale_factor is None):
         raise ShapeError(f"interpolate of {t}", "either size or scale_factor says how large the result is", "give one of them")
     targets = _targets(t, rank, size, scale_factor)
+    whole = t.dtype if "nearest" not in mode and not t.dtype.is_float else None  # computed in f32, rounded once
+    if whole is not None:
+        t = lift(lambda e: cast(e, f32), "wide", (t,))
     for d, (out, ratio) in enumerate(targets):
         kept = None if recompute_scale_factor else ratio
         if "nearest" in mode:
             t = _nearest(t, d + 2, out, kept, mode == "nearest-exact")
         else:
             t = _linear(t, d + 2, out, kept, bool(align_corners))
-    return t
+    return t if whole is None else lift(lambda e: cast(op("floor", e + 0.5), whole), "rounded", (t,))
 
 
 def _targets(t: Tensor, rank: int, size: Any, scale: Any) -> list[tuple[Term, Fraction | None]]:

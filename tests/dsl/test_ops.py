@@ -67,3 +67,26 @@ def test_quotients_of_floats_are_those_of_python():
     for got in quotients(x, y):
         torch.testing.assert_close(got, x // y, rtol=0, atol=0, equal_nan=True)
         assert torch.equal(got.signbit(), (x // y).signbit())
+
+
+def test_images_of_bytes_are_rounded_as_in_torch():
+    """Between whole numbers, once: not cut off, and not after each dimension."""
+    @dlc.kernel
+    def larger(x: dlc.u8[2, 3, 5, 4]):
+        return dlc.interpolate(x, size=(9, 7), mode="bilinear"), dlc.interpolate(x, scale_factor=2, mode="nearest")
+
+    x = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    smooth, nearest = larger(x)
+    exact = torch.nn.functional.interpolate(x.double(), size=(9, 7), mode="bilinear")
+    assert smooth.dtype == torch.uint8 and (smooth.double() - exact).abs().max() <= 0.5 + 1e-5
+    assert torch.equal(nearest, torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def test_powers_of_truth_values_are_numbers():
+    @dlc.kernel
+    def powers(x: dlc.bool_[4]):
+        return x ** 2, x ** 3
+
+    x = torch.tensor([True, False, True, False])
+    for got, want in zip(powers(x), (x ** 2, x ** 3)):
+        assert torch.equal(got, want) and got.dtype == want.dtype
