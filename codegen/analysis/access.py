@@ -9,7 +9,7 @@ from codegen.tile.layout import contiguous
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
-from dsl.expr import Cast, Expr, Op, Read, Tensor
+from dsl.expr import Cast, Expr, Index, Op, Read, Tensor, Where
 from dsl.nest import Stage
 from dsl.opset import OPS, PRECISIONS
 
@@ -76,6 +76,15 @@ def product_reads(body: Expr) -> tuple[Read, Read] | None:
         return None
     sides = tuple(_plain(a) for a in factors)
     return sides if all(isinstance(s, Read) for s in sides) else None  # type: ignore[return-value]
+
+
+def paired_reads(body: Expr) -> tuple[Read, Read] | None:
+    """The two reads that a body combines, in order: those of a product, or of a distance ``abs(x[i, k] - y[j, k])``."""
+    if (sides := product_reads(body)) is not None:
+        return sides
+    found = reads(body)
+    plain = all(not r.args for r in found) and not any(isinstance(e, (Index, Where)) for e in walk(body))
+    return (found[0], found[1]) if len(found) == 2 and plain else None
 
 
 def _plain(e: Expr) -> Expr:

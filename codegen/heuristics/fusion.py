@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codegen.analysis.access import cost, product_reads, size
+from codegen.analysis.access import cost, paired_reads, product_reads, size
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
 from dsl.expr import Reduce, Where
@@ -11,6 +11,8 @@ from dsl.placing import total_extent
 from dsl.primitives.placement import depends
 from dsl.primitives.storage import compute_inline, merge
 
+_PLAIN = ("sum", "prod", "max", "min")  # reductions whose unfinished results are single numbers
+_SHORT = 6  # operations on a pair that a register tile repeats for each of its elements
 _CHEAP = 4  # operations that are cheaper to repeat than to store and load again
 
 
@@ -93,11 +95,15 @@ def _single_var(t: Term) -> Var | None:
 
 
 def is_contraction(s: Stage) -> bool:
-    """A sum of products in which each factor lacks a spatial axis of some length: its operands are reused."""
-    if s.kind != "reduce" or not isinstance(s.body, Reduce) or s.body.carrier.name not in ("sum", "sum.partial", "sum.resume"):
+    """A reduction of pairs in which each factor lacks a spatial axis of some length: its operands are reused.
+
+    A sum of products, first of all; but the same loops serve a sum of squared distances or a maximum of sums.
+    """
+    if s.kind != "reduce" or not isinstance(s.body, Reduce) or len(s.tensors) != 1 or len(s.body.args) != 1:
         return False
-    sides = product_reads(s.body.args[0])
-    if sides is None:
+    (value,), name = s.body.args, s.body.carrier.name.split(".")[0]
+    sides = paired_reads(value)
+    if sides is None or name not in _PLAIN or (product_reads(value) is None and cost(value) > _SHORT):
         return False
     return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (_vars(sides[0]), _vars(sides[1])))
 

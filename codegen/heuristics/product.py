@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codegen.analysis.access import Strides, product_reads, read_access, size
+from codegen.analysis.access import Strides, paired_reads, read_access, size
 from codegen.heuristics.packing import separable
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
@@ -99,7 +99,7 @@ def analyse(s: Stage, strides: Strides, written: Mapping[Var, int] | None = None
 
     ``written`` are the strides of what is stored, by the contraction's axes, where that is not the contraction itself.
     """
-    sides = product_reads(s.body.args[0])
+    sides = paired_reads(s.body.args[0])
     assert sides is not None
     lane, row = _choose_axes(s, sides, strides, result_strides(s, strides) if written is None else written)
     return Product(s, lane, row, next((r for r in sides if lane in r.free), None), next((r for r in sides if lane not in r.free), None))

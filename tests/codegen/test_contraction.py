@@ -150,3 +150,32 @@ def test_products_of_products_are_all_tiled(kernel):
     h = x @ (w if not b else w.T) + (b[0] if b else 0)
     expected = torch.nn.functional.gelu(h) @ v.T if b else (h / (1 + h.abs().sum(1, keepdim=True))) @ v
     agrees(kernel(*arguments), expected, 99)
+
+
+def apart(x, c):
+    """Every row of one beside every row of the other."""
+    return dlc.unsqueeze(x, 1) - dlc.unsqueeze(c, 0)
+
+
+PAIRS = {
+    "squared distances": (lambda x, c: dlc.sum(apart(x, c) ** 2, -1), lambda x, c: torch.cdist(x, c) ** 2),
+    "distances": (lambda x, c: dlc.sum(dlc.abs(apart(x, c)), -1), lambda x, c: torch.cdist(x, c, p=1)),
+    "longest path": (lambda x, c: dlc.max(dlc.unsqueeze(x, 1) + dlc.unsqueeze(c, 0), -1), lambda x, c: (x[:, None] + c[None]).amax(-1)),
+    "nearest": (lambda x, c: dlc.min(dlc.abs(apart(x, c)), -1), lambda x, c: (x[:, None] - c[None]).abs().amin(-1)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("m, n, k", [(37, 70, 29), (1, 9, 40), (64, 3, 130), (200, 300, 64)])
+def test_reductions_of_pairs_reuse_their_operands_like_products(name, m, n, k):
+    ours, theirs = PAIRS[name]
+
+    @dlc.kernel
+    def pairs(x: f32[M, K], c: f32[N, K]):
+        return ours(x, c)
+
+    x, c = torch.randn(m, k), torch.randn(n, k)
+    torch.testing.assert_close(pairs(x, c), theirs(x.double(), c.double()).float(), rtol=1e-5, atol=1e-4)
+    if m * n * k > 3_000_000:
+        (stage,) = (s for s in pairs.plan(x, c).nest.stages if s.kind == "reduce")
+        assert {"unroll", "vectorize"} <= {stage.role(loop) for loop in stage.order}

@@ -50,7 +50,8 @@ def test_passes_state_their_reasons() -> None:
 
 
 def test_what_cannot_be_decided_runs_serially(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines, "_lower", lambda *a: parse(UNDECIDED.replace("(i + M) % 8", "i").replace("8*g + i", "i + M*g // 4")))
+    turned = UNDECIDED.replace("(i + M) % 8", "i").replace("8*g + i", "i + M*g // 4")
+    monkeypatch.setattr(pipelines, "_lower", lambda *a, **options: parse(turned))
     target = TARGETS["x86-64"]
     made = make_tile(_nest(), {}, "turned", target)
     assert len(made.notes) == 1 and "p of turned runs serially" in made.notes[0]
@@ -59,7 +60,7 @@ def test_what_cannot_be_decided_runs_serially(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_lanes_that_may_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines, "_lower", lambda *a: parse(UNDECIDED))
+    monkeypatch.setattr(pipelines, "_lower", lambda *a, **options: parse(UNDECIDED))
     with pytest.raises(RaceError, match="one store: different `i`"):
         make_tile(_nest(), {}, "turned", TARGETS["x86-64"])
 
