@@ -237,12 +237,24 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
         low = all(r.dtype.bits <= 16 for e in _others(c) for r in reads(e))
         most, block = (_COLUMNS, min(n, 32)) if low else (_COLUMNS // 4, min(n, 16))
         least, where = _SHARED * setting.target.threads // 2, "registers"
+    if _weighted_by_row(c):
+        return Choice(False, axis, block, "several passes: a row has factors of its own beside the weights, so that rows share no product")
     if columns > most:
         why = f"several passes: sums for {columns:,} columns do not stay in {where} beside a block of rows (up to {most})"
         return Choice(False, axis, block, why)
     if rows < least:
         return Choice(False, axis, block, f"several passes: {rows:,} rows share too few blocks of the other factor (from {least:,})")
     return Choice(True, axis, block, f"one pass: the product with {columns:,} columns reads the rows, and what scales them goes along")
+
+
+def _weighted_by_row(c: Cascade) -> list[Expr]:
+    """What weighted products have in them that varies with the row, but not with the columns."""
+    weighted = [e for a in c.accumulators if a.extra and a.weight is not None for e in a.inputs]
+    return [x for e in weighted for x in multiplied(e) if x.free & set(c.rows) and not x.free & set(_extra(c))]
+
+
+def _extra(c: Cascade) -> list[Var]:
+    return [v for a in c.accumulators for v in a.extra]
 
 
 def _others(c: Cascade) -> list[Expr]:

@@ -100,3 +100,16 @@ def test_several_passes_can_be_asked_for():
     several.decisions = {"max.pass": "several"}
     assert "roll" not in kinds(several, *args)
     torch.testing.assert_close(several(*args), attention(*args), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_with_factors_of_their_own_share_no_product() -> None:
+    """Softmax weights times another matrix, times a third: the second varies with the row, so blocks of rows have no factor in common."""
+    rows, terms, columns = dlc.dims("R T C")
+
+    @dlc.kernel
+    def weighted(x: dlc.f32[rows, terms], d: dlc.f32[rows, terms], v: dlc.f32[terms, columns]):
+        return (dlc.softmax(x, -1) * d) @ v
+
+    x, d, v = torch.randn(300, 200), torch.randn(300, 200), torch.randn(200, 64)
+    assert all(len(s.axes) <= 2 for s in weighted.plan(x, d, v).nest.stages)
+    torch.testing.assert_close(weighted(x, d, v), (x.softmax(-1) * d) @ v, rtol=1e-5, atol=1e-5)
