@@ -69,7 +69,9 @@ def multiplied_by_dots(p: Product, target: Target) -> bool:
 
 
 def _able(p: Product, target: Target) -> tuple[DotInstruction, ...]:
-    """The target's instructions that compute the product exactly as its accumulator would, or as it permits."""
+    """The target's instructions that compute the product exactly as its accumulator would, or as it permits; none for other pairs."""
+    if product_reads(p.stage.body.args[0]) is None:
+        return ()
     a, b = product_factors(p.stage.body.args[0])
     results = [p.accumulator, *([i32] if adds_within(p.stage.body, i32) else [])]
     if held(a).is_float or held(b).is_float:
