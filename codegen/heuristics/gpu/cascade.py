@@ -66,10 +66,11 @@ def _warps(nest: Nest, host: str, rows: int, p: Product | None, blocked: Var | N
         widest = max((_area(nest, s, blocked) for s in attached(nest, host)), default=1)
         return max(4, min(8, rows * widest // (32 * setting.target.warp)))
     by_hand = p.dtype.bits == 32 and p.precision == "ieee" and setting.target.kind == "cuda"
+    least = min(8, 2 * _share(nest, nest[host]))
     if by_hand:
-        return max(2, min(8, rows // 8))
+        return max(least, min(8, rows // 8))
     wide = rows * max(power(n) for n in _columns(nest, nest[host])) > _SHARED
-    return max(2, min(8 if wide else 4, rows // 16 if rows >= 128 or not wide else rows // 8))
+    return max(least, min(8 if wide else 4, rows // 16 if rows >= 128 or not wide else rows // 8))
 
 
 def _product_rows(nest: Nest, h: Stage) -> tuple[Var | None, Product | None]:
