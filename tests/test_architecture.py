@@ -32,7 +32,6 @@ UNTESTED: dict[str, str] = {
     "codegen/heuristics/fusion.py": _THROUGH,
     "codegen/tile/ir.py": _THROUGH,
     "dlc/demo.py": _THROUGH,
-    "dlc/runtime/device.py": _THROUGH,
     "dsl/evaluator.py": _THROUGH,
     "dsl/opset.py": _THROUGH,
     "dsl/program.py": _THROUGH,
