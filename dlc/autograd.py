@@ -67,6 +67,21 @@ class Derived(torch.autograd.Function):
         return results, (0,) * len(results)
 
 
+class Direct(torch.autograd.Function):
+    """The same outside of torch.func, in the form that torch calls without binding the signature of ``forward`` anew each time."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Followed, launcher: Launcher | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The results of the kernel, then what is saved."""
+        made = tuple(call.run(launcher, tensors))
+        Derived.setup_context(ctx, (call, launcher, *tensors), made)
+        return made
+
+    backward = Derived.backward
+    jvp = Derived.jvp
+
+
 def follow(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """The results of a call that autograd follows."""
-    return Derived.apply(call, launcher, *tensors)[:call.results]  # type: ignore[no-any-return]
+    transformed = torch._C._are_functorch_transforms_active() or any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
+    return (Derived if transformed else Direct).apply(call, launcher, *tensors)[:call.results]  # type: ignore[no-any-return]

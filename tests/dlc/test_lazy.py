@@ -43,7 +43,7 @@ def test_importing_dlc_loads_only_the_language_and_what_calls_kernels():
     loaded = loaded_by("import dlc")
     assert not within(loaded, *OTHERS, *COMPILER, *TOOLS)
     own = within(loaded, "dsl", "codegen", "dlc")
-    assert 50 < len(own) <= 100, own  # each costs about half a millisecond
+    assert 50 < len(own) <= 120, own  # each costs about half a millisecond
 
 
 def test_a_kernel_from_the_disk_cache_needs_no_compiler(tmp_path):
