@@ -226,6 +226,24 @@ def test_rows_that_see_nothing_give_zeros() -> None:
     torch.testing.assert_close(got[7].double(), want[7], rtol=1e-5, atol=1e-5)
 
 
+def masked(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D], m: dlc.bool_[M, N]):
+    return dlc.scaled_dot_product_attention(q, k, v, m)
+
+
+@pytest.mark.parametrize("how", ["one", "several", "parts"])
+def test_every_form_of_attention_gives_zeros_for_rows_that_see_nothing(how: str) -> None:
+    """As the definition of :func:`dlc.scaled_dot_product_attention` has it; the numpy meaning too."""
+    q, k, v = operands(1, 2, 2, 40, 100, 16)[:3]
+    m = torch.rand(40, 100, generator=torch.Generator().manual_seed(1)) > 0.5
+    m[3], m[11, :70], m[12, 30:] = False, False, False
+    kernel = forced(masked, q, k, v, m, block=32)
+    name = next(iter(kernel.decisions)).split(".")[0]
+    kernel.decisions |= {f"{name}.pass": "several"} if how == "several" else {f"{name}.parts": 2 if how == "parts" else 1}
+    got, want = np.asarray(kernel(q, k, v, m)), kernel.reference(q, k, v, m)
+    assert (want[:, :, 3] == 0).all() and (got[:, :, 3] == 0).all()
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     args = operands(1, 1, 1, 20, 100, 16)
     args[0][0, 0, 3, 2] = float("nan")
@@ -335,6 +353,18 @@ def test_keys_are_shared_out_for_one_query() -> None:
     got = forced(attention, *empty, kind="bias")
     got.decisions = {**(got.decisions or {}), "max.parts": 4}
     assert (got(*empty)[0, 0, 1] == 0).all() and torch.isfinite(got(*empty)).all()
+
+
+@pytest.mark.parametrize("kind", ["documents", "causal", "window", "bias", "alibi", "cap"])
+@pytest.mark.parametrize("shape", [(2, 4, 2, 3, 700, 16), (1, 6, 1, 1, 1000, 8)])
+def test_keys_are_shared_out_under_any_mask(kind: str, shape: tuple[int, ...]) -> None:
+    """Few queries against many keys, in shares whose states are merged; grouped and multi-query heads."""
+    args = operands(*shape)
+    k = forced(attention, *args, kind=kind, groups=shape[1] // shape[2])
+    name = next(iter(k.decisions)).split(".")[0]
+    k.decisions |= {f"{name}.parts": 4}
+    assert any("_p" in v.name for s in k.plan(*args).nest.stages for v in s.axes)
+    check(k, *args, rtol=1e-5)
 
 
 def test_a_logarithm_of_sums_alone_is_a_chain() -> None:

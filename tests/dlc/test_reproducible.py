@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dlc
-from dlc import f32, records
+from dlc import f32, i64, records
 from dlc.compiler import NOMINAL_THREADS, Plan, record_key
 from dsl.errors import ScheduleError
 
@@ -48,6 +48,80 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0]))
+
+
+B, H, D, K = dlc.dims("B H D K")
+
+
+def attended(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
+    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def normed(x: f32[M, D], w: f32[N, D]):
+    return dlc.layer_norm(x) @ w.T, dlc.rms_norm(x)
+
+
+def convolved(x: f32[B, 8, H, D], w: f32[16, 8, 3, 3]):
+    return dlc.conv2d(x, w, padding=1)
+
+
+def embedded(at: i64[M], w: f32[N, D]):
+    return dlc.embedding(at, w)
+
+
+def summed(x: f32[M, N]):
+    return dlc.sum(x, 0), dlc.mean(x, (0, 1)), dlc.logsumexp(x, 0)
+
+
+def _r(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+PROGRAMS = {
+    "attention": (dlc.kernel(attended, reproducible=True), lambda: tuple(_r(1, 2, 150, 16) for _ in range(3))),
+    "one query": (dlc.kernel(attended, reproducible=True), lambda: (_r(1, 1, 1, 16), _r(1, 1, 3000, 16), _r(1, 1, 3000, 16))),
+    "norms": (dlc.kernel(normed, reproducible=True), lambda: (_r(130, 700), _r(40, 700))),
+    "convolution": (dlc.kernel(convolved, reproducible=True), lambda: (_r(2, 8, 20, 20), _r(16, 8, 3, 3))),
+    "sums": (dlc.kernel(summed, reproducible=True), lambda: (_r(3000, 70),)),
+    "backward of attention": (dlc.kernel(attended, reproducible=True).vjp, lambda: tuple(_r(1, 2, 70, 16) for _ in range(4))),
+    "backward of an embedding": (dlc.kernel(embedded, reproducible=True).vjp,
+                                 lambda: (torch.arange(3000) * 37 % 50, _r(50, 24), _r(3000, 24))),
+    "backward of a convolution": (dlc.kernel(convolved, reproducible=True).vjp,
+                                  lambda: (_r(2, 8, 12, 12), _r(16, 8, 3, 3), _r(2, 16, 12, 12))),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_of_every_kind_keep_their_bits(name: str) -> None:
+    """On any number of threads and of cores that the schedule is made for, and with tuned choices of the same order."""
+    kernel, make = PROGRAMS[name]
+    args, before = make(), torch.get_num_threads()
+    request = kernel.request([a.shape for a in args], [a.stride() for a in args])
+    plans = [Plan(replace(request, target=replace(request.target, threads=cores))) for cores in (1, 2, 64)]
+    assert len({p.order for p in plans}) == 1
+    plans = plans[:1] + _tuned(plans[0], 3)
+    runs = [*((threads, plans[0]) for threads in (1, 2, 3)), *((2, p) for p in plans[1:])]
+    try:
+        results = []
+        for threads, plan in runs:
+            torch.set_num_threads(threads)
+            results.append(plan.launcher()(list(args)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0]))
+
+
+def _tuned(plan: Plan, most: int) -> list[Plan]:
+    """Plans with one choice made otherwise, of the same order of every sum."""
+    out = []
+    for c in list(_made(plan)):
+        for value in c.options:
+            if value != c.value and len(out) < most:
+                other = Plan(replace(plan.request, decisions={c.name: value}))
+                if other.order == plan.order and other.nest != plan.nest:
+                    out.append(other)
+                    break
+    return out
 
 
 def test_a_record_of_another_order_is_not_taken() -> None:
