@@ -95,7 +95,9 @@ def meeting(store: Access, other: Access, apart: Sequence[Var], same: frozenset[
 
     The points differ in one of the variables ``apart`` and agree in all of ``same``.
     """
-    found = [_touched(x, {*apart, *same}) for x in (store, other)]
+    given = [_bounded(x) for x in (store, other)]
+    same = frozenset(v for v in same if any(v in t.vars for x in given for t in (*x.terms, *x.facts) if t is not None))
+    found = [_touched(x, {*apart, *same}) for x in given]
     if any(f is None for f in found):
         return ""
     (grid, element, held), (grid2, element2, held2) = found  # type: ignore[misc]
@@ -114,11 +116,19 @@ def meeting(store: Access, other: Access, apart: Sequence[Var], same: frozenset[
     clash = (last >= 0) & (last != owner2)
     if not clash.any():
         return None
+    if any(len(x.facts) < len(y.facts) for x, y in zip(given, (store, other))):
+        return ""
     at = int(np.argmax(clash))
     return " and ".join(_say(apart, _unnumber(int(n), [*apart, *common])) for n in (last[at], owner2[at]))
 
 
 _SLOTS = 1 << 22
+
+
+def _bounded(x: Access) -> Access:
+    """The access without the facts about variables of unknown range, sizes mostly: it runs at these points and perhaps at more."""
+    mine = {v for t in x.terms if t is not None for v in t.vars}
+    return Access(x.op, tuple(f for f in x.facts if all(v in mine or box([v]) is not None for v in f.vars)))
 
 
 def _touched(x: Access, needed: Iterable[Var]) -> tuple[Env, np.ndarray, np.ndarray] | None:
