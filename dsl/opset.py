@@ -101,6 +101,7 @@ _OTHERS = [
 # way into a matrix unit; None where the unit itself takes f32 apart. They mean nothing anywhere else, and nothing on a CPU.
 PRECISIONS: dict[str, Dtype | None] = {"tf32": None, "bf16x3": None, "as_bf16": bf16, "as_f16": f16}
 _OTHERS += [OpInfo(n, 1, "num", lambda x: x, "", 0) for n in PRECISIONS]
+MARKS = frozenset({*PRECISIONS, "unrounded"})  # what says how something may be computed; lowering and widening take them away
 
 OPS: dict[str, OpInfo] = {o.name: o for o in _OTHERS} | {n: OpInfo(n, 1, "float", f, "", c) for n, (f, c) in _UNARY_FLOAT.items()}
 

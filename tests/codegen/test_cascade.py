@@ -73,10 +73,10 @@ def test_a_product_of_normalised_rows_reads_them_once_where_the_columns_are_few(
 
 
 def test_what_no_row_changes_is_reduced_once():
-    args = empty(64, 128), empty(128), empty(32, 128)
+    args = empty(64, 1024), empty(1024), empty(32, 1024)
     stages = layer_normed_product.plan(*args).nest.stages
-    (sums,) = [s for s in stages if s.kind == "reduce" and s.attach is None]
-    assert [int(v.extent) for v in sums.axes] == [32]
+    sums = [s for s in stages if s.kind == "reduce" and {t.name for t in s.sources()} <= {"g", "w"}]
+    assert sums and all(s.attach is None and 64 not in [int(v.extent) for v in s.axes] for s in sums)
 
 
 def test_statistics_of_a_box_are_cut_along_its_largest_steps():

@@ -22,7 +22,7 @@ from dlc.runtime.triton_run import interpret
 from dsl.dim import Var
 from dsl.dtype import ALL, Dtype, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i8, i32, i64, u8, u32
 from dsl.errors import TargetError
-from dsl.opset import OPS, PRECISIONS, result_dtype
+from dsl.opset import MARKS, OPS, result_dtype
 from tests.codegen.tile_programs import Writer, buffer, program
 
 N = 256
@@ -30,8 +30,8 @@ N = 256
 DOMAIN = {"log": (1e-3, 50), "log2": (1e-3, 50), "log10": (1e-3, 50), "log1p": (-0.9, 50), "asin": (-1, 1), "acos": (-1, 1),
           "atanh": (-0.99, 0.99), "acosh": (1, 50), "sqrt": (0, 50), "rsqrt": (1e-3, 50), "erfc": (-3, 6), "lgamma": (-4.9, 30),
           "pow": (0.1, 6), "exp": (-10, 10), "exp2": (-10, 10), "sinh": (-10, 10), "cosh": (-10, 10), "tan": (-1.4, 1.4), "expm1": (-5, 10)}
-FLOAT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "float", "bool") and n not in PRECISIONS]
-INT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "int", "bool") and n != "mulhi" and n not in PRECISIONS]
+FLOAT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "float", "bool") and n not in MARKS]
+INT_OPS = [n for n, o in OPS.items() if o.rule in ("same", "num", "int", "bool") and n != "mulhi" and n not in MARKS]
 
 
 def elementwise(names: list[str], dtype: Dtype) -> TileProgram:
