@@ -65,6 +65,9 @@ def test_whole_rows_pass(k, n, form):
     cases = [(gemv, (x, w, b), (x.double() @ w.double() + b.double()).relu()), (column_sums, (w,), w.double().sum(0)),
              (column_maxima, (w,), w.double().amax(0))]
     for kernel, arguments, expected in cases:
+        if kernel is column_sums and k > 64:  # in chunks, which have a form of their own
+            agrees(kernel(*arguments), expected, k)
+            continue
         chosen = choice(kernel.plan(*arguments), "form")
         assert chosen.value == "stream"
         agrees(run(kernel, *arguments, decisions={"form": form}, stage=chosen.name.removesuffix(".form"))[1], expected, k)
