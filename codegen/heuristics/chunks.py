@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from codegen.analysis.access import read_access, size
+from codegen.analysis.access import product_reads, read_access, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import is_contraction, iterations
 from codegen.heuristics.lanes import lane_axis
@@ -49,7 +49,9 @@ def _chunk(s: Stage, setting: Setting) -> tuple[Var, int] | None:
     merges = s.body.data[0].name.endswith(".merge")
     if rows < least and iterations(s) > 8 * SERIAL_WORK and size(longest.extent) >= 64 and not merges:
         return longest, _shared(s, longest, across, setting)
-    return None if is_contraction(s) else _long(s, across, setting)
+    if is_contraction(s) or (across and product_reads(s.body.args[0]) is not None):
+        return None  # the rows of a product pass once, into results that stay in the nearest cache
+    return _long(s, across, setting)
 
 
 def _shared(s: Stage, axis: Var, across: bool, setting: Setting) -> int:
