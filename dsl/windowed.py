@@ -78,6 +78,8 @@ def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
         (value,) = body.args[0:1]
         inside = functools.reduce(lambda a, b: op("and", a, b), beyond)
         body = body.rebuild((where(inside, value, const(0, value.dtype)),))
+    if not _reads_inside(body):
+        return None
     axes = (*parts.values(), *(rests.get(v, v) for v in c.axes))
     at = [*(as_term(v) % n for v, n in periods.items()), *(as_term(v) // periods[v] if v in periods else as_term(v) for v in c.axes)]
     return axes, body, [index(t) for t in at]
