@@ -30,11 +30,17 @@ _ROUNDED = ("sum", "logsumexp")  # and their partial results
 def part_reductions(nest: Nest, setting: Setting) -> Nest:
     """Make partial results of chunks where rows are few or long; the partial results of very many chunks are parted in their turn."""
     for name in [s.name for s in nest.stages if s.kind == "reduce" and s.attach is None]:
-        while (found := _chunk(nest[name], setting)) is not None:
+        left = math.inf
+        while (found := _chunk(nest[name], setting)) is not None and _terms_of(nest[name]) < left:  # unknown sizes do not shrink
+            left = _terms_of(nest[name])
             axis, step = found
             loop = nest[name].axis_names()[axis]
             nest = rfactor(split(nest, name, loop, step), name, f"{loop}.o")[0]
     return nest
+
+
+def _terms_of(s: Stage) -> int:
+    return math.prod(size(v.extent) for v in s.bound)
 
 
 def _chunk(s: Stage, setting: Setting) -> tuple[Var, int] | None:
@@ -65,7 +71,7 @@ def _shared(s: Stage, axis: Var, across: bool, setting: Setting) -> int:
 
 def _long(s: Stage, across: bool, setting: Setting) -> tuple[Var, int] | None:
     """The axis with the largest steps in memory, in chunks of so many terms that a sum of them is accurate."""
-    terms = math.prod(size(v.extent) for v in s.bound)
+    terms = _terms_of(s)
     if not _rounds(s) or terms < (_LONG_ACROSS if across else _LONG) * _terms(across):
         return None
     steps = {v: max((n for r in reads(s.body) if (n := read_access(r, setting.strides).stride(v))), default=0) for v in s.bound}

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import dlc
+from codegen.heuristics import default_schedule
+from codegen.target import by_name
 from dlc import f32, i32
 from dlc.compiler import Plan
 from dsl.order import summation_orders
+from dsl.stages import build_nest
 
 M, N, C = dlc.dims("M N C")
 
@@ -84,3 +87,14 @@ def test_what_is_not_a_number_stays_so() -> None:
     got = rows(x)
     assert torch.isfinite(got[0]) and torch.isnan(got[1])
     assert torch.isnan(logarithm(x.T)).tolist() == [False, True]
+
+
+def test_sums_of_unknown_length_are_parted_once():
+    n = dlc.dims("LENGTH")
+
+    @dlc.kernel
+    def total(x: dlc.f32[n, n]):
+        return dlc.sum(x, 0)
+
+    nest = default_schedule(build_nest(total.program), by_name("x86-64-avx2"), {})
+    assert 2 <= sum(s.kind == "reduce" for s in nest.stages) <= 3
