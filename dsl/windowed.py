@@ -71,6 +71,7 @@ def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
     rests = {v: Var(v.name, cdiv(v.extent or ZERO, n)) for v, n in periods.items()}
     env: dict[Var, Term] = {v: as_term(rests[v]) * n + as_term(parts[v]) for v, n in periods.items()}
     body = substitute(c.body, env)
+    bound = body.axes if isinstance(body, Reduce) else ()
     if any(_period(body, v) for v in rests.values()):
         return None
     beyond = [op("lt", index(env[v]), index(v.extent or ZERO)) for v, n in periods.items() if (v.extent or ZERO) % n != 0]
@@ -78,7 +79,8 @@ def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
         (value,) = body.args[0:1]
         inside = functools.reduce(lambda a, b: op("and", a, b), beyond)
         body = body.rebuild((where(inside, value, const(0, value.dtype)),))
-    if not _reads_inside(body):
+    known = all(v.extent is not None and v.extent.is_const for v in (*c.axes, *bound))  # then bounds are decided point by point
+    if not known and not _reads_inside(body):
         return None
     axes = (*parts.values(), *(rests.get(v, v) for v in c.axes))
     at = [*(as_term(v) % n for v, n in periods.items()), *(as_term(v) // periods[v] if v in periods else as_term(v) for v in c.axes)]

@@ -99,9 +99,9 @@ def is_contraction(s: Stage) -> bool:
 
     A sum of products, first of all; but the same loops serve a sum of squared distances or a maximum of sums.
     """
-    if s.kind != "reduce" or not isinstance(s.body, Reduce) or len(s.tensors) != 1 or len(s.body.args) != 1:
+    if s.kind != "reduce" or not isinstance(s.body, Reduce) or len(s.tensors) != 1:
         return False
-    (value,), name = s.body.args, s.body.carrier.name.split(".")[0]
+    value, name = s.body.args[0], s.body.carrier.name.split(".")[0]  # a sum that is resumed has its state as a second operand
     sides = paired_reads(value)
     if sides is None or name not in _PLAIN or (product_reads(value) is None and cost(value) > _SHORT):
         return False
