@@ -4,27 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from codegen.tile.ir import (
-    Block,
-    Broadcast,
-    Buffer,
-    Const,
-    For,
-    If,
-    Iota,
-    Load,
-    Map,
-    Predicate,
-    Rename,
-    Store,
-    TileOp,
-    TileProgram,
-    Value,
-    walk_ops,
-)
+from codegen.tile.ir import PURE, Block, Buffer, For, If, Iota, Load, Predicate, Store, TileOp, TileProgram, Value, walk_ops
 from dsl.dim import Term, Var
-
-_PURE = (Const, Iota, Predicate, Map, Broadcast, Rename, Load)
 
 
 def hoist(program: TileProgram) -> TileProgram:
@@ -62,7 +43,7 @@ def _invariant(loop: For, written: set[Buffer]) -> list[TileOp]:
     out: list[TileOp] = []
     kept: list[TileOp] = []
     for op in loop.body.ops:
-        still = isinstance(op, _PURE) and not any(v in moving for v in op.operands()) and loop.var not in _variables(op)
+        still = isinstance(op, PURE) and not any(v in moving for v in op.operands()) and loop.var not in _variables(op)
         if still and not (isinstance(op, Load) and op.buffer in written):
             out.append(op)
             moving.difference_update(op.results)

@@ -6,26 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from codegen.tile.ir import (
-    Block,
-    Broadcast,
-    Buffer,
-    Const,
-    For,
-    Iota,
-    Load,
-    Map,
-    Predicate,
-    Rename,
-    Store,
-    TileOp,
-    TileProgram,
-    Value,
-    walk_ops,
-)
+from codegen.tile.ir import PURE, Block, Buffer, Const, For, Load, Map, Store, TileOp, TileProgram, Value, walk_ops
 from dsl.dim import nonneg
-
-_PURE = (Const, Iota, Predicate, Map, Broadcast, Rename, Load)
 
 
 def simplify(program: TileProgram) -> TileProgram:
@@ -54,7 +36,7 @@ def _unify(block: Block, known: Mapping[Hashable, Value], names: Mapping[Value, 
         if isinstance(op, For) and nonneg(op.lo - op.hi):  # no round at all: a dimension without elements
             names.update(zip(op.results, op.inits))
             continue
-        if isinstance(op, _PURE) and not (isinstance(op, Load) and op.buffer in written):
+        if isinstance(op, PURE) and not (isinstance(op, Load) and op.buffer in written):
             (result,) = op.results
             same = _operand(op) or known.setdefault(_key(op), result)
             if same is not result:
@@ -155,7 +137,7 @@ def _drop_unused(body: Block) -> None:
         for op in reversed(block.ops):
             for inner in op.blocks():
                 sweep(inner)
-            if isinstance(op, _PURE) and not any(r in used for r in op.results):
+            if isinstance(op, PURE) and not any(r in used for r in op.results):
                 continue
             used.update(op.operands())
             kept.append(op)

@@ -325,6 +325,9 @@ class TileProgram:
     checks: tuple[Any, ...] = ()
 
 
+PURE = (Const, Iota, Predicate, Map, Broadcast, Rename, Load)  # what only makes a value; a load, where nothing is written between
+
+
 def walk_ops(block: Block) -> Iterator[TileOp]:
     """Every operation in order, nested blocks included."""
     for op in block.ops:
