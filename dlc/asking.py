@@ -124,7 +124,7 @@ class Asked(ABC):
         Raises:
             TargetError: an unknown target, a CPU, or one that the kernel does not fit.
         """
-        return gpu.Compilation(self.plan(*args, target=by_name(target)))
+        return gpu.Compilation(self.plan(*args, target=_named(target)))
 
     # -- schedules ---------------------------------------------------------------------------------------------
     def schedule(self, target: str, *args: Any, default: bool = True) -> Schedule:
@@ -138,7 +138,7 @@ class Asked(ABC):
         Raises:
             UserError: an unknown target, or arguments that do not fit the declaration.
         """
-        plan = self.plan(*args, target=host_target() if target == "cpu" else by_name(target))
+        plan = self.plan(*args, target=_named(target))
         return scheduling.begin(plan, default)
 
     # -- tuning ------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Asked(ABC):
         Raises:
             UserError: the arguments do not fit, or the kernel has a schedule given by hand.
         """
-        on = by_name(target) if target is not None else None
+        on = _named(target) if target is not None else None
         if self.scheduler is not None or ("cpu" if on is None else on.kind) in self.schedules:
             raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose",
                                 "tune the kernel it was made from; with_schedule leaves that one as it is")
@@ -252,3 +252,8 @@ _LEVELS: dict[str, Callable[[Plan], str]] = {
     "schedule": lambda p: nest_text.show_nest(p.nest), "tile": lambda p: tile_text.show(p.tile), "cpu": lambda p: p.listing(),
     "llvm": lambda p: p.listing(), "asm": lambda p: p.assembly(),
 }
+
+
+def _named(target: str) -> Target:
+    """The target of a name; ``cpu`` is this one."""
+    return host_target() if target == "cpu" else by_name(target)

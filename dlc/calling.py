@@ -177,7 +177,7 @@ class Caller:
     def _plainly(self, launcher: Launcher | GpuLauncher, tensors: Sequence[torch.Tensor], args: tuple[Any, ...], out: Any) -> Any:
         """A call for whose arguments no function is written."""
         if out is not None:
-            given = checked_outs(self.kernel.program, out, tensors)
+            given = checked_outs(self.kernel.program, out, tensors, launcher.in_place)
             launcher(tensors, given)
             torch.autograd.graph.increment_version([t for t in given if not t.is_inference()])
             return out

@@ -28,6 +28,8 @@ class GpuLauncher:
         plan: for a GPU target.
     """
 
+    in_place: tuple[tuple[int, int], ...] = ()  # threads of a program do not wait for each other's loads before they store
+
     def __init__(self, plan: Plan) -> None:
         self.plan, self.artifact = plan, triton_artifact(plan)
         self.inputs, self.outputs = parameter_names(plan)

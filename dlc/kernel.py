@@ -79,7 +79,8 @@ class Kernel(Asked):
 
         Args:
             args: one per parameter: torch tensors, numpy arrays, DLPack objects, numbers for scalars.
-            out: a contiguous tensor, or a tuple of them, to write the results to.
+            out: a contiguous tensor, or a tuple of them, to write the results to; an input itself where the kernel is done with
+                every element of it when it writes there, as pointwise kernels and normalised rows are.
             named: parameters by name; keyword-only parameters of the definition fix their value for this call.
 
         Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,15 @@ from dsl.expr import Input
 from dsl.program import Program
 
 
-def checked_outs(program: Program, out: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def checked_outs(program: Program, out: Any, tensors: Sequence[torch.Tensor],
+                 in_place: Collection[tuple[int, int]] = ()) -> list[torch.Tensor]:
     """The tensors to write to, checked: right shape and dtype, contiguous, apart from the inputs and from each other.
+
+    Args:
+        program: the kernel's.
+        out: what the caller gave.
+        tensors: the inputs.
+        in_place: (input, output) by their numbers, such that the output may be just the input.
 
     Raises:
         ArgumentError: they are not.
@@ -32,7 +39,8 @@ def checked_outs(program: Program, out: Any, tensors: Sequence[torch.Tensor]) ->
         what = f"out {n} of {name}" if len(given) > 1 else f"out of {name}"
         like = Input(declared.name, declared.shape, declared.dtype, program.loc)
         checked.append(_writable(o, like, shape, tensors[0].device if tensors else torch.device("cpu"), what))
-        if any(_overlap(checked[-1], t) for t in (*tensors, *checked[:-1])):
+        apart = [t for k, t in enumerate(tensors) if (k, n) not in in_place or t.data_ptr() != checked[-1].data_ptr()]
+        if any(_overlap(checked[-1], t) for t in (*apart, *checked[:-1])):
             raise ArgumentError(f"{what} overlaps another argument", "the kernel may read an element after writing it",
                                 "give it memory of its own")
     return checked

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 _counter = itertools.count()
@@ -540,12 +540,16 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
         return True
     t = _without_quotient(t)
     given = _relevant(t, facts)
-    if any(_least(t - f) or _scaled(t, f) for f in given):
+    once = [rest for f in given for rest in _cancelled(t, f)]
+    if any(_least(rest) for rest in (*(t - f for f in given), *once)):
         return True
     pairs = [(n, t - f - g) for n, f in enumerate(given) for g in given[n:]]
     if any(_least(rest) for _, rest in pairs):
         return True
-    return len(given) <= 8 and any((rest - g).bounds[0] >= 0 for n, rest in pairs for g in given[n:])
+    if len(given) > 8:
+        return False
+    return any((rest - g).bounds[0] >= 0 for n, rest in pairs for g in given[n:]) or any(
+        last.bounds[0] >= 0 for rest in once for f in given for last in _cancelled(rest, f))
 
 
 def _relevant(t: Term, facts: Iterable[Term]) -> list[Term]:
@@ -570,12 +574,13 @@ def _without_quotient(t: Term) -> Term:
     return t
 
 
-def _scaled(t: Term, fact: Term) -> bool:
-    """Whether ``t - k*fact >= 0``, or ``k*t - fact >= 0``, for the multiple ``k`` that cancels one of the variables."""
+def _cancelled(t: Term, fact: Term) -> Iterator[Term]:
+    """Terms ``t - k*fact`` and ``k*t - fact`` in which the multiple ``k`` cancels one of the variables."""
     shared = [(t.parts[m], c) for m, c in fact.parts.items() if m in t.parts]
-    more = {a // c for a, c in shared if a % c == 0 and a // c > 1}
-    fewer = {c // a for a, c in shared if c % a == 0 and c // a > 1}
-    return any(_least(t - _scale(fact, k)) for k in more) or any(_least(_scale(t, k) - fact) for k in fewer)
+    for k in {a // c for a, c in shared if a % c == 0 and a // c > 1}:
+        yield t - _scale(fact, k)
+    for k in {c // a for a, c in shared if c % a == 0 and c // a > 1}:
+        yield _scale(t, k) - fact
 
 
 def _least(t: Term, depth: int = 12) -> bool:

@@ -8,7 +8,7 @@ from dsl.dim import Term, Var
 from dsl.expr import Reduce, Where
 from dsl.nest import Nest, Stage
 from dsl.placing import total_extent
-from dsl.primitives.placement import depends
+from dsl.primitives.placement import depends, reads_own_point
 from dsl.primitives.storage import compute_inline, merge
 
 _PLAIN = ("sum", "prod", "max", "min")  # reductions whose unfinished results are single numbers
@@ -62,8 +62,17 @@ def _merge_siblings(nest: Nest) -> Nest:
 
 def _mergeable(nest: Nest, a: Stage, b: Stage) -> bool:
     same = len(a.axes) == len(b.axes) and all(x.extent == y.extent for x, y in zip(a.axes, b.axes))
+    if not same or not _movable(nest, a, b):
+        return False
+    if reads_own_point(b, a):
+        return nest.is_output(a) and not any(p.name != a.name and depends(nest, p, a) for p in _made(nest, b))
     shared = {t for t in a.sources() if t in b.sources()}
-    return same and bool(shared) and not depends(nest, b, a) and not depends(nest, a, b) and _movable(nest, a, b)
+    return bool(shared) and not depends(nest, b, a) and not depends(nest, a, b)
+
+
+def _made(nest: Nest, s: Stage) -> list[Stage]:
+    """The stages that a stage reads."""
+    return [p for t in s.sources() if (p := nest.producer(t)) is not None]
 
 
 def _movable(nest: Nest, a: Stage, b: Stage) -> bool:
@@ -112,7 +121,7 @@ def computed_by_reader(nest: Nest, s: Stage) -> bool:
     """Whether a map may be computed where a product packs it: nothing is computed inside of it, and no product has it as its epilogue."""
     if s.kind != "map" or nest.is_output(s) or any(other.attach is not None and other.attach[0] == s.name for other in nest.stages):
         return False
-    made = [p for t in s.sources() if (p := nest.producer(t)) is not None and is_contraction(p)]
+    made = [p for p in _made(nest, s) if is_contraction(p)]
     return not any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
 
 

@@ -54,7 +54,7 @@ def check_phase(name: str, grid: Sequence[Var], accesses: Sequence[Access]) -> N
                 continue
             store, other = (a, b) if isinstance(a.op, Store) else (b, a)
             loose = undetermined(a, b, grid)
-            if loose and not _apart(a, b):
+            if loose and not apart(a, b):
                 _settle(name, store, other, loose, grid, frozenset())
 
 
@@ -285,7 +285,7 @@ def _same(a: Term, b: Term, fixed: frozenset[Var]) -> bool:
 
 
 # -- two accesses that never meet ----------------------------------------------------------------------------------
-def _apart(a: Access, b: Access) -> bool:
+def apart(a: Access, b: Access) -> bool:
     """Whether in some dimension one access lies wholly below the other, whatever the points."""
     inner = {v for x in (*b.facts, *(t for t in b.terms if t is not None)) for v in x.vars if v.kind == "axis"}
     fresh = {v: as_term(Var(v.name, v.extent)) for v in inner}

@@ -48,6 +48,11 @@ class Launcher:
         """Whether the kernel can be called with these tensors."""
         return bool(self.functions.serves(tuple(tensors)))
 
+    @property
+    def in_place(self) -> tuple[tuple[int, int], ...]:
+        """(input, output) by their numbers, such that the output may be written over the input."""
+        return self.recipe.in_place
+
     @cached_property
     def functions(self) -> Functions:
         """The functions written for the kernel, arguments being tensors."""

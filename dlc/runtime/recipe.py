@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from codegen.artifact import Formula, formula
+from codegen.tile.in_place import find_in_place
 from dsl.dim import Term, Var, product
 from dsl.errors import InternalError
 from dsl.loc import Loc
@@ -36,6 +37,7 @@ class Recipe:
         workspaces: bytes of each buffer that lives for one call.
         scratch: bytes private to each thread.
         sizes: names of the integers that the code takes after its pointers.
+        in_place: (input, output) by their numbers, such that the output may be written over the input.
         place: file, line and function of the definition.
     """
 
@@ -47,6 +49,7 @@ class Recipe:
     workspaces: Formulas = ()
     scratch: Formula = 0
     sizes: tuple[str, ...] = ()
+    in_place: tuple[tuple[int, int], ...] = ()
     place: tuple[str, int, str] = field(default=("", 0, ""), compare=False)
 
     @property
@@ -100,7 +103,7 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         tuple((t.name, t.dtype.name, _formulas(t.shape, names), _formulas(own, names)) for t, own in zip(program.inputs, strides)),
         tuple((t.dtype.name, _formulas(t.shape, names)) for t in program.outputs),
         tuple(formula(product(b.shape) * b.dtype.itemsize, names) for b in module.workspaces), formula(module.scratch, names),
-        tuple(names[v] for v in tile.sizes), place_of(program))
+        tuple(names[v] for v in tile.sizes), find_in_place(tile), place_of(program))
     if unknown := set(names.values()) - set(made.bound):
         raise InternalError(f"{program.name} has sizes that its arguments do not show", f"{[v for v, n in names.items() if n in unknown]}",
                             loc=program.loc)

@@ -59,7 +59,10 @@ def call(recipe: Recipe, given: Given, tracked: bool, own: bool) -> list[str]:
 
 
 def fill(recipe: Recipe, given: Given, arrays: bool, own: bool) -> list[str]:
-    """``fill(args, out)``: run the kernel into what the caller gives, which must fit, lie apart from all else and be free of autograd."""
+    """``fill(args, out)``: run the kernel into what the caller gives.
+
+    That must fit, be free of autograd, and lie apart from all else, or just over an input that the kernel may write over.
+    """
     names = [f"y{n}" for n in range(len(recipe.outputs))]
     lines = ["def fill(args, out):", *_guards(recipe, given), *(_own(recipe, f"fill({arrays})", "args, out") if own else [])]
     if recipe.single:
@@ -251,8 +254,10 @@ def _overlaps(recipe: Recipe, given: Given) -> list[str]:
     """Where what is filled may share memory with an argument, or with another result."""
     results = [(f"q{n}", _bytes(shape, None, dtype)) for n, (dtype, shape) in enumerate(recipe.outputs)]
     inputs = [(f"p{n}", _bytes(recipe.inputs[n][2], recipe.inputs[n][3], recipe.inputs[n][1])) for n in given.memory(recipe)]
+    over = {(f"p{n}", f"q{k}") for n, k in recipe.in_place}
     pairs = [(r, o) for n, r in enumerate(results) for o in (*inputs, *results[:n])]
-    return [f"{q} < {p} + {b} and {p} < {q} + {a}" for (q, a), (p, b) in pairs if "0" not in (a, b)]
+    return [f"{q} < {p} + {b} and {p} < {q} + {a}" + (f" and {q} != {p}" if (p, q) in over else "")
+            for (q, a), (p, b) in pairs if "0" not in (a, b)]
 
 
 def _bytes(shape: Formulas, strides: Formulas | None, dtype: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsl.algebra import substitute
+from dsl.algebra import reads, substitute
 from dsl.dependence import needed_elsewhere, uncovered
 from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
@@ -166,18 +166,21 @@ def merge(nest: Nest, first: str, second: str) -> Nest:
     before::
 
         y: for i: y[i] = f(x[i])
-        z: for i: z[i] = g(x[i])
+        z: for i: z[i] = g(x[i], y[i])
 
     after ``merge(y, z)``::
 
-        y: for i: y[i] = f(x[i]); z[i] = g(x[i])
+        y: for i: y[i] = f(x[i]); z[i] = g(x[i], f(x[i]))
+
+    Where one reads the other at its own point, it has the other's definition in its place, which the loop computes once.
 
     Raises:
-        ScheduleError: other extents, not map stages, one needs the other, or something between them needs the first.
+        ScheduleError: other extents, not map stages, one needs other elements of the other, or something between them needs the first.
     """
     a, b = nest[first], nest[second]
     if a.kind != "map" or b.kind != "map" or [x.extent for x in a.axes] != [x.extent for x in b.axes]:
         raise ScheduleError(f"{first} and {second} cannot share loops", "they are not pointwise over the same shape")
+    a, b = _knowing(a, b), _knowing(b, a)
     if first == second or depends(nest, b, a) or depends(nest, a, b):
         raise ScheduleError(f"{first} and {second} cannot share loops", f"{second} needs elements of {first}, or the other way round",
                             "compute_inline, or compute_at")
@@ -188,10 +191,21 @@ def merge(nest: Nest, first: str, second: str) -> Nest:
         raise ScheduleError(f"{first} and {second} cannot share loops", f"{between} stands between them and needs {names[low]}")
     env: dict[Var, Term] = {o: as_term(n) for o, n in zip(b.axes, a.axes)}
     new = tuple(Compute(t.name, a.axes, substitute(t.body, env), t.loc, t.dtype) for t in b.tensors)
-    moved: dict[Tensor, Tensor] = dict(zip(b.tensors, new))
+    moved: dict[Tensor, Tensor] = dict(zip((*nest[first].tensors, *nest[second].tensors), (*a.tensors, *new)))
     joined = replace(a, tensors=(*a.tensors, *new))
     order = [joined if n == high else s for n, s in enumerate(nest.stages) if n == high or s.name not in (first, second)]
     return moved_nest(nest, tuple(with_bodies(s, moved, {}) if s is not joined else s for s in order), moved)
+
+
+def _knowing(s: Stage, other: Stage) -> Stage:
+    """A stage that has the definition of another in place of its reads, where all of them are at its own point."""
+    return with_bodies(s, {}, {t: t for t in other.tensors}) if reads_own_point(s, other) else s
+
+
+def reads_own_point(s: Stage, other: Stage) -> bool:
+    """Whether a stage reads another, and only the element at the same place as the one it computes."""
+    places = [list(r.indices) for t in s.tensors for r in reads(t.body) if r.tensor in other.tensors]
+    return bool(places) and all(p == [as_term(v) for v in s.axes] for p in places)
 
 
 def depends(nest: Nest, s: Stage, on: Stage) -> bool:
@@ -257,4 +271,4 @@ def is_copy(s: Stage) -> bool:
     return len(s.tensors) == 1 and isinstance(e, Read) and list(e.indices) == [as_term(v) for v in s.axes] and "copy" in s.notes
 
 
-__all__ = ["compute_at", "compute_inline", "compute_root", "depends", "is_copy", "merge", "untile"]
+__all__ = ["compute_at", "compute_inline", "compute_root", "depends", "is_copy", "merge", "reads_own_point", "untile"]

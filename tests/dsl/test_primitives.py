@@ -103,6 +103,25 @@ def test_inline_and_merge():
     assert [s.name for s in check(merge(nest_of(pair), "a", "b"), pair).stages] == ["a"]
 
 
+def test_merging_a_result_with_what_reads_it():
+    """The reader has its definition in the place of its own point; other points stand between."""
+    def update(p: f32[7], m: f32[7]):
+        new = dlc.compute((7,), lambda i: 0.9 * m[i], name="new")
+        return dlc.compute((7,), lambda i: p[i] - new[i] * new[i], name="out"), new
+
+    for order in (("new", "out"), ("out", "new")):
+        n = check(merge(nest_of(update), *order), update)
+        assert len(n.stages) == 1 and not any(s.name == "new" for s in n.stages[1:]) and n.producer(n.stages[0].tensors[0]) is n.stages[0]
+        assert all(n.producer(t) is None for t in n.stages[0].sources())
+
+    def turned(m: f32[7]):
+        new = dlc.compute((7,), lambda i: 0.9 * m[i], name="new")
+        return dlc.compute((7,), lambda i: new[6 - i], name="out"), new
+
+    with pytest.raises(ScheduleError, match="cannot share loops"):
+        merge(nest_of(turned), "new", "out")
+
+
 def test_copies():
     n, copy = cache_read(nest_of(product), "y", "x")
     check(n, product)

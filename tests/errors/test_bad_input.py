@@ -241,8 +241,8 @@ BAD = [
 
 
 def _overlapping() -> Any:
-    x = r(2, 3)
-    return scaled(x, 1.0, out=x)
+    base = r(7)
+    return scaled(base[:6].view(2, 3), 1.0, out=base[1:].view(2, 3))
 
 
 BAD.append(Bad("overlapping output", errors.ArgumentError, ("out of scaled overlaps another argument", "memory of its own"), _overlapping))
