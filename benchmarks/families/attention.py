@@ -11,7 +11,7 @@ from benchmarks.families.matmul import peers
 from benchmarks.harness import Case, case
 from dlc import f32
 
-B, H, G, M, N, D = dlc.dims("B H G M N D")
+B, H, G, R, M, N, D = dlc.dims("B H G R M N D")
 
 
 @dlc.kernel
@@ -25,7 +25,7 @@ def _causal(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
 
 
 @dlc.kernel
-def _grouped(q: f32[B, H, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D]):
+def _grouped(q: f32[B, G * R, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D]):
     return dlc.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
 

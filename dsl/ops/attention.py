@@ -126,7 +126,8 @@ def _shared_heads(q: Tensor, k: Tensor, v: Tensor, enable: bool) -> Term | None:
     ours, theirs = q.shape[-3], k.shape[-3]
     if theirs != v.shape[-3] or ours % theirs != 0:
         raise ShapeError(f"attention: {ours} query heads cannot share {theirs} heads of the key and {v.shape[-3]} of the value",
-                         "the first must be a multiple of the others, which are equal")
+                         "the first must be a multiple of the others, which are equal",
+                         "declare it as one: q: f32[B, G*R, L, E], k: f32[B, G, S, E]")
     each = ours // theirs
     return None if each == 1 else each
 
