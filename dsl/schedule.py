@@ -197,6 +197,10 @@ class Schedule:
 
     tensorize = dot
 
+    def seek(self, *names: str) -> Schedule:
+        """Loops that go to the iteration which data names: ``where(ids[k] == r, ..)``; see :func:`dsl.primitives.loops.set_role`."""
+        return self._roles("seek", names)
+
     # -- places ------------------------------------------------------------------------------------------------
     def compute_at(self, stage: str, at: str | None = None) -> Schedule:
         """Compute a stage inside a loop of a reader; see :func:`dsl.primitives.placement.compute_at`.

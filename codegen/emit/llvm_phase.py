@@ -348,6 +348,14 @@ class PhaseEmitter:
         for v, s in zip(values, shapes):
             self.tiles[v] = Tile(s, v.dtype, {c: next(at) for c in s.coords()})
 
+    def op_seek(self, op: tile.Seek) -> None:
+        """A block that runs for one value of its variable, if that is in the range."""
+        b, at = self.b, self.tiles[op.value].at(self.b, self.shape(()), (0,))
+        inside = b.and_(b.icmp_signed(">=", at, self.terms.scalar(op.lo)), b.icmp_signed("<", at, self.terms.scalar(op.hi)))
+        self.scalars[op.var] = at
+        with b.if_then(inside):
+            self.block(op.body)
+
     def op_if(self, op: tile.If) -> None:
         """A guarded block."""
         cond = self.memory.mask(op.terms, [], self.shape(()), (0,))

@@ -25,6 +25,7 @@ from codegen.tile.ir import (
     Phase,
     Predicate,
     Prefetch,
+    Seek,
     Slot,
     Store,
     TileOp,
@@ -104,7 +105,7 @@ def needs_wide(program: TileProgram, sizes: Mapping[Var, int]) -> bool:
 def _statically_wide(program: TileProgram) -> bool:
     reach = [_span(b) for b in program.buffers] + [n for b in program.buffers for n in b.shape]
     reach += [n for p in program.phases for _, n in p.grid]
-    reach += [op.hi for p in program.phases for op in walk_ops(p.body) if isinstance(op, For)]
+    reach += [op.hi for p in program.phases for op in walk_ops(p.body) if isinstance(op, (For, Seek))]
     return any(t.is_const and t.const >= _INT32 for t in reach)
 
 
@@ -129,7 +130,7 @@ class _Kernel:
         self.size_names, self.buffer_names = size_names(program), buffer_names(program)
         names = Names((*_RESERVED, *self.size_names.values(), *self.buffer_names.values(), error_name(program), name))
         self.helpers = Helpers()
-        bound = {*program.sizes, *(v for v, _ in phase.grid), *(op.var for op in walk_ops(phase.body) if isinstance(op, For))}
+        bound = {*program.sizes, *(v for v, _ in phase.grid), *(op.var for op in walk_ops(phase.body) if isinstance(op, (For, Seek)))}
         self.ops = Ops(names, self.helpers, axis_order(phase.body, bound))
         self.ops.scalars = dict(self.size_names)
         self.ops.pointers = dict(self.buffer_names)
@@ -240,7 +241,7 @@ def _vars(op: TileOp) -> set[Var]:
         slots = (op.term,)
     elif isinstance(op, (Predicate, If)):
         slots = op.terms
-    elif isinstance(op, For):
+    elif isinstance(op, (For, Seek)):
         slots = (op.lo, op.hi)
     elif isinstance(op, Check):
         slots = (op.size, *op.mask)

@@ -29,6 +29,7 @@ from codegen.tile.ir import (
     Reduce,
     Rename,
     Scan,
+    Seek,
     Store,
     TileOp,
     Value,
@@ -279,6 +280,20 @@ class Ops(Terms):
                     self.named |= set(o.results)  # inlined, it could be read too late
             self.aliases[y] = p
 
+    def seek(self, op: Seek) -> None:
+        """A condition on the place that data names."""
+        self.comment(op)
+        name = self.names.fresh(op.var.name)
+        text = self.value(op.value, ()).typed
+        self.block.add(f"{name} = {text if self.wide else f'tl.minimum(tl.maximum({text}, -1), 0x7FFFFFFF).to(tl.int32)'}")
+        inner = Lines(self.block.level + 1, self.block)
+        self.scalars[op.var], self.levels[op.var] = name, inner.level
+        condition = f"({name} >= {self.scalar(op.lo)}) & ({name} < {self.scalar(op.hi)})"
+        outer, self.block = self.block, inner
+        self.write(op.body)
+        self.block = outer
+        outer.nest(f"if {condition}:", inner)
+
     def branch(self, op: If) -> None:
         """A condition on the program or a loop."""
         self.comment(op)
@@ -323,5 +338,5 @@ def _cast_literal(value: bool | int | float, dtype: Dtype) -> bool | int | float
 _WRITE: dict[type[TileOp], Callable[..., None]] = {
     Const: Ops.const, Iota: Ops.iota, Predicate: Ops.predicate, Map: Ops.map, Broadcast: Ops.broadcast, Rename: Ops.rename,
     Reduce: Ops.reduce, Scan: Ops.scan, Dot: Ops.dot, Load: Ops.load, Store: Ops.store, Check: Ops.check, Prefetch: Ops.prefetch,
-    For: Ops.loop, If: Ops.branch,
+    For: Ops.loop, Seek: Ops.seek, If: Ops.branch,
 }

@@ -8,6 +8,7 @@ costs nothing, since the chunks' sums are few.
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 
 from codegen.analysis.access import product_reads, read_access, size
 from codegen.heuristics.decisions import Setting
@@ -27,9 +28,12 @@ _LONG, _LONG_ACROSS = 8, 4  # chunks from which a row is parted
 _ROUNDED = ("sum", "logsumexp")  # and their partial results
 
 
-def part_reductions(nest: Nest, setting: Setting) -> Nest:
-    """Make partial results of chunks where rows are few or long; the partial results of very many chunks are parted in their turn."""
-    for name in [s.name for s in nest.stages if s.kind == "reduce" and s.attach is None]:
+def part_reductions(nest: Nest, setting: Setting, done: AbstractSet[str]) -> Nest:
+    """Make partial results of chunks where rows are few or long; the partial results of very many chunks are parted in their turn.
+
+    The stages that are scheduled already (``done``) stay as they are.
+    """
+    for name in [s.name for s in nest.stages if s.kind == "reduce" and s.attach is None and s.name not in done]:
         left = math.inf
         while (found := _chunk(nest[name], setting)) is not None and _terms_of(nest[name]) < left:  # unknown sizes do not shrink
             left = _terms_of(nest[name])

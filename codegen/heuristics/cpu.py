@@ -17,6 +17,7 @@ from codegen.heuristics.groups import Group, group_stages, row_map
 from codegen.heuristics.lanes import lane_axis, span
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
+from codegen.heuristics.seeking import schedule_sought
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
 from codegen.target.model import Target
 from dsl.dim import Var
@@ -35,7 +36,9 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     nest, rolls = roll_cascades(nest, setting)
     nest = part_factors(fuse_stages(nest), setting.strides)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
-    nest = part_reductions(nest, setting)
+    nest, sought = schedule_sought(nest, setting)
+    done |= sought
+    nest = part_reductions(nest, setting, done)
     nest, setting = order_intermediates(nest, setting, done)
     joins = functools.partial(_joins, target=setting.target)
     for group in group_stages(nest, joins, done).values():

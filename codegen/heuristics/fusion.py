@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codegen.analysis.access import cost, paired_reads, product_reads, size
+from codegen.analysis.arrangement import visits
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
 from dsl.expr import Reduce, Where
@@ -36,7 +37,7 @@ def _inline(nest: Nest) -> Nest:
             continue
         consumers = nest.consumers(nest[s.name])
         points = iterations(s)
-        evaluations = sum(iterations(c) * _times_read(c, s) for c in consumers)
+        evaluations = sum(visits(c) * _times_read(c, s) for c in consumers)
         work = max(cost(t.body) for t in s.tensors)
         once = evaluations <= points
         if not once and any(is_contraction(c) for c in consumers) and any(isinstance(e, Where) for t in s.tensors for e in walk(t.body)):

@@ -11,8 +11,8 @@ from codegen.lower.reduction import Update, finalize, identity_states, lift_mask
 from codegen.lower.roll import emit_roll
 from codegen.lower.scan import Along
 from codegen.lower.states import StateMemory
-from codegen.lower.values import TileAlgebra, lower_value
-from codegen.tile.ir import Block, Buffer, For, Store, Value
+from codegen.lower.values import TileAlgebra, iota, lower_value
+from codegen.tile.ir import Block, Buffer, For, Seek, Store, Value
 from codegen.tile.layout import contiguous
 from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
@@ -20,6 +20,7 @@ from dsl.errors import ScheduleError
 from dsl.expr import Compute, Reduce, Scan
 from dsl.nest import GRID_ROLES, Stage
 from dsl.placing import Placed, PlacedLoop
+from dsl.sought import goal
 
 Body = Callable[[], None]
 
@@ -89,6 +90,9 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
     if single(x):
         inner()
         return
+    if x.role == "seek":
+        _emit_seek(cx, stage, p, x, inner)
+        return
     notes = stage.notes
     for var, lo, hi, facts in pieces(cx, p, x):
         if lo.is_const and hi - lo == 1:  # a ragged end at a known place: its masks are constants
@@ -101,6 +105,21 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
         with cx.block(block, {x.var: as_term(var)}, facts):
             emit_prefetches(cx, stage, p, x, var)
             inner()
+
+
+def _emit_seek(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, body: Body) -> None:
+    """The iteration that data names, for each piece of the loop that it may lie in."""
+    found = goal(stage, p, x.name)
+    if isinstance(found, str):
+        raise ScheduleError(f"seek({x.name!r}): nothing says at which iteration a term of {stage.name} counts", found)
+    to = TileAlgebra(cx)
+    data, rest = lower_value(cx, found.data, p), iota(cx, found.rest.subs(cx.env))
+    at = to.op("sub", data, rest) if found.sign > 0 else to.op("sub", rest, data)
+    for var, lo, hi, facts in pieces(cx, p, x):
+        block = Block()
+        cx.builder.add(Seek(var, at, lo, hi, block))
+        with cx.block(block, {x.var: as_term(var)}, facts):
+            body()
 
 
 def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term, list[Term]]]:
@@ -204,7 +223,7 @@ def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) ->
 def emit_reduce(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
     """Spatial loops, then reduction loops with the state carried in registers; through memory where spatial loops lie inside."""
     loops = [x for x in loops if not single(x) or _has_attached(cx, stage, x.name)]
-    first = next((n for n, x in enumerate(loops) if x.reduce), len(loops))
+    first = next((n for n, x in enumerate(loops) if x.reduce or x.role == "seek"), len(loops))
     last_spatial = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)
     if last_spatial < first:
         emit_loops(cx, stage, p, loops[:first], lambda: _reduce_in_registers(cx, stage, p, loops[first:]))
@@ -275,11 +294,12 @@ def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[Pla
         return
 
     def body() -> None:
-        start = [x for x in outer if x.reduce]
-        began = sum((cx.env.get(x.var, ZERO) for x in start), ZERO) - 1
+        began = None if u.goals else sum((cx.env.get(x.var, ZERO) for x in outer if x.reduce), ZERO) - 1
         states = _carry(cx, stage, p, inner, u, (u.reload(cx, binding, began),))
         bind_result(cx, stage, p, t, merge_tile(cx, u, states)[0])
 
+    if u.goals:  # not every element is met
+        _fill(cx, stage, p, [x for x in outer if not x.reduce], lambda: bind_result(cx, stage, p, t, identity_states(cx, u)[0]))
     emit_loops(cx, stage, p, outer, body)
 
 
@@ -295,9 +315,39 @@ def _reduce_through_states(cx: Context, stage: Stage, p: Placed, outer: list[Pla
             assert isinstance(t.body, Reduce)
             bind_result(cx, stage, p, t, results[t.body.data[2]])
 
-    _bare_loops(cx, p, elements, lambda: memory.store(cx, identity_states(cx, u)))
+    _fill(cx, stage, p, elements, lambda: memory.store(cx, identity_states(cx, u)))
     emit_loops(cx, stage, p, outer, lambda: memory.store(cx, _carry(cx, stage, p, inner, u, memory.load(cx))))
     _bare_loops(cx, p, elements, finish)
+
+
+def _fill(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], body: Body) -> None:
+    """Loops over elements that are all alike, in the order in which they are stored; several at a time along a loop to ``fill``.
+
+    before: ``for r in 1000: y[r] = 0``
+    after ``fill`` 32: ``for r.o in 31: y[32*r.o + r.w] = 0`` for a tile ``r.w`` of 32, then what is left one by one
+    """
+    loops = sorted(loops, key=lambda x: max((n for n, a in enumerate(stage.axes) if x.var in p.value[a].vars), default=-1))
+    width = int(stage.notes.get("fill", {}).get(loops[-1].name, 0)) if loops else 0
+    if width <= 1 or single(loops[-1]):
+        _bare_loops(cx, p, loops, body)
+        return
+    _bare_loops(cx, p, loops[:-1], lambda: _fill_along(cx, p, loops[-1], width, body))
+
+
+def _fill_along(cx: Context, p: Placed, x: PlacedLoop, width: int, body: Body) -> None:
+    """The innermost of those loops."""
+    for var, start, end, facts in pieces(cx, p, x):
+        rounds = tmax((end - start) // width, ZERO)
+        lane, step, tiles, rest = Var(f"{x.name}.w", as_term(width)), Var(f"{x.name}.f", x.extent), Block(), Block()
+        cx.tile.add(lane)
+        cx.lanes.add(lane)
+        at = start + as_term(step) * width
+        cx.builder.add(For(step, ZERO, rounds, (), tiles))
+        with cx.block(tiles, {x.var: at + as_term(lane)}, [end - width - at]):
+            body()
+        cx.builder.add(For(var, start + rounds * width, end, (), rest))
+        with cx.block(rest, {x.var: as_term(var)}, facts):
+            body()
 
 
 def _bare_loops(cx: Context, p: Placed, loops: list[PlacedLoop], body: Body) -> None:

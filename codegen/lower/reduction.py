@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
@@ -15,6 +16,7 @@ from dsl.errors import ScheduleError
 from dsl.expr import Cast, Expr, Op
 from dsl.nest import Stage
 from dsl.placing import Placed
+from dsl.sought import Goal, assuming, goals
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Update:
     Attributes:
         args: the carrier's inputs.
         start: the state that the reduction goes on from; none when it begins with the identity.
+        goals: where data sends the stage's seeking loops; ``args`` take for granted that it did.
         dtypes: dtypes of the state tuple.
         spatial, inner: the stage's spatial and reduction tile axes.
         dot: whether the reduction tile axes are contracted by a dot.
@@ -38,6 +41,7 @@ class Update:
     dot: bool
     each: bool
     start: tuple[Expr, ...] = ()
+    goals: Mapping[str, Goal] = field(default_factory=dict)
 
     @staticmethod
     def of(cx: Context, stage: Stage, p: Placed) -> Update:
@@ -51,7 +55,10 @@ class Update:
         dot = any(x.role == "dot" for x in tile if x.reduce)
         dtypes = carrier.state(tuple(a.dtype for a in args))
         args, start = (args[:-len(dtypes)], args[-len(dtypes):]) if resumes(carrier) else (args, ())
-        return Update(carrier, args, p, dtypes, spatial, inner, dot, bool(stage.notes.get("reduce_each")), start)
+        sought = goals(stage, p)
+        for g in sought.values():
+            args = tuple(assuming(a, g.equation.condition) for a in args)
+        return Update(carrier, args, p, dtypes, spatial, inner, dot, bool(stage.notes.get("reduce_each")), start, sought)
 
     @property
     def plain(self) -> bool:
@@ -63,15 +70,16 @@ class Update:
         """Axes of the carried state: the reduction tile's too unless each step reduces them."""
         return self.spatial if self.dot or self.each else tuple(sorted((*self.spatial, *self.inner), key=lambda v: v.uid))
 
-    def reload(self, cx: Context, binding: InMemory, began: Term) -> Value:
-        """The state left by the previous outer iteration; the identity in the first."""
+    def reload(self, cx: Context, binding: InMemory, began: Term | None) -> Value:
+        """The state left by the previous outer iteration; the identity in the first, which has not ``began``, if that is given."""
         point = tuple(self.p.value[a] for a in self.p.stage.axes)
         slots = tuple(s.subs(cx.env) for s in (storage_index(binding, point) if binding.placed else point))
         need = [t for s, n in zip(slots, binding.buffer.shape) for t in (s, n - 1 - s)]
         axes = tuple(sorted({a for s in slots for a in tile_axes_of(s, cx.tile)}, key=lambda v: v.uid))
-        value = cx.builder.add(Load(binding.buffer, slots, tuple(dict.fromkeys((began, *cx.unproved(need))))),
+        mask = dict.fromkeys((*(() if began is None else (began,)), *cx.unproved(need)))
+        value = cx.builder.add(Load(binding.buffer, slots, tuple(mask)),
                                Value(self.dtypes[0], axes, "acc"))
-        if self.carrier.name.startswith("sum"):
+        if began is None or self.carrier.name.startswith("sum"):
             return widen(cx, value, self.axes)
         first = identity_states(cx, self)[0]
         return widen(cx, cx.builder.map("where", (predicate(cx, (began,)), value, first), self.dtypes[0]), self.axes)
@@ -146,12 +154,15 @@ def update(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ..
 
 
 def _fused_multiply_add(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...] | None:
-    """A sum of products in floating point accumulates with fma: one rounding for product and sum."""
+    """A sum of products in floating point accumulates with fma: one rounding for product and sum.
+
+    A loop that seeks gives the bits of one that does not, where the products stand in a selection.
+    """
     if not u.carrier.name.startswith("sum") or not u.dtypes[0].is_float or u.each:
         return None
     factors = product_factors(u.args[0])
     left = cx.unproved(u.p.bound)
-    if factors is None or (left and not _zero_outside(cx, u, left)):
+    if factors is None or u.goals or (left and not _zero_outside(cx, u, left)):
         return None
     a, b = (TileAlgebra(cx).cast(lower_value(cx, f, u.p), u.dtypes[0]) for f in factors)
     return (widen(cx, cx.builder.map("fma", (a, b, states[0]), u.dtypes[0]), u.axes),)

@@ -31,6 +31,7 @@ from codegen.tile.ir import (
     Reduce,
     Rename,
     Scan,
+    Seek,
     Store,
     TileOp,
     TileProgram,
@@ -142,6 +143,13 @@ class _Point:
             carried = [_spread(inner[y], y.axes, p.axes) for y, p in zip(op.body.yields, op.body.params)]
         return carried
 
+    def seek(self, op: Seek, env: dict[Var, int], values: dict[Value, Array]) -> list[Array]:
+        """Run the body for one value of the variable if it is in the range."""
+        at = int(values[op.value])
+        if int(op.lo.eval(env)) <= at < int(op.hi.eval(env)):
+            self.block(op.body, env | {op.var: at}, dict(values))
+        return []
+
     def branch(self, op: If, env: dict[Var, int], values: dict[Value, Array]) -> list[Array]:
         """Run the body or nothing."""
         if all(t.eval(env) >= 0 for t in op.terms):
@@ -220,8 +228,9 @@ class _Point:
 
 
 _RUN: dict[type[TileOp], Callable[..., list[Array]]] = {
-    Load: _Point.load, Store: _Point.store, Check: _Point.check, For: _Point.loop, If: _Point.branch, Const: _Point.const,
-    Iota: _Point.iota, Predicate: _Point.predicate, Map: _Point.map, Reduce: _Point.reduce, Scan: _Point.scan, Dot: _Point.dot,
+    Load: _Point.load, Store: _Point.store, Check: _Point.check, For: _Point.loop, Seek: _Point.seek, If: _Point.branch,
+    Const: _Point.const, Iota: _Point.iota, Predicate: _Point.predicate, Map: _Point.map, Reduce: _Point.reduce, Scan: _Point.scan,
+    Dot: _Point.dot,
     Broadcast: _Point.broadcast, Rename: _Point.rename, Prefetch: _Point.prefetch,
 }
 

@@ -246,6 +246,28 @@ class For(TileOp):
 
 
 @dataclass(eq=False)
+class Seek(TileOp):
+    """``for var in range(lo, hi)`` of which only the iteration ``var == value`` does anything: the body runs for it, or not at all.
+
+    ``value`` is an i64 scalar that memory may hold. No results.
+    """
+
+    var: Var
+    value: Value
+    lo: Term
+    hi: Term
+    body: Block
+
+    def operands(self) -> tuple[Value, ...]:
+        """The iteration to go to."""
+        return (self.value,)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The body."""
+        return (self.body,)
+
+
+@dataclass(eq=False)
 class If(TileOp):
     """Run ``body`` when all ``terms >= 0`` (terms without tile axes); no results."""
 

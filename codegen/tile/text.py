@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from codegen.tile.ir import Block, Buffer, For, If, Phase, TileOp, TileProgram, Value
+from codegen.tile.ir import Block, Buffer, For, If, Phase, Seek, TileOp, TileProgram, Value
 from dsl.carrier import Carrier
 from dsl.dim import Term, Var
 from dsl.dim import show as show_term
@@ -102,6 +102,10 @@ class _Printer:
         where = self.place(op.loc)
         if isinstance(op, For):
             yield self.loop(op) + where
+            yield from self.suite(op.body)
+            return
+        if isinstance(op, Seek):
+            yield f"for {self.name(op.var)} in seek({', '.join(map(self.show, (op.value, op.lo, op.hi)))}):{where}"
             yield from self.suite(op.body)
             return
         name = "guard" if isinstance(op, If) else type(op).__name__.lower()

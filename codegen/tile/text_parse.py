@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from codegen.tile import ir
-from codegen.tile.ir import Block, Buffer, For, If, Phase, TileOp, TileProgram, Value
+from codegen.tile.ir import Block, Buffer, For, If, Phase, Seek, TileOp, TileProgram, Value
 from codegen.tile.text import own_fields
 from dsl import dtype
 from dsl.carrier import CARRIERS, Carrier, merging, partial
@@ -117,6 +117,8 @@ class _Parser:
         match s:
             case ast.For(ast.Name(var), ast.Call(func=ast.Name("loop")) as call, inner):
                 return self.loop(s, var, call, inner)
+            case ast.For(ast.Name(var), ast.Call(func=ast.Name("seek"), args=[value, lo, hi]), inner):
+                return Seek(self.known(ast.Name(var), Var), self.known(value, Value), self.term(lo), self.term(hi), self.block(inner))
             case ast.If(ast.Call(func=ast.Name("guard"), args=[terms]), inner):
                 return If(self.value(terms, "tuple[Term, ...]"), self.block(inner))
             case ast.AnnAssign(ast.Name(name), kind, ast.Call() as call):

@@ -29,6 +29,7 @@ from codegen.tile.ir import (
     Reduce,
     Rename,
     Scan,
+    Seek,
     Slot,
     Store,
     TileOp,
@@ -278,18 +279,27 @@ class _Checker:
         lists = (op.inits, op.body.yields, op.results)
         if any(len(values) != len(params) for values in lists) or op.stages < 1 or op.unroll < 1:
             _fail(f"a loop carries {len(params)} values, with {[len(x) for x in lists]} inits, yields and results", op)
-        self.axes((op.lo, op.hi), scope, op)
-        if (op.lo.vars | op.hi.vars) - scope.bound or op.var in scope.bound:
-            _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not made of bound variables, or {op.var} is in use", op)
-        if not holds(op.lo, scope.facts) or (op.var.extent is not None and not holds(op.var.extent - op.hi, scope.facts)):
-            _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not within its extent {op.var.extent}", op)
-        range_facts = [*consequences(as_term(op.var) - op.lo), *consequences(op.hi - 1 - as_term(op.var))]
-        self.block(op.body, scope.inside(op.var, range_facts, params))
+        self.block(op.body, scope.inside(op.var, self.range(op, scope), params))
         for p, values in zip(params, zip(*lists)):
             for v in values:
                 exact = v is values[2]
                 if v.dtype != p.dtype or (set(v.axes) != set(p.axes) if exact else not set(v.axes) <= set(p.axes)):
                     _fail(f"{v!r} of {v.dtype} where a loop carries {p!r} of {p.dtype}", op)
+
+    def range(self, op: For | Seek, scope: _Scope) -> list[Term]:
+        """What is known of a variable in the body of what runs over its range, which lies in its extent."""
+        self.axes((op.lo, op.hi), scope, op)
+        if (op.lo.vars | op.hi.vars) - scope.bound or op.var in scope.bound:
+            _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not made of bound variables, or {op.var} is in use", op)
+        if not holds(op.lo, scope.facts) or (op.var.extent is not None and not holds(op.var.extent - op.hi, scope.facts)):
+            _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not within its extent {op.var.extent}", op)
+        return [*consequences(as_term(op.var) - op.lo), *consequences(op.hi - 1 - as_term(op.var))]
+
+    def seek(self, op: Seek, scope: _Scope) -> None:
+        """One number says where to go; inside, the variable is in its range like that of a loop."""
+        if op.value.axes or op.value.dtype != i64 or op.results or op.body.params or op.body.yields:
+            _fail("a body that is sought by anything but an i64, or gives or takes values", op)
+        self.block(op.body, scope.inside(op.var, self.range(op, scope)))
 
     def branch(self, op: If, scope: _Scope) -> None:
         """The condition is the same for the whole tile; nothing comes out."""
@@ -318,5 +328,6 @@ def _names(axes: Iterable[Var]) -> str:
 _RULES: dict[type[TileOp], Callable[..., None]] = {
     Load: _Checker.load, Store: _Checker.store, Const: _Checker.const, Iota: _Checker.iota, Predicate: _Checker.predicate,
     Map: _Checker.map, Reduce: _Checker.reduce, Scan: _Checker.scan, Dot: _Checker.dot, Broadcast: _Checker.broadcast,
-    Rename: _Checker.rename, For: _Checker.loop, If: _Checker.branch, Prefetch: _Checker.prefetch, Check: _Checker.check,
+    Rename: _Checker.rename, For: _Checker.loop, Seek: _Checker.seek, If: _Checker.branch,
+    Prefetch: _Checker.prefetch, Check: _Checker.check,
 }

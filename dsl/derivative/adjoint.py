@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dsl.algebra import inputs_and_computes, reads, substitute, walk
 from dsl.derivative.gather import Contribution, Piece, gather
 from dsl.derivative.names import unique
-from dsl.derivative.simplify import add, factors, fold, simplify, total, zero
+from dsl.derivative.simplify import add, conjuncts, factors, fold, is_op, simplify, total, zero
 from dsl.derivative.split import is_pointwise
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Compute, Expr, Read, Reduce, Scan, Tensor, Where, cast, index
@@ -47,18 +47,19 @@ class Adjoint:
         return same if same is not None else Compute(name, axes, body, self.tensor.loc)
 
     def _terms(self) -> list[Expr]:
-        """The summands, those that may share a loop merged."""
-        merged: list[tuple[tuple[Var, ...], Expr]] = []
+        """The summands, those that may share a loop merged; not where data sends their terms to different elements."""
+        merged: list[tuple[tuple[Var, ...], Expr, frozenset[Expr]]] = []
         for piece in self.pieces:
-            body = piece.body()
-            for n, (loops, other) in enumerate(merged):
+            body, sent = piece.body(), _matches(piece) if piece.loops else frozenset()
+            for n, (loops, other, where) in enumerate(merged):
                 env = _renaming(piece.loops, loops)
-                if env is not None and not (loops and (_is_contraction(body, piece.loops) or _is_contraction(other, loops))):
-                    merged[n] = loops, add(other, substitute(body, env))
+                if (env is not None and {substitute(c, env) for c in sent} == where
+                        and not (loops and (_is_contraction(body, piece.loops) or _is_contraction(other, loops)))):
+                    merged[n] = loops, add(other, substitute(body, env)), where
                     break
             else:
-                merged.append((piece.loops, body))
-        return [total(simplify(body), loops) for loops, body in merged]
+                merged.append((piece.loops, body, sent))
+        return [total(simplify(body), loops) for loops, body, _ in merged]
 
 
 def _part(name: str, axes: tuple[Var, ...], e: Expr) -> Expr:
@@ -88,6 +89,11 @@ def _renaming(mine: tuple[Var, ...], theirs: tuple[Var, ...]) -> dict[Var, Term]
     if len(mine) != len(theirs) or any(a.extent != b.extent for a, b in zip(mine, theirs)):
         return None
     return {a: as_term(b) for a, b in zip(mine, theirs)}
+
+
+def _matches(piece: Piece) -> frozenset[Expr]:
+    """The comparisons of data with positions."""
+    return frozenset(c for cond in piece.conditions for c in conjuncts(cond) if is_op(c, "eq") and reads(c))
 
 
 def _is_contraction(e: Expr, loops: tuple[Var, ...]) -> bool:

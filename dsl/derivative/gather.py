@@ -88,9 +88,8 @@ def _shortened(piece: Piece) -> Piece:
 def one_hot(c: Contribution, solution: Solution, compared: Sequence[tuple[Term | Expr, Var]]) -> Piece:
     """The piece for a solution, with the indices that were not solved for compared with their positions.
 
-    The dense form of a scatter: ``sum[i](where(idx[i] == j, dY[i], 0))``, linear in the number of readers for each element.
-    Made here only: a sum over ``where(eq(index read from memory, position) & .., value, 0)``, below the conditions that need no
-    memory; a later pass can recognise it and turn it into segmented sums or atomics.
+    A scatter as a sum: ``sum[i](where(idx[i] == j, dY[i], 0))``. It looks at every reader for each element as it stands; a schedule
+    seeks the one element that ``idx[i]`` names (:mod:`dsl.sought`), as it does in sums that a user writes so.
     """
     values = solution.values
     c = _with_parts(c, solution.parts)

@@ -13,8 +13,9 @@ from dsl.expr import Cast, Op
 from dsl.nest import GRID_ROLES, TILE_ROLES, Fuse, Nest, Pad, Split, Stage
 from dsl.placing import place
 from dsl.primitives.record import primitive
+from dsl.sought import goal
 
-ROLES = GRID_ROLES | TILE_ROLES | {"serial"}
+ROLES = GRID_ROLES | TILE_ROLES | {"serial", "seek"}
 TAILS = ("mask", "peel", "pad", "exact")
 
 
@@ -53,7 +54,7 @@ def split(nest: Nest, stage: str, loop: str, factor: int, outer: str = "", inner
     order.insert(s.order.index(after) + 1, i)  # the inner part of a parallel loop goes inside all the others
     roles = {k: v for k, v in s.roles.items() if k != loop}
     if s.role(loop) != "serial":
-        roles[i if s.role(loop) in TILE_ROLES else o] = s.role(loop)
+        roles[o if s.role(loop) in GRID_ROLES else i] = s.role(loop)
     made = replace(s, relations=(*s.relations, Split(loop, o, i, factor, tail)), order=tuple(order), roles=roles,
                    notes=_renamed(s, loop, o))
     return _reattached(nest.with_stage(made), stage, loop, o if roles.get(i) in TILE_ROLES else i)
@@ -173,6 +174,9 @@ def reorder(nest: Nest, stage: str, loops: Sequence[str]) -> Nest:
     made = nest.with_stage(replace(s, order=order))
     _check_grid(made, made[stage], what)
     _check_attached(made, stage, what)
+    for x in order:
+        if s.role(x) == "seek":
+            _check_seek(made, made[stage], x, what)
     return made
 
 
@@ -184,17 +188,18 @@ def set_role(nest: Nest, stage: str, loop: str, role: str) -> Nest:
 
         for i in 8
 
-    after ``vectorize(i)``, ``unroll(i)``, ``parallel(i)``, ``grid(i)``, ``dot(i)``, ``serial(i)``::
+    after ``vectorize(i)``, ``unroll(i)``, ``parallel(i)``, ``grid(i)``, ``dot(i)``, ``seek(i)``, ``serial(i)``::
 
         for i in 8             # the role
 
     ``vectorize`` and ``unroll`` make the loop an axis of the tile: along vector lanes, or spelled out in registers (on a GPU both are an
     axis of the block's tensor). ``parallel`` and ``grid`` give each iteration to whichever thread or program is free. ``dot`` makes a
-    reduction loop the contracted axis of a matrix instruction. ``serial`` is one after another.
+    reduction loop the contracted axis of a matrix instruction. ``seek`` goes to the one iteration at which data equals an index, where the
+    terms of all others are neutral. ``serial`` is one after another.
 
     Raises:
         ScheduleError: no such loop or role; parallel iterations that need one another, or not outermost; a tile whose size is not known,
-            or at whose axis something is computed; a dot along anything but a sum of products.
+            or at whose axis something is computed; a dot along anything but a sum of products; no data that says where to seek.
     """
     s = nest[stage]
     _need(s, loop)
@@ -208,6 +213,8 @@ def set_role(nest: Nest, stage: str, loop: str, role: str) -> Nest:
         _check_parallel(made, s, loop, role)
     elif role in TILE_ROLES:
         _check_tile(made, s, loop, role)
+    elif role == "seek":
+        _check_seek(made, made[stage], loop, f"seek({loop!r})")
     if role not in GRID_ROLES and s.role(loop) in GRID_ROLES:
         _check_grid(made, made[stage], f"{role}({loop!r})")
     return made
@@ -294,6 +301,13 @@ def _check_tile(nest: Nest, s: Stage, loop: str, role: str) -> None:
             why = why or f"{loop} = 0 of one round would be combined with {loop} = 0 of the next before {loop} = 1 of its own"
         if why is not None:
             raise ScheduleError(f"{what}: {s.name} combines its elements in the order of the axis", why, "make a loop over its rows a tile")
+
+
+def _check_seek(nest: Nest, s: Stage, loop: str, what: str) -> None:
+    found = goal(s, place(nest)[s.name], loop)
+    if isinstance(found, str):
+        raise ScheduleError(f"{what}: nothing says at which iteration of {loop} a term of {s.name} counts", found,
+                            "seek along an axis that data is compared with, inside of the loops that the data depends on")
 
 
 def _extent(nest: Nest, s: Stage, loop: str) -> Term:
