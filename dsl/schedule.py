@@ -19,7 +19,7 @@ from dsl.machine import CPU, Machine
 from dsl.naming import Names
 from dsl.nest import Nest, Step
 from dsl.nest_text import show_nest
-from dsl.primitives import epilogue, loops, mapping, placement, recompute, reduction, roll, storage
+from dsl.primitives import axes, epilogue, loops, mapping, placement, recompute, reduction, roll, storage
 from dsl.program import Program
 from dsl.replay import FORMAT, read_trace, replay
 from dsl.tiling import copy_fast, follow_tile, packed_layout, tile
@@ -226,6 +226,10 @@ class Schedule:
     def merge(self, first: str, second: str) -> Schedule:
         """Compute two pointwise stages in one set of loops; see :func:`dsl.primitives.placement.merge`."""
         return self._do(placement.merge, self.names.stage(first).name, self.names.stage(second).name)
+
+    def part_axis(self, loop: str, size: int) -> Schedule:
+        """Two axes in place of one, of a stage that has no schedule yet; see :func:`dsl.primitives.axes.part_axis`."""
+        return self._do(axes.part_axis, *self.names.loop(loop), size)
 
     def untile(self, stage: str | None = None) -> Schedule:
         """Forget how the loops of a stage, and of what is computed in it, were arranged; see :func:`dsl.primitives.placement.untile`."""

@@ -153,11 +153,12 @@ def _register_tile(nest: Nest, host: str, name: str, setting: Setting) -> Nest:
         tile.insert(0, f"{row}.i")
         loops.append(f"{row}.o")
     nest = set_role(nest, name, f"{lane}.i", "vectorize")
-    nest = reorder(nest, name, [*rest, *loops, *(names[v] for v in s.bound), *tile])
+    nest = reorder(nest, name, [*rest, *loops, *(names[v] for v in p.walk(setting.strides)), *tile])
     return _pack(nest, host, name, p, nr, setting)
 
 
 def _pack(nest: Nest, host: str, name: str, p: Product, nr: int, setting: Setting) -> Nest:
-    if p.lanes is None or not separable(p.lanes, p.lane) or (p.contiguous_lanes(setting.strides) and p.wider is None):
+    if p.lanes is None or not separable(p.lanes, p.lane, p.batch) or (p.contiguous_lanes(setting.strides) and p.wider is None):
         return nest
-    return pack_lanes(nest, Packing(name, setting, None, p.wider), p.lanes, p.lane, nr, (host, nest[host].order[-1]))
+    packing = Packing(name, setting, p.walk(setting.strides), dtype=p.wider)
+    return pack_lanes(nest, packing, p.lanes, p.lane, nr, (host, nest[host].order[-1]))

@@ -21,6 +21,7 @@ from codegen.heuristics.packing import Packing, crosses_panels, pack_lanes, pack
 from codegen.heuristics.product import Product, analyse, result_strides
 from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
 from codegen.heuristics.tiled import schedule_tiled
+from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.expr import Read
 from dsl.nest import Nest
@@ -70,12 +71,17 @@ def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Ne
     return schedule_stream(nest, anchor, p, up, setting) if form == "stream" else None
 
 
+def most_dots(target: Target) -> int:
+    """How many rows are few: results of one column of each stay in registers beside what is loaded."""
+    return target.vector_registers // 2
+
+
 def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
     """The forms that are possible."""
     forms = ["panels"]
     if p.panel is not None:
         return forms
-    if p.lines > setting.target.vector_registers // 2:
+    if p.lines > most_dots(setting.target):
         return forms
     if p.contiguous_terms(setting.strides) is not None:
         forms.append("dots")
@@ -133,16 +139,17 @@ def _panels(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Se
         nest = split(nest, anchor, f"{lane}.s", together, at, f"{lane}.w")
         inner[:1] = [at, f"{lane}.w"]
     inner[-1:-1] = inside
-    bound = [nest[heavy].axis_names()[v] for v in p.stage.bound]
+    walk = p.walk(setting.strides)
+    bound = [nest[heavy].axis_names()[v] for v in walk]
     if anchor == heavy:
         nest = reorder(nest, anchor, [*batch, *grid, *inner, *bound, *tiles])
     else:
         nest = reorder(nest, anchor, [*batch, *grid, *inner, *tiles])
-        nest = _attach(nest, anchor, inner[-1], p)
+        nest = _attach(nest, anchor, inner[-1], p, walk)
     for x in (*batch, *grid):
         nest = set_role(nest, anchor, x, "parallel")
-    packing = (Packing(heavy, setting, dtype=p.wider) if dots is None
-               else Packing(heavy, setting, (dots.axis, dots.terms, dots.depth), dots.instruction.operand))
+    packing = (Packing(heavy, setting, walk, dtype=p.wider) if dots is None
+               else Packing(heavy, setting, walk, (dots.axis, dots.terms, dots.depth), dots.instruction.operand))
     if packs[1] and p.rows is not None and p.row is not None:
         nest = pack_rows(nest, packing, p.rows, p.row, mr, (anchor, grid[-1]))
     if packs[0] and p.lanes is not None:
@@ -176,14 +183,14 @@ def _tile_anchor(nest: Nest, anchor: str, lane: tuple[str, int, int], row: tuple
     return nest, grid, inner, tile
 
 
-def _attach(nest: Nest, anchor: str, loop: str, p: Product) -> Nest:
+def _attach(nest: Nest, anchor: str, loop: str, p: Product, walk: tuple[Var, ...]) -> Nest:
     """Compute the contraction's tile where the anchor finishes it; its loops run over the tile and the sum alone."""
     heavy = p.stage.name
     nest = compute_at(nest, heavy, anchor, loop)
     names = nest[heavy].axis_names()
     rest = [names[v] for v in p.stage.axes if v is not p.lane and v is not p.row]
     tile = [*([names[p.row]] if p.row is not None else []), names[p.lane]]
-    nest = reorder(nest, heavy, [*rest, *(names[v] for v in p.stage.bound), *tile])
+    nest = reorder(nest, heavy, [*rest, *(names[v] for v in walk), *tile])
     nest = set_role(nest, heavy, names[p.lane], "vectorize")
     return set_role(nest, heavy, names[p.row], "unroll") if p.row is not None else nest
 
@@ -191,14 +198,14 @@ def _attach(nest: Nest, anchor: str, loop: str, p: Product) -> Nest:
 def _packs(nest: Nest, p: Product, anchor: str, nr: int, mr: int, setting: Setting) -> tuple[bool, bool]:
     """(pack the lane factor, pack the row factor): where a block is read often enough, or cannot be read well as it lies."""
     lanes = rows = False
-    if p.lanes is not None and separable(p.lanes, p.lane):
+    if p.lanes is not None and separable(p.lanes, p.lane, p.batch):
         contiguous = read_access(p.lanes, setting.strides).stride(p.lane) == 1
         far = p.reuse >= 2 * mr and _bytes(p, p.lanes) > setting.target.caches[1] // 2
         worth = far or p.lines >= _REPAID * mr or ((p.wider is not None or _computed(nest, p.lanes)) and p.lines >= 4)
         lanes = setting.choose(f"{anchor}.pack_lanes", worth, (False, True)) if contiguous else True
-    if p.rows is not None and p.row is not None and separable(p.rows, p.row):
+    if p.rows is not None and p.row is not None and separable(p.rows, p.row, p.batch):
         worth = p.columns >= 4 * nr and p.flops > _SERIAL_FLOPS and (p.wider is not None or _scattered(p, nr, mr, setting))
-        worth = worth or (_computed(nest, p.rows) and p.columns >= nr)
+        worth = worth or (_computed(nest, p.rows) and p.columns >= nr and p.reuse <= p.lines)  # else panels of lanes are shared instead
         rows = setting.choose(f"{anchor}.pack_rows", worth, (False, True))
     return lanes, rows
 

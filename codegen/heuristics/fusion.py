@@ -5,10 +5,11 @@ from __future__ import annotations
 from codegen.analysis.access import cost, paired_reads, product_reads, size
 from codegen.analysis.arrangement import visits
 from dsl.algebra import reads, walk
-from dsl.dim import Term, Var
+from dsl.dim import Term, Var, as_term
 from dsl.expr import Reduce, Where
 from dsl.nest import Nest, Stage
 from dsl.placing import total_extent
+from dsl.primitives.axes import part_axis
 from dsl.primitives.placement import depends, reads_own_point
 from dsl.primitives.storage import compute_inline, merge
 
@@ -18,8 +19,8 @@ _CHEAP = 4  # operations that are cheaper to repeat than to store and load again
 
 
 def fuse_stages(nest: Nest) -> Nest:
-    """Inline what is cheap to repeat, and merge pointwise outputs over one box."""
-    nest = _inline(nest)
+    """Inline what is cheap to repeat, give results the axes of what they finish, and merge pointwise outputs over one box."""
+    nest = _part_results(_inline(nest))
     return _merge_siblings(nest)
 
 
@@ -49,6 +50,29 @@ def _inline(nest: Nest) -> Nest:
 
 def _times_read(consumer: Stage, s: Stage) -> int:
     return sum(1 for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors)
+
+
+def _part_results(nest: Nest) -> Nest:
+    """Give a result that takes reductions one by one in other axes, ``y[f // 32, f % 32]``, those axes, so that it finishes them."""
+    for s in nest.stages:
+        if s.kind != "map" or not nest.is_output(s) or nest.consumers(s):
+            continue
+        while (found := _parted_axis(nest, nest[s.name])) is not None:
+            nest = part_axis(nest, s.name, *found)
+    return nest
+
+
+def _parted_axis(nest: Nest, s: Stage) -> tuple[str, int] | None:
+    """An axis, by name, of which a reduction is read at the quotient and at the remainder by a number."""
+    for r in (r for t in s.tensors for r in reads(t.body)):
+        made = nest.producer(r.tensor)
+        if made is None or made.kind != "reduce":
+            continue
+        for v, name in s.axis_names().items():
+            for one, other, n in zip(r.indices, r.indices[1:], r.tensor.shape[1:]):
+                if n.is_const and n.const > 1 and one == as_term(v) // n.const and other == as_term(v) % n.const:
+                    return name, n.const
+    return None
 
 
 def _merge_siblings(nest: Nest) -> Nest:

@@ -6,20 +6,21 @@ import math
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from codegen.analysis.access import read_access, size
-from codegen.heuristics.contraction import written
+from codegen.analysis.access import Strides, read_access, size
+from codegen.heuristics.contraction import most_dots, written
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction, iterations
-from codegen.heuristics.product import Product, analyse
+from codegen.heuristics.product import LONG, Product, analyse
 from codegen.heuristics.windows import WINDOW
 from codegen.tile.layout import contiguous
 from dsl.algebra import index_condition, reads
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Const, Read, Tensor, Where
 from dsl.nest import Nest, Stage
-from dsl.primitives.storage import cache_read, compute_inline, lay_out
+from dsl.primitives.storage import cache_read, compute_inline, gather_read, lay_out
 
 _LANES = 8  # a shorter axis is not worth lanes
+_LINE = 64  # bytes of a cache line
 _REUSED = 16  # times that an element is read, which repay a copy of it
 
 
@@ -29,8 +30,8 @@ def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = f
     before: ``padded[c, y, x]``, of which each row of a register tile reads one element in a cache line per step of ``c``
     after: ``padded`` stored as ``y, x, c``, read along ``c``
 
-    It applies to the factor without the lane axis; the other one is read along its lanes. Inputs lie as they are given, and stages that
-    are scheduled already (``done``) stay as they are.
+    It applies to the factor without the lane axis; the other one is read along its lanes. Inputs lie as they are given, and are gathered
+    where little of every line is read; stages that are scheduled already (``done``) stay as they are.
     """
     strides = dict(setting.strides)
     for s in nest.stages:
@@ -41,12 +42,45 @@ def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = f
             continue
         p = analyse(s, strides, written(nest, _finisher(nest, s).name, s.name, strides))
         producer = None if p.rows is None else nest.producer(p.rows.tensor)
+        if p.rows is not None and producer is None and (_sparse(p, p.rows, setting) or _crosswise(p, p.rows, setting)):
+            nest = gather_read(nest, s.name, p.rows, f"{p.rows.tensor.name}.read", _walked(p, p.rows, strides))[0]
         if p.rows is None or producer is None or producer.kind != "map" or nest.is_output(producer) or len(nest.consumers(producer)) != 1:
             continue
         order = _order(p, p.rows)
         if order is not None and _free(producer):
             nest = _ordered(nest, producer, order, strides)
     return nest, replace(setting, strides=strides)
+
+
+def _sparse(p: Product, factor: Read, setting: Setting) -> bool:
+    """Whether a row factor is better gathered first: of the lines that the tiles of a row read, each has few elements, far from the next.
+
+    A convolution of every second pixel, say, with the channels far apart. The lines of one row of tiles do not stay in the nearest cache,
+    and each of them is wanted for every panel.
+    """
+    x, line = read_access(factor, setting.strides), _LINE // factor.dtype.itemsize
+    apart = x.stride(p.row) if p.row is not None else None
+    steps = [n for v in p.stage.bound if size(v.extent) > 1 and (n := x.stride(v))]
+    if not apart or apart == 1 or not steps or min(steps) < line or p.columns < _LANES * _REUSED:
+        return False
+    elements = math.prod(size(v.extent) for v in factor.free if isinstance(v, Var))
+    lines = p.depth * -(-p.lines * min(apart, line) // line)
+    return elements <= math.prod(size(n) for n in factor.tensor.shape) and lines * _LINE > setting.target.caches[0] // 2
+
+
+def _crosswise(p: Product, factor: Read, setting: Setting) -> bool:
+    """Whether few rows lie across the sum, along which the lane factor lies: a copy of them makes dots of the product."""
+    if p.lanes is None or p.panel is not None or p.lines > most_dots(setting.target) or p.contiguous_lanes(setting.strides):
+        return False
+    across, along = read_access(factor, setting.strides), read_access(p.lanes, setting.strides)
+    elements = math.prod(size(v.extent) for v in factor.free if isinstance(v, Var))
+    return (any(along.stride(v) == 1 != across.stride(v) and size(v.extent) >= LONG for v in p.stage.bound)
+            and elements * _REUSED <= iterations(p.stage))
+
+
+def _walked(p: Product, factor: Read, strides: Strides) -> list[Var]:
+    """The axes of a factor, those of the sum last."""
+    return [v for v in (*p.stage.axes, *p.walk(strides)) if v in factor.free]
 
 
 def _free(s: Stage) -> bool:
@@ -112,10 +146,10 @@ def _finisher(nest: Nest, s: Stage) -> Stage:
 
 
 def _order(p: Product, factor: Read) -> tuple[int, ...] | None:
-    """The dimensions with those that only the sum runs over last; None where they are last already, or there are none."""
-    bound = set(p.stage.bound)
+    """The dimensions with those last that only the sum runs over in each product; None where they are last already, or there are none."""
+    bound, batch = set(p.stage.bound), set(p.batch)
     sums = [n for n, i in enumerate(factor.indices)
-            if isinstance(i, Term) and i.vars and set(i.vars) <= bound and size(factor.tensor.shape[n]) > 1]
+            if isinstance(i, Term) and i.vars & bound and i.vars <= bound | batch and size(factor.tensor.shape[n]) > 1]
     order = (*(n for n in range(factor.tensor.ndim) if n not in sums), *sums)
     return order if sums and order != tuple(range(factor.tensor.ndim)) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, size
@@ -19,10 +20,13 @@ from dsl.primitives.storage import cache_read, compute_at, compute_inline, lay_o
 _CHUNK = 16  # elements of a row that are kept together: a cache line of f32
 
 
-def separable(r: Read, v: Var) -> bool:
-    """Whether one index of the read is the axis itself and no other index mentions it: a copy may order it at will."""
+def separable(r: Read, v: Var, batch: Collection[Var] = ()) -> bool:
+    """Whether one index of the read is the axis itself and no other index mentions it: a copy may order it at will.
+
+    ``batch`` are axes that stand still while a copy is in use; the index may begin at a place of theirs.
+    """
     own = [i for i in r.indices if v in (i.vars if isinstance(i, Term) else i.free)]
-    return len(own) == 1 and own[0] == as_term(v)
+    return len(own) == 1 and isinstance(own[0], Term) and own[0].coef(v) == 1 and own[0].vars <= {v, *batch}
 
 
 def crosses_panels(factor: Read | None, lane: Var, strides: Strides) -> bool:
@@ -36,14 +40,24 @@ class Packing:
 
     Attributes:
         heavy: the contraction.
+        walk: its reduction axes in the order in which they are walked: terms lie in it.
         terms: (reduction axis, how many of its terms a dot instruction takes side by side for each lane, and in all); None for none.
         dtype: what elements are converted to while they are copied; None for what they are.
     """
 
     heavy: str
     setting: Setting
+    walk: tuple[Var, ...]
     terms: tuple[Var, int, int] | None = None
     dtype: Dtype | None = None
+
+    def order(self, factor: Read, *apart: int | None) -> list[int]:
+        """The dimensions but those ``apart``: first what the sum does not run over, then as it walks."""
+        def place(n: int) -> int:
+            index = factor.indices[n]
+            return max((self.walk.index(v) for v in index.vars if v in self.walk), default=-1) if isinstance(index, Term) else -1
+
+        return sorted((n for n in range(factor.tensor.ndim) if n not in apart), key=place)
 
     def pair(self, factor: Read) -> tuple[int, int] | None:
         """(dimension, count) of the terms kept side by side for a lane."""
@@ -58,7 +72,7 @@ def pack_lanes(nest: Nest, packing: Packing, factor: Read, lane: Var, nr: int, a
     """Read the lane factor through a copy of the panels in use: the lanes of one register tile side by side."""
     own, near = dimension(factor, lane), contiguous_dimension(factor, packing.setting.strides)
     nest, copy, names = _copy(nest, packing, factor, at)
-    order = [n for n in range(factor.tensor.ndim) if n != own]
+    order = packing.order(factor, own)
     pair = packing.pair(factor)
 
     def layout(axes: tuple[Var, ...]) -> tuple[Term, ...]:
@@ -135,7 +149,7 @@ def pack_rows(nest: Nest, packing: Packing, factor: Read, row: Var, mr: int, at:
     across = near is not None and near != own
     side, count = ((near, min(_vector(packing.setting, size(factor.tensor.shape[near])), _CHUNK)) if across and near is not None
                    else pair or (None, 0))
-    others = [n for n in range(factor.tensor.ndim) if n not in (own, side)]
+    others = packing.order(factor, own, side)
 
     def layout(axes: tuple[Var, ...]) -> tuple[Term, ...]:
         r, rest = as_term(axes[own]), tuple(as_term(axes[n]) for n in others)
@@ -201,7 +215,7 @@ def _made_for(nest: Nest, copy: str) -> str | None:
 
 def dimension(factor: Read, axis: Var) -> int:
     """The dimension of a separable axis."""
-    return next(n for n, i in enumerate(factor.indices) if isinstance(i, Term) and i == as_term(axis))
+    return next(n for n, i in enumerate(factor.indices) if isinstance(i, Term) and axis in i.vars)
 
 
 def contiguous_dimension(factor: Read, strides: Strides) -> int | None:

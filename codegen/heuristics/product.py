@@ -13,7 +13,7 @@ from dsl.dtype import Dtype
 from dsl.expr import Read
 from dsl.nest import Stage
 
-_LONG = 16  # terms that are worth adding up in lanes
+LONG = 16  # terms that are worth adding up in lanes
 _DEEP = 64  # terms after which it matters little how a result is stored
 _BROAD = 16  # lanes that fill the vectors of a register tile
 _ROWS = 6  # rows that fill a register tile
@@ -78,9 +78,19 @@ class Product:
         """How many results each element of the lane factor goes into."""
         return math.prod(size(v.extent) for v in self.stage.axes if self.lanes is None or v not in self.lanes.free)
 
+    def walk(self, strides: Strides) -> tuple[Var, ...]:
+        """The reduction axes, outermost first, as the row factor lies in memory: each row of a tile is read along its cache lines."""
+        sides = [read_access(r, strides) for r in (self.rows, self.lanes) if r is not None]
+        return tuple(sorted(self.stage.bound, key=lambda v: -next((n for x in sides if (n := x.stride(v))), 0)))
+
     def contiguous_lanes(self, strides: Strides) -> bool:
         """Whether the lane factor can be loaded as it lies."""
         return self.lanes is None or self.panel is not None or read_access(self.lanes, strides).stride(self.lane) == 1
+
+    @property
+    def batch(self) -> tuple[Var, ...]:
+        """Axes of both factors: each of their points is a product of its own."""
+        return both(self.stage, (self.lanes, self.rows))
 
     @property
     def panel(self) -> int | None:
@@ -90,8 +100,13 @@ class Product:
     def contiguous_terms(self, strides: Strides) -> Var | None:
         """The reduction axis along which both factors are contiguous, when there is one that is long enough for lanes."""
         sides = [read_access(r, strides) for r in (self.lanes, self.rows) if r is not None]
-        return next((v for v in self.stage.bound if len(sides) == 2 and size(v.extent) >= _LONG and all(x.stride(v) == 1 for x in sides)),
+        return next((v for v in self.stage.bound if len(sides) == 2 and size(v.extent) >= LONG and all(x.stride(v) == 1 for x in sides)),
                     None)
+
+
+def both(s: Stage, sides: tuple[Read | None, ...]) -> tuple[Var, ...]:
+    """The spatial axes that both factors have."""
+    return tuple(v for v in s.axes if all(r is not None and v in r.free for r in sides))
 
 
 def analyse(s: Stage, strides: Strides, written: Mapping[Var, int] | None = None) -> Product:
@@ -109,10 +124,11 @@ def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides, written: 
     """(lane axis, row axis)."""
     spatial = [v for v in s.axes if size(v.extent) > 1] or list(s.axes)
 
+    batch = both(s, sides)
     deep = math.prod(size(v.extent) for v in s.bound) >= _DEEP
 
     def ease(r: Read, v: Var) -> int:
-        return 2 if panelled(r, v) or read_access(r, strides).stride(v) == 1 else 1 if separable(r, v) else 0
+        return 2 if panelled(r, v) or read_access(r, strides).stride(v) == 1 else 1 if separable(r, v, batch) else 0
 
     def fitness(v: Var) -> tuple[bool, bool, bool, bool, bool, int, int]:
         others = any(v not in r.free for r in sides)

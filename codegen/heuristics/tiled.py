@@ -93,11 +93,11 @@ def schedule_tiled(nest: Nest, anchor: str, p: Product, dots: Dots, setting: Set
                             [(c, r) for c in (1, 4, 16, 64) for r in (1, 4, 16, 64)])
     together = setting.choose(f"{anchor}.panels", -(-blocks[0] // -(-blocks[0] // together)), (1, 2, 4, 8, 16))
     nest = _tile_anchor(nest, anchor, heavy, (lane, shape.lanes, blocks[0], together), (row, shape.rows, blocks[1]))
-    grid = [*batch, f"{row}.p", f"{lane}.p"]
-    nest = (_sums_by_panel if shape.cut else _sums_by_tile)(nest, anchor, p, shape, grid, (row, lane))
+    grid, walk = [*batch, f"{row}.p", f"{lane}.p"], p.walk(setting.strides)
+    nest = (_sums_by_panel if shape.cut else _sums_by_tile)(nest, anchor, p, shape, grid, (row, lane), walk)
     for x in grid:
         nest = set_role(nest, anchor, x, "parallel")
-    packing = Packing(heavy, setting, (dots.axis, dots.terms, dots.depth), dots.instruction.operand)
+    packing = Packing(heavy, setting, walk, (dots.axis, dots.terms, dots.depth), dots.instruction.operand)
     nest = pack_rows(nest, packing, p.rows, p.row, shape.rows, (anchor, f"{lane}.p"))
     nest = pack_lanes(nest, packing, p.lanes, p.lane, shape.lanes, (anchor, f"{lane}.g"))
     return contract(nest, heavy, dots)
@@ -139,24 +139,26 @@ def _tile_anchor(nest: Nest, anchor: str, heavy: str, lane: tuple[str, int, int,
     return set_role(nest, anchor, f"{row[0]}.i", "unroll") if anchor == heavy else nest
 
 
-def _sums_by_tile(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str]) -> Nest:
+def _sums_by_tile(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str],
+                  walk: tuple[Var, ...]) -> Nest:
     """Whole sums, a block of accumulators at a time, each finished before the next."""
     heavy, (row, lane) = p.stage.name, axes
     inner, tile = [f"{lane}.g", f"{lane}.w", f"{row}.s"], [f"{row}.i", f"{lane}.i"]
-    bound = [nest[heavy].axis_names()[v] for v in p.stage.bound]
+    bound = [nest[heavy].axis_names()[v] for v in walk]
     if anchor == heavy:
         return reorder(nest, anchor, [*grid, *inner, *bound, *tile])
     nest = reorder(nest, anchor, [*grid, *inner, *tile])
     return _tile_sums(compute_at(nest, heavy, anchor, f"{row}.s"), p, [], bound)
 
 
-def _sums_by_panel(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str]) -> Nest:
+def _sums_by_panel(nest: Nest, anchor: str, p: Product, shape: TileShape, grid: list[str], axes: tuple[str, str],
+                   walk: tuple[Var, ...]) -> Nest:
     """The results of a group of panels together, a block of their sums at a time; then they are finished row by row."""
     heavy, (row, lane) = p.stage.name, axes
     nest = reorder(nest, anchor, [*grid, f"{lane}.g", f"{row}.s", f"{row}.i", f"{lane}.w", f"{lane}.i"])
     nest = compute_at(nest, heavy, anchor, f"{lane}.g")
     assert p.row is not None
-    names, (k,) = nest[heavy].axis_names(), p.stage.bound
+    names, (k,) = nest[heavy].axis_names(), walk
     i, j, t = names[p.row], names[p.lane], names[k]
     nest = lay_out(nest, heavy, lambda axes: _by_panels(axes, p.row, p.lane, shape.lanes))
     nest = split(nest, heavy, t, shape.block, f"{t}.b", f"{t}.r", tail="exact")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from dsl import dtype as dtypes
-from dsl.algebra import reads, substitute, transform
+from dsl.algebra import reads, substitute, substitute_values, transform
 from dsl.dim import Term, Var, as_term, show
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
@@ -95,6 +95,52 @@ def _cache_read(nest: Nest, consumer: str, tensor: str, name: str, layout: list[
 
 _cache_read.__name__, _cache_read.__doc__ = "cache_read", cache_read.__doc__
 _cache_read = primitive(_cache_read)
+
+
+def gather_read(nest: Nest, consumer: str, read: Read, name: str, axes: Sequence[Var]) -> tuple[Nest, str]:
+    """Read elements of a tensor through a copy that holds them in the order of some axes; see below."""
+    names, only = nest[consumer].axis_names(), _reads_of(nest[consumer], read.tensor).index(read)
+    return _gather_read(nest, consumer, tensor_name(nest, read.tensor), only, name, [names[v] for v in axes])
+
+
+def _gather_read(nest: Nest, consumer: str, tensor: str, only: int, name: str, axes: list[str]) -> tuple[Nest, str]:
+    """Read elements of a tensor through a copy that holds just those, in the order of the axes that find them.
+
+    before::
+
+        y: for i: for j: for k: y[i, j] += x[k, 2*i] * w[k, j]
+
+    after ``gather_read(y, x, 0, x.read, [i, k])``::
+
+        x.read: for i: for k: x.read[i, k] = x[k, 2*i]
+        y: for i: for j: for k: y[i, j] += x.read[i, k] * w[k, j]
+
+    Returns:
+        The new nest and the copy's stage name.
+
+    Raises:
+        ScheduleError: an axis that the place of an element depends on is missing.
+    """
+    c = nest[consumer]
+    chosen = _reads_of(c, find_tensor(nest, consumer, tensor))[only]
+    named = {n: v for v, n in c.axis_names().items()}
+    old = [named[x] for x in axes]
+    if not chosen.free <= set(old):
+        raise ScheduleError(f"gather_read({tensor!r}): its elements are not found by {', '.join(axes)} alone")
+    unique = unique_stage(nest, name)
+    own = tuple(Var(v.name, v.extent) for v in old)
+    copy = Compute(unique, own, substitute(chosen, {v: as_term(o) for v, o in zip(old, own)}), chosen.tensor.loc)
+    made = Stage(unique, (copy,), own)
+    made = replace(made, order=tuple(made.axis_names().values()))
+    through = Read((), (copy, tuple(as_term(v) for v in old)), copy.dtype, chosen.loc)
+    new = tuple(Compute(t.name, t.axes, substitute_values(t.body, {chosen: through}), t.loc, t.dtype) for t in c.tensors)
+    moved: dict[Tensor, Tensor] = dict(zip(c.tensors, new))
+    stages = (x for s in nest.stages for x in ((made, replace(c, tensors=new)) if s.name == consumer else (with_bodies(s, moved, {}),)))
+    return moved_nest(nest, tuple(stages), moved), unique
+
+
+_gather_read.__name__ = "gather_read"
+_gather_read = primitive(_gather_read)
 
 
 def tensor_name(nest: Nest, tensor: Tensor) -> str:

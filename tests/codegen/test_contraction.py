@@ -179,3 +179,18 @@ def test_reductions_of_pairs_reuse_their_operands_like_products(name, m, n, k):
     if m * n * k > 3_000_000:
         (stage,) = (s for s in pairs.plan(x, c).nest.stages if s.kind == "reduce")
         assert {"unroll", "vectorize"} <= {stage.role(loop) for loop in stage.order}
+
+
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(32, 32, 2), (24, 60, 3), (16, 48, 4)])
+def test_groups_are_finished_where_they_are_stored(channels, filters, groups):
+    @dlc.kernel
+    def conv(x: f32[2, channels, 9, 11], w: f32[filters, channels // groups, 3, 3], b: f32[filters]):
+        return dlc.relu(dlc.conv2d(x, w, b, padding=1, groups=groups))
+
+    x, w, b = torch.randn(2, channels, 9, 11), torch.randn(filters, channels // groups, 3, 3), torch.randn(filters)
+    plan, got = run(conv, x, w, b)
+    want = torch.relu(torch.nn.functional.conv2d(x.double(), w.double(), b.double(), padding=1, groups=groups))
+    torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+    roots = [s for s in plan.nest.stages if s.attach is None]
+    assert [plan.nest.is_output(s) for s in roots] == [False, True]
+    assert any(s.name == "w.packed" for s in plan.nest.stages) is (filters // groups >= 16)  # fewer do not fill the lanes

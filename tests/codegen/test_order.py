@@ -8,7 +8,7 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.order import order_intermediates
 from codegen.target import by_name
 from dlc import f32
-from tests.codegen.products import planned, run
+from tests.codegen.products import PRODUCTS, agrees, exact, operands, planned, run
 
 IMAGE, LAST, WEIGHT = (1, 24, 20, 20), (1, 20, 20, 24), (40, 24, 3, 3)
 
@@ -48,3 +48,28 @@ def test_convolutions_agree_in_either_order(stride, last):
     got = run(convolution(stride, last), image.permute(0, 2, 3, 1).contiguous() if last else image, weight)[1]
     got = got.permute(0, 3, 1, 2) if last else got
     assert float((got.double() - expected).abs().max()) < 1e-4
+
+
+def strided(stride: int, channels: int, size: int):
+    @dlc.kernel
+    def conv(image: f32[2, channels, size, size], weight: f32[160, channels, 1, 1]):
+        return dlc.conv2d(image, weight, stride=stride)
+
+    return conv, torch.randn(2, channels, size, size), torch.randn(160, channels, 1, 1)
+
+
+@pytest.mark.parametrize(("stride", "channels", "size", "gathered"), [(2, 200, 20, True), (2, 16, 20, False), (1, 200, 20, False)])
+def test_what_lies_thin_and_far_apart_is_gathered(stride, channels, size, gathered):
+    conv, image, weight = strided(stride, channels, size)
+    plan, got = run(conv, image, weight, target="x86-64-avx2")
+    assert any(s.name == "image.read" for s in plan.nest.stages) is gathered
+    expected = torch.nn.functional.conv2d(image.double(), weight.double(), stride=stride)
+    assert float((got.double() - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(("kind", "m", "gathered"), [("tt", 4, True), ("nt", 4, False), ("tn", 4, False), ("tt", 40, False)])
+def test_few_rows_are_turned_towards_the_sum(kind, m, gathered):
+    x, w = operands(kind, m, 300, 200)
+    plan, got = run(PRODUCTS[kind], x, w, target="x86-64-avx2")
+    assert any(s.name == "x.read" for s in plan.nest.stages) is gathered
+    agrees(got, exact(kind, x, w), 200)

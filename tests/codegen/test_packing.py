@@ -26,6 +26,22 @@ def test_an_axis_alone_in_an_index_is_separable():
     s = window.plan(torch.randn(64), torch.randn(5, 60)).unscheduled.stages[0]
     x, w = product_reads(s.body.args[0])
     assert not separable(x, s.axes[0]) and separable(w, s.axes[0])
+    assert separable(x, s.axes[0], s.bound)
+
+
+def test_terms_are_packed_in_the_order_in_which_they_are_walked():
+    import dlc
+    from dlc import f32
+
+    @dlc.kernel
+    def conv(x: f32[1, 6, 6, 64], w: f32[32, 64, 3, 3]):
+        return dlc.conv2d(dlc.permute(x, (0, 3, 1, 2)), w)
+
+    plan = planned(conv, torch.randn(1, 6, 6, 64), torch.randn(32, 64, 3, 3), target="x86-64-avx2")
+    conv2d, packed = plan.nest["conv2d"], plan.nest["w.packed"]
+    assert [x for x in conv2d.order if x in conv2d.reducing()] == ["ry", "rx", "c"]
+    names = packed.axis_names()
+    assert [names[v] for t in packed.layout[1:4] for v in t.vars] == ["w2", "w3", "w1"]
 
 
 def test_packed_factors_are_private_and_padded():

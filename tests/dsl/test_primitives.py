@@ -8,15 +8,17 @@ from codegen.lower import lower
 from codegen.tile.interp import run
 from codegen.tile.verify import verify
 from dlc import f32, i8, i32, i64
+from dsl.algebra import reads
 from dsl.errors import ScheduleError
 from dsl.interp import evaluate
 from dsl.nest import Step
 from dsl.nest_text import show_nest
+from dsl.primitives.axes import part_axis
 from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
 from dsl.primitives.record import PRIMITIVES, apply
 from dsl.primitives.reduction import finish_apart, pad_terms, rfactor
-from dsl.primitives.storage import cache_read, cache_write, lay_out, part_product, store_as
+from dsl.primitives.storage import cache_read, cache_write, gather_read, lay_out, part_product, store_as
 from dsl.program import trace
 from dsl.stages import build_nest
 
@@ -53,7 +55,7 @@ def check(nest, fn):
     arrays = {t.name: RNG.standard_normal([int(n) for n in t.shape]).astype(np.float32) for t in program.inputs}
     got = run(tiles, arrays, {})
     for t, want in zip(nest.program.outputs, evaluate(program, *arrays.values())):
-        np.testing.assert_allclose(got[t.name], want, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(got[t.name].reshape(want.shape), want, rtol=1e-5, atol=1e-5)
     return nest
 
 
@@ -120,6 +122,49 @@ def test_merging_a_result_with_what_reads_it():
 
     with pytest.raises(ScheduleError, match="cannot share loops"):
         merge(nest_of(turned), "new", "out")
+
+
+def every_second(x: f32[10, 15], w: f32[10, 9]):
+    """A product that reads every second column of a factor."""
+    k = dlc.reduce_axis(10)
+    return dlc.compute((7, 9), lambda i, j: dlc.sum(x[k, 2 * i] * w[k, j], k), name="y")
+
+
+def test_gathered_reads():
+    n = nest_of(every_second)
+    y = n["y"]
+    x = next(r for r in reads(y.body) if r.tensor.name == "x")
+    n, copy = gather_read(n, "y", x, "x.read", [y.axes[0], *y.bound])
+    assert [int(e) for e in n[copy].tensors[0].shape] == [7, 10] and n.trace[-1].args["axes"] == ["i", "k"]
+    check(n, every_second)
+    check(compute_at(n, copy, "y", "i"), every_second)
+    n = nest_of(every_second)
+    x = next(r for r in reads(n["y"].body) if r.tensor.name == "x")
+    with pytest.raises(ScheduleError, match="not found by i alone"):
+        gather_read(n, "y", x, "x.read", n["y"].axes[:1])
+
+
+def grouped(x: f32[4, 6, 5], w: f32[12, 5]):
+    """A product in groups, finished over all of them, and what reads that."""
+    k = dlc.reduce_axis(5)
+    y = dlc.compute((2, 4, 6, 4), lambda r, g, i, j: dlc.sum(x[g, i, k] * w[3 * r + j // 2, k], k), name="y")
+    z = dlc.compute((2, 6, 16), lambda r, i, f: dlc.relu(y[r, f // 4, i, f % 4]), name="z")
+    return dlc.compute((2, 6, 15), lambda r, i, f: z[r, i, f] + z[r, i, f + 1], name="s")
+
+
+def test_parted_axes():
+    n = check(part_axis(nest_of(grouped), "z", "f", 4), grouped)
+    assert n["z"].order == ("r", "i", "f_o", "f_i")
+    assert "y[r, f_o, i, f_i]" in show_nest(n)
+    check(compute_at(reorder(n, "z", ["r", "f_o", "i", "f_i"]), "y", "z", "f_o"), grouped)
+    n = check(part_axis(nest_of(grouped), "s", "f", 5), grouped)
+    assert [int(e) for e in n.program.outputs[0].shape] == [2, 6, 3, 5]
+    check(part_axis(nest_of(grouped), "y", "i", 3), grouped)
+    for stage, axis, size, why in (("z", "f", 5, "no multiple"), ("z", "k", 4, "no such axis"), ("y", "k", 5, "no such axis")):
+        with pytest.raises(ScheduleError, match=why):
+            part_axis(nest_of(grouped), stage, axis, size)
+    with pytest.raises(ScheduleError, match="has a schedule"):
+        part_axis(split(nest_of(grouped), "z", "f", 4), "z", "i", 2)
 
 
 def test_copies():
@@ -192,7 +237,8 @@ def test_steps_are_recorded_and_apply_again():
     assert show_nest(again) == show_nest(n) and again.trace == n.trace
     assert set(PRIMITIVES) >= {"split", "pad", "fuse", "reorder", "set_role", "compute_at", "compute_root", "compute_inline",
                                "merge", "untile", "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate",
-                               "finish_apart", "pad_terms"}
+                               "finish_apart", "pad_terms", "part_axis",
+                               "gather_read"}
 
 
 def test_every_primitive_shows_before_and_after():
