@@ -25,6 +25,7 @@ A tour, following a matrix product with bias and gelu through every file:
 ``dsl/interp.py`` and ``codegen/tile/interp.py`` give the numpy meaning of the first and last of these levels: the oracles.
 """
 
+from dlc import errors
 from dlc.bench import BenchReport, bench
 from dlc.emulation import emulate
 from dlc.jit import jit
@@ -34,7 +35,6 @@ from dlc.tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dlc.tensor import Tensor, backward, compute_now, create, each_call, empty, from_dlpack, from_numpy, from_torch, grad, tensor
 from dsl import *  # noqa: F403
 from dsl import __all__ as _language
-from dsl import errors
 
 __version__ = "0.1.0"
 _frontend = ["Tensor", "Watch", "backward", "compute_now", "each_call", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch",

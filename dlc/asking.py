@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from codegen.target import TARGETS, Target, by_name
 from dlc.bench import BenchReport, bench
@@ -22,9 +22,10 @@ from dsl.program import Program
 if TYPE_CHECKING:
     from codegen import heuristics
     from codegen.tile import text as tile_text
-    from dlc import gpu, numerics, scheduling
+    from dlc import compiled, gpu, numerics, scheduling
     from dlc import timings as timing
-    from dlc.gpu import Compilation
+    from dlc.compiled import CpuCompilation
+    from dlc.gpu import GpuCompilation
     from dlc.numerics import NumericsReport
     from dlc.timings import Timings
     from dlc.tune import offline, tuner
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 else:
     heuristics, tile_text, gpu, numerics = lazy("codegen.heuristics"), lazy("codegen.tile.text"), lazy("dlc.gpu"), lazy("dlc.numerics")
     scheduling, offline, bars, tuner = map(lazy, ("dlc.scheduling", "dlc.tune.offline", "dlc.tune.progress", "dlc.tune.tuner"))
-    timing = lazy("dlc.timings")
+    compiled, timing = lazy("dlc.compiled"), lazy("dlc.timings")
     cascade, interp, nest_text, text = lazy("dsl.cascade"), lazy("dsl.interp"), lazy("dsl.nest_text"), lazy("dsl.text")
 
 
@@ -114,17 +115,25 @@ class Asked(ABC):
         plan = self.plan(*args, target=TARGETS[kind])
         return plan.listing() if plan.request.target.kind == "cpu" else gpu.triton_source(gpu.triton_artifact(plan))
 
-    def compile(self, target: str, *args: Any) -> Compilation:
-        """Compile for a GPU that need not be here: machine code, PTX, and what they show.
+    @overload
+    def compile(self, target: Literal["sm_80", "sm_90", "sm_100", "gfx942"], *args: Any) -> GpuCompilation: ...
+
+    @overload
+    def compile(self, target: str, *args: Any) -> Any: ...
+
+    def compile(self, target: str, *args: Any) -> GpuCompilation | CpuCompilation:
+        """Compile for a machine that need not be here: machine code, the texts on the way to it, and what they show.
 
         Args:
-            target: ``sm_80``, ``sm_90``, ``sm_100`` or ``gfx942``.
+            target: a GPU (``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``), a CPU by its instructions (``aarch64-neon``,
+                ``x86-64-avx512``, ..), or ``cpu``, the one here.
             args: as in a call; torch tensors on the ``meta`` device are enough.
 
         Raises:
-            TargetError: an unknown target, a CPU, or one that the kernel does not fit.
+            TargetError: an unknown target, or one that the kernel does not fit.
         """
-        return gpu.Compilation(self.plan(*args, target=_named(target)))
+        plan = self.plan(*args, target=_named(target))
+        return compiled.CpuCompilation(plan) if plan.request.target.kind == "cpu" else gpu.GpuCompilation(plan)
 
     # -- schedules ---------------------------------------------------------------------------------------------
     def schedule(self, target: str, *args: Any, default: bool = True) -> Schedule:
@@ -158,24 +167,28 @@ class Asked(ABC):
             candidates: try no more than so many; None for as many as the budget allows.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the search.
-            target: this CPU unless given; for a GPU that need not be here, candidates are compiled, what spills or cannot be launched is
-                refused, the rest ranked by a model and the best run under emulation: see :mod:`dlc.tune.offline`. Meta tensors are enough.
+            target: ``cpu``, this one, unless given; for a GPU that need not be here, candidates are compiled, what spills or cannot be
+                launched is refused, the rest ranked by a model and the best run under emulation: see :mod:`dlc.tune.offline`. Meta
+                tensors are enough.
 
         Raises:
-            UserError: the arguments do not fit, or the kernel has a schedule given by hand.
+            UserError: the arguments do not fit, the target is another CPU, or the kernel has a schedule given by hand.
         """
-        on = _named(target) if target is not None else None
-        if self.scheduler is not None or ("cpu" if on is None else on.kind) in self.schedules:
+        on = _named(target or "cpu")
+        if self.scheduler is not None or on.kind in self.schedules:
             raise ScheduleError(f"{self.__name__} has a schedule given by hand", "there is nothing left to choose",
                                 "tune the kernel it was made from; with_schedule leaves that one as it is")
         if self.reproducible and not reproducible:
             raise ScheduleError(f"{self.__name__} is reproducible", "a search that admits other orders of summation would change its bits",
                                 "tune with reproducible=True, or define the kernel without it")
-        if not budget > 0:
+        if not isinstance(budget, (int, float)) or not budget > 0:
             raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
+        if on.kind == "cpu" and on.name != host_target().name:
+            raise TargetError(f"{on.name} is not the CPU here, {host_target().name}", "CPUs are tuned by the time that their code takes",
+                              "tune on that machine, and bring the record: dlc records export, import")
         tensors = self._tensors(args)
         request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
-        if on is not None and on.kind != "cpu":
+        if on.kind != "cpu":
             if against is not None:
                 raise ArgumentError("a peer cannot be timed on a GPU that is not here", remedy="leave against= away, or target=")
             return offline.tune_offline(request, budget, bars.Progress(self.__name__, budget, progress), reproducible, seed, candidates)

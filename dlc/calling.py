@@ -7,10 +7,8 @@ function, which does all checks itself.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +18,6 @@ from codegen.target import Target
 from dlc import operator
 from dlc.autograd import follow
 from dlc.compiler import Plan, Request
-from dlc.config import settings
 from dlc.derivatives import Derivatives
 from dlc.lazy import lazy
 from dlc.outs import checked_outs
@@ -29,9 +26,9 @@ from dlc.runtime.fastcall import MISS, Call, Fill, Functions, Hooks, takes_numbe
 from dlc.runtime.launch import Launcher
 from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
+from dlc.varying import Sizes, compile_for
 from dsl.bind import bind_sizes
-from dsl.dim import Var
-from dsl.errors import ArgumentError, DlcError, TargetError, UserError
+from dsl.errors import ArgumentError, TargetError, UserError
 from dsl.expr import Expr, Tensor
 from dsl.program import Program
 
@@ -41,9 +38,7 @@ if TYPE_CHECKING:
 else:
     gpu_launch = lazy("dlc.gpu_launch")
 
-FEW = 3  # values of a size after which it becomes a run-time argument
 _MANY = 4096  # kinds of arguments whose functions are kept by shape
-Made = TypeVar("Made")
 _WAYS = 8  # functions kept for arguments of the same shapes: other strides, other kinds of arrays
 
 
@@ -64,28 +59,6 @@ class Callee(Protocol):
     @property
     def derivatives(self) -> Derivatives:
         """What is derived from it."""
-
-
-class Sizes:
-    """Which sizes keep changing: those of which a kernel was compiled for :data:`FEW` values already.
-
-    Attributes:
-        fixed: names of sizes that no kernel for all their values can be compiled for.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[str, set[int]] = {}
-        self.fixed: frozenset[str] = frozenset()
-
-    def met(self, sizes: Mapping[Var, int]) -> None:
-        """A kernel was compiled for these sizes."""
-        for v, n in sizes.items():
-            self._seen.setdefault(v.name, set()).add(n)
-
-    def changing(self, sizes: Mapping[Var, int]) -> frozenset[str]:
-        """The names of sizes that should be run-time arguments of the next kernel; none where one of them is zero."""
-        names = frozenset(name for name, seen in self._seen.items() if len(seen) >= FEW) - self.fixed
-        return names if all(n for v, n in sizes.items() if v.name in names) else frozenset()
 
 
 class Caller:
@@ -253,7 +226,7 @@ class Caller:
         if known is not None:
             return known
         request = self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], gpu_launch.target_of(device))
-        launcher, serves_many = _made(request, sizes, gpu_launch.GpuLauncher)
+        launcher, serves_many = compile_for(request, sizes, gpu_launch.GpuLauncher)
         if serves_many:
             many.insert(0, launcher)
         else:
@@ -263,7 +236,7 @@ class Caller:
     def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
         """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
         request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
-        launcher, many = _made(request, self._sizes, Plan.launcher)
+        launcher, many = compile_for(request, self._sizes, Plan.launcher)
         if many:
             self._many.insert(0, launcher)
         else:
@@ -316,21 +289,6 @@ class Caller:
         """A call that autograd follows."""
         results = follow(self.kernel.derivatives.follow(tensors), launcher, tensors)
         return results[0] if self.kernel.program.single else results
-
-
-def _made(request: Request, sizes: Sizes, make: Callable[[Plan], Made]) -> tuple[Made, bool]:
-    """A kernel for all values of the sizes that keep changing, and True; one for the sizes at hand, and False, where there are none."""
-    values = bind_sizes(request.program, request.shapes)
-    changing = sizes.changing(values) if settings().dynamic and request.scheduler is None else frozenset()
-    sizes.met(values)
-    if changing:
-        try:
-            return make(Plan(replace(request, dynamic=changing))), True
-        except DlcError as e:
-            sizes.fixed |= changing
-            warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(changing))} ({e.title})",
-                          stacklevel=7)
-    return make(Plan(request)), False
 
 
 def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:

@@ -307,7 +307,9 @@ def specialize(program: Program, shapes: Sequence[Sequence[int]], dynamic: Colle
         UserError: the shapes do not fit the declaration, or an access is out of bounds (with a witness).
     """
     sizes = bind_sizes(program, shapes)
-    special = program.specialize({v: as_term(Var(v.name, kind="dim", likely=n)) if v.name in dynamic else n for v, n in sizes.items()})
+    # A size that varies is not taken for 1, whatever it is now: heuristics leave loops of one round as they are.
+    varying = {v: as_term(Var(v.name, kind="dim", likely=max(n, 2))) for v, n in sizes.items() if v.name in dynamic}
+    special = program.specialize({**sizes, **varying})
     prove_bounds(special)
     return special
 

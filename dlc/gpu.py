@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from codegen.artifact import TritonArtifact, TritonKernel
 from codegen.emit.triton import TritonOptions, buffer_names, emit_triton
+from dlc.compiled import Compiled, plain
 from dlc.compiler import Plan
 from dlc.gpu_model import estimate
 from dlc.runtime.gpu_report import ResourceReport, report
 from dlc.runtime.triton_compile import GpuBinary, compile_triton
 from dsl.bind import bind_sizes
-from dsl.errors import LaunchError, TargetError
-from dsl.loc import UNKNOWN
+from dsl.errors import TargetError
 from dsl.text import show_compute
 
 _WIDEST = 16  # what a run-time size is taken to be a multiple of, if the one at hand is: a launch takes back promises that are not kept
@@ -56,8 +53,8 @@ class CompiledKernel:
     resources: ResourceReport
 
 
-class Compilation:
-    """A kernel compiled for a GPU that need not be here. ``print`` it, :meth:`save` it, read its parts.
+class GpuCompilation(Compiled):
+    """A kernel compiled for a GPU, as Triton source and machine code with the facts that decide how it runs.
 
     Args:
         plan: for a GPU target.
@@ -121,10 +118,6 @@ class Compilation:
                 "bound_seconds": self.bound, "kernels": [k.resources.as_dict() for k in self.kernels],
                 "estimates": [e.as_dict() for e in self.estimates]}
 
-    def to_json(self) -> str:
-        """:meth:`as_dict` as text."""
-        return json.dumps(self.as_dict(), default=_plain)
-
     def launch_facts(self) -> dict[str, Any]:
         """Everything needed to launch the binaries without dlc: per kernel its file, grid, threads, shared memory and parameters, in order.
 
@@ -151,24 +144,9 @@ class Compilation:
         """Every form of the kernel by file name: Triton source, PTX, assembly, machine code, figures, launch facts."""
         n = self.name
         found: dict[str, str | bytes] = {f"{n}.py": self.source, f"{n}.asm": self.assembly, f"{n}.json": self.to_json(),
-                                         f"{n}.launch.json": json.dumps(self.launch_facts(), indent=1, default=_plain),
+                                         f"{n}.launch.json": json.dumps(self.launch_facts(), indent=1, default=plain),
                                          f"{n}.txt": f"{self}\n"}
         return found | ({f"{n}.ptx": self.ptx} if self.ptx else {}) | {self._file(k): k.binary.code for k in self.kernels}
-
-    def save(self, directory: str | Path) -> list[Path]:
-        """Write :meth:`files` to a directory, made if need be; returns the paths.
-
-        Raises:
-            LaunchError: the directory cannot be written.
-        """
-        folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, content in self.files().items():
-                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        except OSError as e:
-            raise LaunchError(f"cannot write to {folder}", str(e), loc=UNKNOWN) from e
-        return [folder / name for name in self.files()]
 
     def __str__(self) -> str:
         head = (f"{'kernel':30} {'grid':>9} {'warps':>5} {'registers':>9} {'spilled':>8} {'shared':>8} {'occupancy':>9} "
@@ -195,6 +173,3 @@ def parameter_names(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     inputs, outputs = (tuple(names[b] for b in plan.tile.buffers if b.scope == scope) for scope in ("input", "output"))
     return inputs, outputs
 
-
-def _plain(x: Any) -> Any:
-    return x.item() if isinstance(x, np.generic) else str(x)

@@ -45,8 +45,10 @@ def kind_of(s: Schedule, program: Program) -> str:
     """The kind of target that a schedule of a program is for.
 
     Raises:
-        ScheduleError: it is the schedule of another program.
+        ScheduleError: it is no schedule, or that of another program.
     """
+    if not isinstance(s, Schedule):
+        raise ScheduleError(f"a {type(s).__name__} for a schedule of {program.name}", remedy=f"what {program.name}.schedule(...) gives")
     if s.nest.program.name != program.name:
         raise ScheduleError(f"a schedule of {s.nest.program.name} for {program.name}", "its steps name the stages of another kernel",
                             f"make one with {program.name}.schedule(...)")

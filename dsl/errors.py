@@ -56,7 +56,7 @@ class DtypeError(UserError):
     kind = "dtype error"
 
 
-class IndexError_(UserError):
+class IndexingError(UserError):
     """An index is malformed: not quasi-affine, unbound, or of a non-integer dtype."""
 
     kind = "index error"

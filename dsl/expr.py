@@ -11,18 +11,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from dsl.arithmetic import Arithmetic
 from dsl.carrier import Carrier, highest, lowest
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype, bool_, i64, of_python, promote_scalar
-from dsl.errors import DtypeError, IndexError_, UserError
+from dsl.errors import DtypeError, IndexingError, UserError
 from dsl.loc import Loc, here
 from dsl.opset import OPS, result_dtype
 
 _interned: WeakValueDictionary[tuple[Any, ...], Expr] = WeakValueDictionary()
+
+
+T = TypeVar("T")
+
+
+class _Part(Generic[T]):
+    """One entry of a node's ``data`` under a name of its own."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __get__(self, node: Expr, kind: type[Expr] | None = None) -> T:
+        part: T = node.data[self.place]
+        return part
 
 
 class Expr(Arithmetic["Expr"]):
@@ -106,11 +120,7 @@ class Index(Expr):
     """An index term as a value (i64). ``data = (term,)``."""
 
     __slots__ = ()
-
-    @property
-    def term(self) -> Term:
-        """The integer term."""
-        return self.data[0]  # type: ignore[no-any-return]
+    term = _Part[Term](0)
 
     def _own_free(self) -> frozenset[Var]:
         return self.term.vars
@@ -131,11 +141,7 @@ class Read(Expr):
     """One element of a tensor. ``data = (tensor, slots)`` where each slot is a Term, or None for the next of ``args`` (a gather)."""
 
     __slots__ = ()
-
-    @property
-    def tensor(self) -> Tensor:
-        """The tensor that is read."""
-        return self.data[0]  # type: ignore[no-any-return]
+    tensor = _Part["Tensor"](0)
 
     @property
     def indices(self) -> tuple[Term | Expr, ...]:
@@ -151,11 +157,7 @@ class Op(Expr):
     """A pointwise operation of ``dsl/opset.py``. ``data = (name,)``."""
 
     __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        """The operation's name."""
-        return self.data[0]  # type: ignore[no-any-return]
+    name = _Part[str](0)
 
 
 class Cast(Expr):
@@ -174,21 +176,7 @@ class Reduce(Expr):
     """``carrier`` over the box of ``axes``: ``data = (carrier, axes, out)``, the carrier's inputs as ``args``, the component ``out``."""
 
     __slots__ = ()
-
-    @property
-    def carrier(self) -> Carrier:
-        """The reduction's algebra."""
-        return self.data[0]  # type: ignore[no-any-return]
-
-    @property
-    def axes(self) -> tuple[Var, ...]:
-        """The axes reduced over."""
-        return self.data[1]  # type: ignore[no-any-return]
-
-    @property
-    def out(self) -> int:
-        """Which finalised component is the value."""
-        return self.data[2]  # type: ignore[no-any-return]
+    carrier, axes, out = _Part[Carrier](0), _Part["tuple[Var, ...]"](1), _Part[int](2)
 
     def _binds(self) -> frozenset[Var]:
         return frozenset(self.axes)
@@ -204,19 +192,14 @@ class Scan(Expr):
     """
 
     __slots__ = ()
-    FIELDS: ClassVar = ("carrier", "axis", "at", "out", "exclusive", "reverse")
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Scan.FIELDS:
-            return self.data[Scan.FIELDS.index(name)]
-        raise AttributeError(name)
+    carrier, axis, at = _Part[Carrier](0), _Part[Var](1), _Part[Term](2)
+    out, exclusive, reverse = _Part[int](3), _Part[bool](4), _Part[bool](5)
 
     def _binds(self) -> frozenset[Var]:
-        return frozenset((self.data[1],))
+        return frozenset((self.axis,))
 
     def _own_free(self) -> frozenset[Var]:
-        axis: Var = self.data[1]
-        return self.data[2].vars | (axis.extent.vars if axis.extent is not None else frozenset())  # type: ignore[no-any-return]
+        return self.at.vars | (self.axis.extent.vars if self.axis.extent is not None else frozenset())
 
     @property
     def free(self) -> frozenset[Var]:
@@ -289,13 +272,21 @@ def as_expr(value: Any, like: Expr | None = None) -> Expr:
     if isinstance(value, (Term, Var)):
         return index(value)
     if hasattr(value, "item") and not isinstance(value, (bool, int, float)):
-        value = value.item()
+        value = _number(value)
     if isinstance(value, (bool, int, float)):
         if like is not None and isinstance(like, Index) and isinstance(value, int):
             return index(int(value))
         return const(value, promote_scalar(like.dtype, value) if like is not None else None)
     raise DtypeError(f"cannot use a {type(value).__name__} in an expression",
                      remedy="expressions, index variables and Python numbers can be mixed")
+
+
+def _number(array: Any) -> Any:
+    """The one element of an array that is not the kernel's."""
+    if math.prod(array.shape) != 1:
+        raise DtypeError(f"an array of shape {tuple(array.shape)} in a definition", "a definition knows its parameters and numbers alone",
+                         "make it a parameter of the kernel")
+    return array.item()
 
 
 _INDEX_OPS: dict[str, Callable[[Term, Term], Term]] = {
@@ -307,6 +298,8 @@ _INDEX_OPS: dict[str, Callable[[Term, Term], Term]] = {
 def op(name: str, *args: Any) -> Expr:
     """Apply a pointwise operation with torch's promotion; index arithmetic stays an index, constants are folded by later passes."""
     exprs = _operands(args)
+    if name in ("floordiv", "mod") and _is_zero(exprs[1]) and exprs[0].dtype.is_int:
+        raise DtypeError(f"`{exprs[0]}` divided by zero", remedy="divide by another number")
     if name in _INDEX_OPS and all(isinstance(e, Index) for e in exprs):
         a, b = exprs
         quasi_affine = name in ("add", "sub", "mul") or b.term.bounds[0] > 0  # type: ignore[attr-defined]
@@ -324,6 +317,10 @@ def op(name: str, *args: Any) -> Expr:
 def _operands(args: tuple[Any, ...]) -> tuple[Expr, ...]:
     like = next((a for a in args if isinstance(a, Expr)), None)
     return tuple(as_expr(a, like) for a in args)
+
+
+def _is_zero(e: Expr) -> bool:
+    return isinstance(e, Index) and e.term == 0 or isinstance(e, Const) and e.dtype.is_int and e.value == 0
 
 
 def cast(x: Any, dtype: Dtype) -> Expr:
@@ -349,10 +346,10 @@ def read(tensor: Tensor, indices: tuple[Any, ...]) -> Expr:
     """The element of ``tensor`` at ``indices``.
 
     Raises:
-        IndexError_: the number of indices is not the tensor's rank, or an index is not an integer.
+        IndexingError: the number of indices is not the tensor's rank, or an index is not an integer.
     """
     if len(indices) != tensor.ndim:
-        raise IndexError_(f"{tensor.name} has {tensor.ndim} dimensions and is read with {len(indices)} indices",
+        raise IndexingError(f"{tensor.name} has {tensor.ndim} dimensions and is read with {len(indices)} indices",
                           f"{tensor}", "give one index per dimension")
     slots: list[Term | None] = []
     args: list[Expr] = []
@@ -366,7 +363,7 @@ def read(tensor: Tensor, indices: tuple[Any, ...]) -> Expr:
             slots.append(None)
             args.append(e)
         else:
-            raise IndexError_(f"index {n} of {tensor.name} is {e.dtype}, not an integer", f"the index is `{e}`", "cast it to i64")
+            raise IndexingError(f"index {n} of {tensor.name} is {e.dtype}, not an integer", f"the index is `{e}`", "cast it to i64")
     return Read(tuple(args), (tensor, tuple(slots)), tensor.dtype, here())
 
 

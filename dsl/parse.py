@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from dsl.carrier import CARRIERS, Carrier, merging, partial
 from dsl.dim import Term, Var, as_term, tmax, tmin
 from dsl.dtype import ALL, Dtype, TensorType
-from dsl.errors import DlcError, TextError
+from dsl.errors import ArgumentError, DlcError, TextError
 from dsl.expr import Cast, Compute, Expr, Input, Op, Read, Tensor, Where, as_expr, cast, const, index, op, read, reduce, scan, where
 from dsl.loc import here
 from dsl.opset import OPS, result_dtype
@@ -46,6 +46,8 @@ def parse(text: str, carriers: Mapping[str, Carrier] | None = None) -> Program:
     Raises:
         TextError: not a program; the message names line and column.
     """
+    if not isinstance(text, str):
+        raise ArgumentError(f"a {type(text).__name__} for the text of a program", remedy='what kernel.source("expr") gives')
     return _Parser(text, carriers).program(_tree(text).body)
 
 

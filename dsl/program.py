@@ -14,7 +14,7 @@ from dsl.algebra import inputs_and_computes, substitute, transform
 from dsl.carrier import Carrier
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype, TensorType
-from dsl.errors import IndexError_, ShapeError, UserError
+from dsl.errors import IndexingError, ShapeError, UserError
 from dsl.expr import Compute, Expr, Index, Input, Reduce, Scan, Tensor, as_expr, cast, index, reduce
 from dsl.loc import Loc, caller_locals, here
 
@@ -112,8 +112,17 @@ def is_defining() -> bool:
 
 # -- what users call -----------------------------------------------------------------------------------------------
 def dims(names: str) -> Any:
-    """Make symbolic sizes, one per word; a single word gives one size, not a tuple."""
-    out = tuple(index(Var(n, kind="dim")) for n in names.replace(",", " ").split())
+    """Make symbolic sizes, one per word; a single word gives one size, not a tuple.
+
+    Raises:
+        ShapeError: a word is no name, or is there twice.
+    """
+    words = names.replace(",", " ").split() if isinstance(names, str) else [repr(names)]
+    wrong = next((w for n, w in enumerate(words) if not w.isidentifier() or w in words[:n]), None if words else "")
+    if wrong is not None:
+        raise ShapeError(f"dims({names!r}): {f'`{wrong}` is there twice' if words.count(wrong) > 1 else 'sizes need names'}",
+                         remedy='M, N = dlc.dims("M N")')
+    out = tuple(index(Var(w, kind="dim")) for w in words)
     return out[0] if len(out) == 1 else out
 
 
@@ -152,7 +161,7 @@ def axis_of(value: Any) -> Var:
     """The axis variable behind what ``reduce_axis`` returned.
 
     Raises:
-        IndexError_: the value is not a plain axis.
+        IndexingError: the value is not a plain axis.
     """
     if isinstance(value, Var):
         return value
@@ -160,7 +169,7 @@ def axis_of(value: Any) -> Var:
         axes = [v for v in value.term.vars if v.kind == "axis"]
         if len(axes) == 1 and value.term.coef(axes[0]) == 1:
             return axes[0]
-    raise IndexError_(f"`{value}` is not a reduction axis", remedy="k = dlc.reduce_axis(K), then dlc.sum(x[i, k], k)")
+    raise IndexingError(f"`{value}` is not a reduction axis", remedy="k = dlc.reduce_axis(K), then dlc.sum(x[i, k], k)")
 
 
 def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: Dtype | None = None,
@@ -175,7 +184,7 @@ def compute(shape: Any, fn: Callable[..., Any], name: str | None = None, dtype: 
         axes: names of the indices in printed code; the parameter names of ``fn`` when omitted.
 
     Raises:
-        IndexError_: the body uses an axis that nothing binds.
+        IndexingError: the body uses an axis that nothing binds.
     """
     sizes = tuple(as_size(s) for s in (shape if isinstance(shape, (tuple, list)) else (shape,)))
     bound = tuple(Var(n, s) for n, s in zip(axes or _axis_names(fn, len(sizes)), sizes))
@@ -193,7 +202,7 @@ def _close(name: str, axes: tuple[Var, ...], body: Any, dtype: Dtype | None, loc
     e = as_expr(body) if dtype is None else cast(as_expr(body), dtype)
     unbound = [v for v in e.free if v.kind == "axis" and v not in axes]
     if unbound:
-        raise IndexError_(f"axis `{unbound[0]}` is used in {name} but nothing binds it",
+        raise IndexingError(f"axis `{unbound[0]}` is used in {name} but nothing binds it",
                           f"the body is `{e}`", f"reduce over it: dlc.sum(..., {unbound[0]})", loc)
     return Compute(name, axes, e, loc)
 
@@ -212,7 +221,7 @@ def _axis_names(fn: Callable[..., Any], rank: int) -> list[str]:
 def reduce_over(carrier: Carrier, args: tuple[Any, ...], axes: tuple[Any, ...], out: int = 0) -> Expr:
     """Reduce scalar expressions over axes made by :func:`reduce_axis`."""
     if not axes:
-        raise IndexError_(f"{carrier} needs at least one reduction axis", remedy="k = dlc.reduce_axis(K); dlc.sum(x[i, k], k)")
+        raise IndexingError(f"{carrier} needs at least one reduction axis", remedy="k = dlc.reduce_axis(K); dlc.sum(x[i, k], k)")
     return reduce(carrier, args, tuple(axis_of(a) for a in axes), out)
 
 
@@ -232,6 +241,8 @@ def trace(fn: Callable[..., Any], statics: Mapping[str, Any] | None = None) -> P
     with defining():
         result = fn(*inputs, **(statics or {}))
     outs = result if isinstance(result, (tuple, list)) else (result,)
+    if not outs:
+        raise UserError(f"{fn.__name__} returned no tensor", remedy="return what dlc.compute or an operator gave", loc=loc)
     taken: set[Tensor] = set()
     named = tuple(_output(o, f"out{n}" if len(outs) > 1 else "out", taken, fn, loc) for n, o in enumerate(outs))
     return Program(fn.__name__, inputs, named, not isinstance(result, (tuple, list)), loc)

@@ -20,7 +20,6 @@ from dlc.cli.arguments import empty, random
 from dlc.cli.errors import Group
 from dlc.cli.find import find_kernel, find_peer
 from dlc.cli.records import records_app
-from dlc.cli.write import write_compiled
 from dlc.report.measured import bench_figure, save_figure, tuning_figure
 from dlc.tune.outcome import TuneReport
 from dsl.errors import ArgumentError
@@ -121,14 +120,15 @@ def show(kernel: Address, shape: Shape = None, dim: Dim = None,
 @app.command(name="compile")
 def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
              target: Annotated[str, typer.Option(
-                 "--target", "-t", help="cpu, or a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = "cpu",
+                 "--target", "-t", help="cpu, or a machine that need not be here: sm_80, sm_90, sm_100, gfx942, aarch64-neon, ..")] = "cpu",
              out: Annotated[Path | None, typer.Option(
                  "--out", "-o", help="directory for source, intermediate text and machine code")] = None,
              as_json: Json = False) -> None:
     """Compile a kernel, tell what the machine code shows (registers, spills, shared memory, occupancy), and write it out."""
     k = find_kernel(kernel)
-    facts, text, files = write_compiled(k, empty(k, shape or (), dim or ()), target, out)
-    _show({**facts, "files": files} if as_json else "\n".join([text, *(f"wrote {f}" for f in files)]), as_json)
+    made = k.compile(target, *empty(k, shape or (), dim or ()))
+    files = [] if out is None else [str(f) for f in made.save(out)]
+    _show({**made.as_dict(), "files": files} if as_json else "\n".join([str(made), *(f"wrote {f}" for f in files)]), as_json)
 
 
 @app.command()

@@ -45,8 +45,7 @@ class _Conv(Module):
             raise ArgumentError(f"{in_channels} and {out_channels} channels do not fall into {groups} groups")
         size = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size,) * rank
         self.in_channels, self.out_channels, self.kernel_size, self.groups = in_channels, out_channels, size, groups
-        self.stride, self.dilation = stride, dilation
-        self.padding = tuple((n - 1) // 2 for n in size) if padding == "same" else padding
+        self.stride, self.padding, self.dilation = stride, padding, dilation
         self.weight = Parameter(empty(out_channels, in_channels // groups, *size, dtype=dtype))
         self.bias = Parameter(empty(out_channels, dtype=dtype)) if bias else None
         init.weight_and_bias(self.weight, self.bias)

@@ -271,6 +271,10 @@ class Tensor(Operators, Differentiable):
         """The tensor in another dtype."""
         return self if dtype == self.dtype else record(cast, (self, dtype), {})
 
+    def clone(self) -> Tensor:
+        """The same numbers in memory of their own; gradients flow through."""
+        return record(_copied, (self,), {})  # type: ignore[no-any-return]
+
     def replace(self, other: Tensor) -> None:
         """Make this tensor stand for the numbers of another: how an optimiser updates a parameter. Graphs made before are not touched.
 

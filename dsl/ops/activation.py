@@ -16,6 +16,11 @@ def _float(x: Any) -> Expr:
     return e if e.dtype.is_float else cast(e, f32)
 
 
+def _number(e: Expr, value: float) -> float:
+    """A setting in the kind of what it is compared with: that of integers is a whole number, so that they stay integers."""
+    return value if e.dtype.is_float else int(value)
+
+
 @pointwise
 def relu(x: Any) -> Any:
     """``max(x, 0)``."""
@@ -30,8 +35,11 @@ def relu6(x: Any) -> Any:
 
 @pointwise
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """``x`` limited to ``[min_val, max_val]``."""
-    return op("min", op("max", x, min_val), max_val)
+    """``x`` limited to ``[min_val, max_val]``, which are truncated for integers."""
+    e = as_expr(x)
+    low, high = _number(e, min_val), _number(e, max_val)
+    require(e.dtype.is_float or e.dtype.signed or min(low, high) >= 0, f"hardtanh: {e.dtype} has no numbers as low as {min(low, high)}")
+    return op("min", op("max", e, low), high)
 
 
 @pointwise
@@ -127,8 +135,9 @@ def hardswish(x: Any) -> Any:
 
 @pointwise
 def threshold(x: Any, threshold: float, value: float) -> Any:
-    """``x`` where it is above the threshold, else ``value``."""
-    return where(op("le", x, threshold), value, x)
+    """``x`` where it is above the threshold, else ``value``; both are truncated for integers."""
+    e = as_expr(x)
+    return where(op("le", e, _number(e, threshold)), _number(e, value), e)
 
 
 @pointwise

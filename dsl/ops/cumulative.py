@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dsl import carrier as c
-from dsl.errors import IndexError_
+from dsl.errors import IndexingError
 from dsl.expr import Expr, Index, Tensor, as_expr, index
 from dsl.expr import scan as prefix
 from dsl.ops.dispatch import axis_number, build, names_of, operation
@@ -27,13 +27,13 @@ def scan(element: Any, axis: Any, at: Any, carrier: str = "sum", *, exclusive: b
         reverse: from ``at`` to the end of the axis.
 
     Raises:
-        IndexError_: no such carrier, ``axis`` is no axis, or ``at`` is not an index.
+        IndexingError: no such carrier, ``axis`` is no axis, or ``at`` is not an index.
     """
     if carrier not in _CARRIERS:
-        raise IndexError_(f"there is no scan `{carrier}`", remedy="one of " + ", ".join(_CARRIERS))
+        raise IndexingError(f"there is no scan `{carrier}`", remedy="one of " + ", ".join(_CARRIERS))
     place = as_expr(at)
     if not isinstance(place, Index):
-        raise IndexError_(f"a scan ends at an index, not at `{place}`", "the position may not depend on data",
+        raise IndexingError(f"a scan ends at an index, not at `{place}`", "the position may not depend on data",
                           "scan the whole axis, then read it there")
     return prefix(_CARRIERS[carrier], (element,), axis_of(axis), place.term, exclusive=exclusive, reverse=reverse)
 

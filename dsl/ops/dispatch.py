@@ -14,7 +14,7 @@ from typing import Any
 
 from dsl.dim import Term, Var
 from dsl.dtype import Dtype, promote
-from dsl.errors import DtypeError, IndexError_, ShapeError, UserError
+from dsl.errors import DtypeError, IndexingError, ShapeError, UserError
 from dsl.expr import Compute, Expr, Index, Tensor, cast, const, index
 from dsl.program import compute
 
@@ -218,14 +218,14 @@ def axis_number(which: Any, rank: int, what: str) -> int:
     """A dimension number in ``[0, rank)``; negative ones count from the end.
 
     Raises:
-        IndexError_: out of range, or not an integer.
+        IndexingError: out of range, or not an integer.
     """
     if isinstance(which, (Expr, bool, float)) or not hasattr(which, "__index__"):
-        raise IndexError_(f"{what}: axis must be an integer, not {which!r}",
+        raise IndexingError(f"{what}: axis must be an integer, not {which!r}",
                           remedy="on tensors an axis is a number; inside dlc.compute, reduce elements: dlc.sum(x[i, k], k)")
     n = int(which)
     if not -rank <= n < rank:
-        raise IndexError_(f"{what}: axis {n} is out of range", f"the tensor has {rank} dimensions")
+        raise IndexingError(f"{what}: axis {n} is out of range", f"the tensor has {rank} dimensions")
     return n % rank
 
 
@@ -233,14 +233,14 @@ def axis_numbers(which: Any, rank: int, what: str) -> tuple[int, ...]:
     """Distinct dimension numbers in ascending order; all of them for None.
 
     Raises:
-        IndexError_: out of range, repeated, or not integers.
+        IndexingError: out of range, repeated, or not integers.
     """
     if which is None:
         return tuple(range(rank))
     given = which if isinstance(which, (tuple, list)) else (which,)
     out = sorted(axis_number(a, rank, what) for a in given)
     if len(set(out)) < len(out):
-        raise IndexError_(f"{what}: axis {tuple(given)} names a dimension twice")
+        raise IndexingError(f"{what}: axis {tuple(given)} names a dimension twice")
     return tuple(out)
 
 

@@ -190,12 +190,19 @@ def pow(x: Any, y: Any) -> Any:
 
 @pointwise
 def fmod(x: Any, y: Any) -> Any:
-    """The remainder of ``x / y`` with the sign of ``x``, as in C."""
+    """The remainder of ``x / y`` with the sign of ``x``, that of a zero too, as in C."""
     a, b = both(x, y)
-    if not (a.dtype.is_float or a.dtype.signed):
-        return op("mod", a, b)
+    if not a.dtype.is_float:
+        rest = op("mod", a, b)
+        return where_element(_rounded_down(a, b, rest), op("sub", rest, b), rest) if a.dtype.signed else rest
     rest = op("mod", op("abs", a), op("abs", b))
-    return where_element(op("lt", a, 0), op("neg", rest), rest)
+    signed = where_element(op("lt", a, 0), op("neg", rest), rest)
+    return where_element(op("eq", a, 0), op("sub", a, rest), signed)  # -0 - 0 is -0
+
+
+def _rounded_down(a: Expr, b: Expr, rest: Expr) -> Expr:
+    """Whether the quotient of signed integers with that remainder (of the sign of ``b``) is below the true one, where it is negative."""
+    return op("and", op("ne", rest, 0), op("ne", op("lt", a, 0), op("lt", b, 0)))
 
 
 def both(x: Any, y: Any) -> tuple[Expr, Expr]:
@@ -235,8 +242,8 @@ def _truncated(x: Any, y: Any) -> Any:
     a, b = both(x, y)
     if a.dtype.is_float:
         return op("trunc", op("div", a, b))
-    q = op("floordiv", op("abs", a), op("abs", b)) if a.dtype.signed else op("floordiv", a, b)
-    return where_element(op("ne", op("lt", a, 0), op("lt", b, 0)), op("neg", q), q) if a.dtype.signed else q
+    q = op("floordiv", a, b)
+    return where_element(_rounded_down(a, b, op("mod", a, b)), op("add", q, 1), q) if a.dtype.signed else q
 
 
 @pointwise

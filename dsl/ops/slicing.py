@@ -8,7 +8,7 @@ from typing import Any
 
 from dsl.dim import ZERO, Term, Var, as_term, cdiv, tmax, tmin
 from dsl.dtype import bool_
-from dsl.errors import IndexError_, ShapeError
+from dsl.errors import IndexingError, ShapeError
 from dsl.expr import Compute, Const, Expr, Index, Tensor, cast, index, where
 from dsl.ops.dispatch import axis_names, broadcast, build, default_names, element_at, is_element, names_of, show_shape
 
@@ -63,7 +63,7 @@ def getitem(t: Tensor, key: Any) -> Any:
             dimensions is torch's: in place when the tensors are adjacent, in front otherwise.
 
     Raises:
-        IndexError_: too many indices, an int out of range, a mask, or an index of ``compute`` beside slices.
+        IndexingError: too many indices, an int out of range, a mask, or an index of ``compute`` beside slices.
     """
     keys = key if isinstance(key, tuple) else (key,)
     scalars = [_scalar_index(k) for k in keys]
@@ -71,7 +71,7 @@ def getitem(t: Tensor, key: Any) -> Any:
         return t.read(*(_position(k, size, t, n) for n, (k, size) in enumerate(zip(keys, t.shape))))
     used = [k for k in keys if is_element(k)]
     if used:
-        raise IndexError_(f"{t.name} has {t.ndim} dimensions; inside a compute it is read with one index for each",
+        raise IndexingError(f"{t.name} has {t.ndim} dimensions; inside a compute it is read with one index for each",
                           f"`{used[0]}` is an element index, and the key is {_show_key(keys)}", f"{t.name}[{', '.join(names_of(t))}]")
     return _array(t, [_parse(k, size, t, n) for n, (k, size) in enumerate(_expand(keys, t))])
 
@@ -92,9 +92,9 @@ def _expand(keys: Sequence[Any], t: Tensor) -> list[tuple[Any, Term]]:
     """Each key with the size of its dimension; Ellipsis and missing keys become full slices."""
     dims = sum(k is not None and k is not Ellipsis for k in keys)
     if sum(k is Ellipsis for k in keys) > 1:
-        raise IndexError_(f"{t.name}{_show_key(keys)} has more than one `...`")
+        raise IndexingError(f"{t.name}{_show_key(keys)} has more than one `...`")
     if dims > t.ndim:
-        raise IndexError_(f"too many indices for {t.name}", f"{t} has {t.ndim} dimensions and {dims} are indexed")
+        raise IndexingError(f"too many indices for {t.name}", f"{t} has {t.ndim} dimensions and {dims} are indexed")
     full = [slice(None)] * (t.ndim - dims)
     where_at = next((n for n, k in enumerate(keys) if k is Ellipsis), len(keys))
     spread = [*keys[:where_at], *full, *keys[where_at + 1:]]
@@ -108,14 +108,14 @@ def _parse(k: Any, size: Term, t: Tensor, n: int) -> Any:
     if isinstance(k, slice):
         return _slice(k, size, t)
     if isinstance(k, bool) or isinstance(k, Tensor) and k.dtype is bool_:
-        raise IndexError_(f"{t.name} cannot be indexed by a bool or a mask", "the shape of the result would depend on the data",
+        raise IndexingError(f"{t.name} cannot be indexed by a bool or a mask", "the shape of the result would depend on the data",
                           "dlc.where(mask, x, 0)")
     if isinstance(k, Tensor) and k.ndim:
         if not k.dtype.is_int:
-            raise IndexError_(f"{t.name} is indexed by `{k.name}`, which is {k.dtype}", remedy="cast the index to i64")
+            raise IndexingError(f"{t.name} is indexed by `{k.name}`, which is {k.dtype}", remedy="cast the index to i64")
         return _Gather(k)
     if not _scalar_index(k):
-        raise IndexError_(f"{t.name} cannot be indexed by a {type(k).__name__}",
+        raise IndexingError(f"{t.name} cannot be indexed by a {type(k).__name__}",
                           remedy="ints, slices, None, ..., and integer tensors are possible")
     return _Fixed(_position(k, size, t, n))
 
@@ -128,7 +128,7 @@ def _position(k: Any, size: Term, t: Tensor, n: int) -> Any:
         return k
     i = int(k.value if isinstance(k, Const) else k)
     if size.is_const and not -size.const <= i < size.const:
-        raise IndexError_(f"index {i} is out of range for dimension {n} of {t.name}", f"{t} has size {size} there")
+        raise IndexingError(f"index {i} is out of range for dimension {n} of {t.name}", f"{t} has size {size} there")
     return i if i >= 0 else size + i
 
 
@@ -139,7 +139,7 @@ def _bound(value: Any, size: Term, default: Term, low: int, high: Term) -> Term:
     if isinstance(value, Index):
         value = value.term
     if isinstance(value, (Expr, Tensor)) or not (isinstance(value, (Term, Var)) or hasattr(value, "__index__")):
-        raise IndexError_(f"a slice bound must be an int or a size, not {value}")
+        raise IndexingError(f"a slice bound must be an int or a size, not {value}")
     b = as_term(value)
     return tmin(tmax(size + b if b.is_const and b.const < 0 else b, low), high)
 
@@ -147,7 +147,7 @@ def _bound(value: Any, size: Term, default: Term, low: int, high: Term) -> Term:
 def _slice(k: slice, size: Term, t: Tensor) -> _Range:
     step = 1 if k.step is None else int(k.step)
     if step == 0:
-        raise IndexError_(f"the step of a slice of {t.name} is 0")
+        raise IndexingError(f"the step of a slice of {t.name} is 0")
     if step > 0:
         start = _bound(k.start, size, ZERO, 0, size)
         stop = _bound(k.stop, size, size, 0, size)

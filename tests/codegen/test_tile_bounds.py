@@ -17,7 +17,7 @@ from dsl.dim import Var, as_term, cdiv, tmax, tmin
 from dsl.dtype import f32, i64
 from dsl.errors import BoundsError, InternalError
 from tests.codegen.tile_programs import Writer, buffer, gather, matmul, program, vadd
-from tests.dsl.test_dim import box, random_term, random_variables
+from tests.dsl.terms import box, random_term, random_variables
 
 
 def _first(p: TileProgram, kind: type[TileOp], where: Callable[[Any], bool] = lambda op: True) -> Any:

@@ -124,8 +124,13 @@ def test_show_every_level(file: Path, level: str, expected: str) -> None:
 
 def test_compile_for_this_cpu_writes_every_form(file: Path, tmp_path: Path) -> None:
     found = figures("compile", f"{file}:product", *SIZES, "--out", tmp_path / "out")
-    assert found["code_bytes"] > 100 and {Path(f).suffix for f in found["files"]} == {".ll", ".s", ".o"}
+    assert found["code_bytes"] > 100 and {Path(f).suffix for f in found["files"]} == {".ll", ".s", ".o", ".json"}
     assert (tmp_path / "out" / "product.o").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_compile_for_a_cpu_that_is_not_here(file: Path) -> None:
+    found = figures("compile", f"{file}:product", *SIZES, "--target", "aarch64-neon")
+    assert found["target"] == "aarch64-neon" and found["entry"] == "product" and found["outputs"]
 
 
 def test_compile_for_a_gpu_that_is_not_here(file: Path, tmp_path: Path) -> None:
@@ -165,7 +170,6 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_wrong_elsewhere(cache_
     (["show", "{file}:product", "--shape", "x=2,3", "--shape", "w=4,5"], "K"),
     (["show", "{file}:product", *SIZES, "--level", "deep"], "deep"),
     (["compile", "{file}:product", *SIZES, "--target", "sm_1"], "sm_1"),
-    (["compile", "{file}:product", *SIZES, "--target", "x86-64"], "x86-64"),
     (["bench", "{file}:product", *SIZES, "--against", "x @"], "not an expression"),
     (["bench", "{file}:product", *SIZES, "--against", "x.sum()"], "shape"),
     (["bench", "{file}:product", *SIZES, "--against", "{file}:nobody"], "no function"),

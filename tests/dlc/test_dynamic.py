@@ -148,3 +148,16 @@ def test_strides_are_sizes_where_rows_do_not_follow() -> None:
     agree(call(plan, (x, y)), (x + y,), 1e-6)
     wider = torch.randn(4, 200)[:, 3:51]
     agree(call(plan, (wider, y)), (wider + y,), 1e-6)
+
+
+@dlc.kernel
+def strided(x: f32[N, 3, M, 8], w: f32[5, 3, 3, 3]):
+    return dlc.conv2d(x, w, stride=2, padding=1)
+
+
+def test_sizes_that_are_one_when_they_begin_to_vary() -> None:
+    w = torch.randn(5, 3, 3, 3)
+    plan = dynamic(strided, (torch.randn(1, 3, 16, 8), w))
+    for n, m in ((1, 16), (4, 3), (2, 1)):
+        x = torch.randn(n, 3, m, 8)
+        agree(call(plan, (x, w)), (torch.nn.functional.conv2d(x, w, stride=2, padding=1),), 1e-5)

@@ -13,7 +13,7 @@ from codegen.target import TARGETS, by_name
 from codegen.tile.verify import verify
 from dlc import bf16, f32
 from dlc.compiler import Plan
-from dlc.gpu import Compilation, parameter_names, triton_artifact
+from dlc.gpu import GpuCompilation, parameter_names, triton_artifact
 from dlc.kernel import Kernel
 from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.triton_run import interpret
@@ -106,7 +106,7 @@ def test_every_decision_gives_the_same_result(name):
 
 
 def test_compilation_of_a_plan():
-    assert Compilation(chain.plan(torch.empty(3, 5), torch.empty(5), target=by_name("gfx942"))).target.name == "gfx942"
+    assert GpuCompilation(chain.plan(torch.empty(3, 5), torch.empty(5), target=by_name("gfx942"))).target.name == "gfx942"
 
 
 @pytest.mark.parametrize("seed", range(30))

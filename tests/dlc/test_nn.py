@@ -18,8 +18,7 @@ from dsl.errors import ArgumentError, BoundsError, ShapeError, UserError
 
 def compare(ours: nn.Module, theirs: torch.nn.Module, *inputs: torch.Tensor, tolerance: float = 3e-5, **kwargs: Any) -> None:
     """Outputs, gradients of the inputs and of the parameters; a random cotangent."""
-    state = {n: t for n, t in theirs.state_dict().items() if n != "num_batches_tracked" and not n.endswith(".num_batches_tracked")}
-    ours.load_state_dict(state)
+    ours.load_state_dict(theirs.state_dict())
     xs = [dlc.tensor(t, requires_grad=t.dtype.is_floating_point) for t in inputs]
     ts = [t.clone().requires_grad_(t.dtype.is_floating_point) for t in inputs]
     y, z = ours(*xs, **kwargs), theirs(*ts)
@@ -51,12 +50,18 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.nn.Module], 
     "conv1d": (lambda: nn.Conv1d(3, 4, 3, padding=1, stride=2), lambda: torch.nn.Conv1d(3, 4, 3, padding=1, stride=2), (data(2, 3, 9),)),
     "conv2d": (lambda: nn.Conv2d(4, 6, (3, 2), 2, 1, groups=2), lambda: torch.nn.Conv2d(4, 6, (3, 2), 2, 1, groups=2), (data(2, 4, 7, 8),)),
     "conv2d same": (lambda: nn.Conv2d(2, 3, 3, padding="same"), lambda: torch.nn.Conv2d(2, 3, 3, padding="same"), (data(2, 2, 5, 5),)),
+    "conv2d same, dilated, even": (lambda: nn.Conv2d(2, 3, (3, 2), padding="same", dilation=2),
+                                   lambda: torch.nn.Conv2d(2, 3, (3, 2), padding="same", dilation=2), (data(2, 2, 5, 6),)),
     "layer norm": (lambda: nn.LayerNorm(6), lambda: torch.nn.LayerNorm(6), (data(4, 6),)),
     "layer norm of two": (lambda: nn.LayerNorm((3, 6)), lambda: torch.nn.LayerNorm((3, 6)), (data(4, 3, 6),)),
     "rms norm": (lambda: nn.RMSNorm(6), lambda: torch.nn.RMSNorm(6), (data(4, 6),)),
     "group norm": (lambda: nn.GroupNorm(2, 6), lambda: torch.nn.GroupNorm(2, 6), (data(3, 6, 4),)),
     "batch norm": (lambda: nn.BatchNorm2d(3), lambda: torch.nn.BatchNorm2d(3), (data(4, 3, 5, 5),)),
     "batch norm of vectors": (lambda: nn.BatchNorm1d(3), lambda: torch.nn.BatchNorm1d(3), (data(8, 3),)),
+    "batch norm of vectors, bare": (lambda: nn.BatchNorm1d(3, affine=False, track_running_stats=False),
+                                    lambda: torch.nn.BatchNorm1d(3, affine=False, track_running_stats=False), (data(8, 3, 2),)),
+    "batch norm of volumes": (lambda: nn.BatchNorm3d(3), lambda: torch.nn.BatchNorm3d(3), (data(2, 3, 2, 4, 3),)),
+    "group norm, bare": (lambda: nn.GroupNorm(3, 6, affine=False), lambda: torch.nn.GroupNorm(3, 6, affine=False), (data(3, 6, 2, 2),)),
     "embedding": (lambda: nn.Embedding(10, 4), lambda: torch.nn.Embedding(10, 4), (torch.tensor([[1, 2, 1], [9, 0, 1]]),)),
     "pools": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(1)),
               lambda: torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(1)),
@@ -127,6 +132,8 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, di
     "l1": (nn.l1_loss, F.l1_loss, data(4, 3, seed=1), {"reduction": "sum"}),
     "huber": (nn.huber_loss, F.huber_loss, data(4, 3, seed=1), {"delta": 0.7}),
     "bce": (nn.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, data(4, 3, seed=1).sigmoid(), {}),
+    "bce of probabilities": (nn.binary_cross_entropy, F.binary_cross_entropy, data(4, 3, seed=1).sigmoid(), {}),
+    "kl": (nn.kl_div, F.kl_div, data(4, 3, seed=1).softmax(1), {"reduction": "batchmean"}),
     "cross entropy": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, 1, 1]), {}),
     "cross entropy, ignored": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, -100, 1, 1]), {}),
     "cross entropy, smoothed": (nn.cross_entropy, F.cross_entropy, torch.tensor([2, 0, -100, 1]), {"label_smoothing": 0.1}),
@@ -142,7 +149,8 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, di
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_as_torch(name: str) -> None:
     ours, theirs, target, settings = LOSSES[name]
-    x, t = dlc.tensor(data(4, 3), requires_grad=True), data(4, 3).requires_grad_()
+    given = data(4, 3).sigmoid() if ours is nn.binary_cross_entropy else data(4, 3)
+    x, t = dlc.tensor(given, requires_grad=True), given.clone().requires_grad_()
     a = ours(x, dlc.tensor(target), **{k: dlc.tensor(v) if isinstance(v, torch.Tensor) else v for k, v in settings.items()})
     b = theirs(t, target, **settings)
     near(a, b)
@@ -200,7 +208,7 @@ class Net(nn.Module):
 def test_names_of_parameters_and_buffers() -> None:
     net = Net()
     assert [n for n, _ in net.named_parameters()] == ["again", "first.bias", "rest.0.weight", "rest.0.bias", "rest.1.weight", "rest.1.bias"]
-    assert [n for n, _ in net.named_buffers()] == ["rest.1.running_mean", "rest.1.running_var"]
+    assert [n for n, _ in net.named_buffers()] == ["rest.1.running_mean", "rest.1.running_var", "rest.1.num_batches_tracked"]
     assert [n for n, _ in net.named_modules()] == ["", "first", "rest", "rest.0", "rest.1"]
     assert len(net.rest) == 2 and list(net.rest)[0] is net.rest[0] and len(list(net.children())) == 2
 
@@ -233,16 +241,26 @@ def test_modes_freezing_dtypes_and_text() -> None:
         nn.Module()(1)
 
 
-def test_batch_statistics_are_followed_and_used() -> None:
-    ours, theirs = nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_statistics_are_followed_and_used(momentum: float | None) -> None:
+    ours, theirs = nn.BatchNorm2d(3, momentum=momentum), torch.nn.BatchNorm2d(3, momentum=momentum)
+    held = ours.running_mean
     for n in range(3):
         x = data(4, 3, 5, 5, seed=n) * 2 + 1
         ours(dlc.tensor(x)).realize()
         theirs(x)
     near(ours.running_mean, theirs.running_mean)
     near(ours.running_var, theirs.running_var)
-    assert ours.running_mean.is_realized
+    assert ours.running_mean is held and held.is_realized and ours.num_batches_tracked.item() == 3
     near(ours.eval()(dlc.tensor(x)), theirs.eval()(x))
+
+
+def test_batches_that_have_no_statistics_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="one value per channel"):
+        nn.BatchNorm1d(3)(dlc.zeros(1, 3))
+    with pytest.raises(ArgumentError, match=r"of 3 channels called with shape \[2, 4\]"):
+        nn.BatchNorm1d(3)(dlc.zeros(2, 4))
+    assert nn.BatchNorm1d(3).eval()(dlc.zeros(1, 3)).shape == (1, 3)
 
 
 def test_initialisers_are_torchs() -> None:

@@ -13,7 +13,7 @@ import torch
 import dlc
 from codegen.target import by_name
 from dlc import f16, f32, gpu_model, records
-from dlc.gpu import Compilation
+from dlc.gpu import GpuCompilation
 from dlc.kernel import Kernel
 from dlc.tune.offline import small_work
 from dsl.errors import ArgumentError
@@ -36,7 +36,7 @@ def halves(m: int, k: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return meta(m, k, dtype=torch.float16), meta(k, n, dtype=torch.float16)
 
 
-def compiled(kernel: Kernel, target: str, *args: Any, **decisions: Any) -> Compilation:
+def compiled(kernel: Kernel, target: str, *args: Any, **decisions: Any) -> GpuCompilation:
     changed = Kernel.of(kernel.program)
     changed.decisions = {n.replace("__", "."): v for n, v in decisions.items()}
     return changed.compile(target, *args)
@@ -73,7 +73,7 @@ def test_small_sizes_keep_ragged_edges():
 # -- the model -----------------------------------------------------------------------------------------------------
 def test_a_large_product_is_bound_by_the_matrix_unit():
     plan = product.plan(*halves(4096, 4096, 4096), target=by_name("sm_90"))
-    made = Compilation(plan)
+    made = GpuCompilation(plan)
     (e,) = made.estimates
     assert e.binds == "matrix" and not made.spills
     peak = dict(by_name("sm_90").peak)["f16"]

@@ -247,6 +247,14 @@ def test_a_graph_is_walked_once_unless_kept() -> None:
         y.backward()
 
 
+def test_clones_have_memory_and_gradients_of_their_own() -> None:
+    x = dlc.tensor([1.0, 2.0], requires_grad=True)
+    y = x.clone()
+    (y * y).sum().backward()
+    close(x.grad, torch.tensor([2.0, 4.0]))
+    assert y.realize().torch().data_ptr() != x.torch().data_ptr()
+
+
 def test_no_grad_detach_and_integers() -> None:
     a, _ = pair(3)
     with dlc.no_grad():

@@ -121,6 +121,8 @@ POINTWISE = [
     _same("gelu_tanh", lambda m, a: m.gelu(a, approximate="tanh"), (A, "wide")),
     _same("softplus_beta", lambda m, a: m.softplus(a, beta=2.0, threshold=3.0), (A, "wide")),
     _same("threshold", lambda m, a: m.threshold(a, 0.1, 20.0), A),
+    _same("threshold_of_integers", lambda m, a: m.threshold(a, 1.5, 20.7), (A, "int:-9:9"), grad=False),
+    _same("hardtanh_of_integers", lambda m, a: m.hardtanh(a, -2.5, 2.5), (A, "int:-9:9"), grad=False),
     _same("prelu", lambda m, a, w: m.prelu(a, w), (2, 3, 4), (3,)),
     _same("prelu_one", lambda m, a, w: m.prelu(a, w), (2, 3, 4), (1,)),
     _same("glu", lambda m, a: m.glu(a, 1) if m is not dlc else m.glu(a, axis=1), (3, 6), fixed=True),

@@ -12,7 +12,7 @@ from dlc import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from dsl.carrier import SUM
 from dsl.dim import Var, as_term
 from dsl.dtype import ALL, Dtype
-from dsl.errors import DlcError, DtypeError, IndexError_, UserError
+from dsl.errors import DlcError, DtypeError, IndexingError, UserError
 from dsl.expr import Input, Reduce, as_expr, cast, const, index, op, read, reduce, where
 from dsl.numerics import NUMPY
 
@@ -73,13 +73,13 @@ def test_truth_values_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [1.5, "0", None, const(2.0, f32), const(True, bool_), np.float32(1)])
 def test_what_is_no_index(bad: object) -> None:
-    with pytest.raises((IndexError_, DtypeError)) as e:
+    with pytest.raises((IndexingError, DtypeError)) as e:
         read(Input("x", (as_term(4),), f32), (bad,))
     assert e.value.loc.file == __file__
 
 
 def test_a_wrong_number_of_indices() -> None:
-    with pytest.raises((IndexError_, UserError), match="index|indices|dimension"):
+    with pytest.raises((IndexingError, UserError), match="index|indices|dimension"):
         read(Input("x", (as_term(4), as_term(5)), f32), (index(i),))
 
 

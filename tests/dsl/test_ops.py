@@ -9,6 +9,7 @@ from dsl.ops import catalogue
 from tests.dsl.operator_checks import check_gradients, check_sizes, check_specials, check_values
 from tests.dsl.operators import CASES, NORMS, POINTWISE, REDUCTIONS, SHAPES
 
+N, K = dlc.dims("N K")
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding", "ignore:reduction:UserWarning")
 
 
@@ -90,3 +91,20 @@ def test_powers_of_truth_values_are_numbers():
     x = torch.tensor([True, False, True, False])
     for got, want in zip(powers(x), (x ** 2, x ** 3)):
         assert torch.equal(got, want) and got.dtype == want.dtype
+
+
+@dlc.kernel
+def c_division(x: dlc.f32[N], y: dlc.f32[N], n: dlc.i8[K], m: dlc.i8[K]):
+    return dlc.fmod(x, y), dlc.fmod(n, m), dlc.div(n, m, rounding_mode="trunc")
+
+
+def test_division_as_in_c_at_zeros_and_at_the_ends_of_integers():
+    x, y = torch.tensor([-0.0, 0.0, 6.0, -6.0, -5.0, 7.5, torch.inf, 3.0]), torch.tensor([3.0, -3.0, 3.0, 3.0, -3.0, 2.0, 3.0, torch.inf])
+    n = torch.arange(-128, 128, dtype=torch.int8).repeat(5)
+    m = torch.tensor([3, -3, 7, -128, 127], dtype=torch.int8).repeat_interleave(256)
+    rest, whole_rest, whole = c_division(x, y, n, m)
+    expected = torch.fmod(x, y)
+    torch.testing.assert_close(rest, expected, rtol=0, atol=0, equal_nan=True)
+    known = ~expected.isnan()
+    assert torch.equal(torch.signbit(rest[known]), torch.signbit(expected[known]))
+    assert torch.equal(whole_rest, torch.fmod(n, m)) and torch.equal(whole, torch.div(n, m, rounding_mode="trunc"))

@@ -1,9 +1,10 @@
 """What a misused operator says: the whole message, without the place."""
 
+import numpy as np
 import pytest
 
 import dsl as dlc
-from dsl import f32
+from dsl import f32, u8
 from dsl.dim import as_term
 from dsl.errors import UserError
 from dsl.expr import Input
@@ -11,17 +12,41 @@ from dsl.expr import Input
 M, N, K = dlc.dims("M N K")
 
 
-def _input(name, *shape):
-    return Input(name, tuple(as_term(s) for s in shape), f32)
+def _input(name, *shape, dtype=f32):
+    return Input(name, tuple(as_term(s) for s in shape), dtype)
 
 
 NAMES = {
     "dlc": dlc, "M": M, "N": N, "K": K, "x": _input("x", M, K), "w": _input("w", N, M), "y": _input("y", N, K), "v": _input("v", M),
     "m": _input("m", M), "s": _input("s"), "p": _input("p", 2, M, K), "q": _input("q", 3, K, N), "image": _input("image", 2, 3, 8, 8),
-    "small": _input("small", 2, 3, 4, 4),
+    "small": _input("small", 2, 3, 4, 4), "bytes": _input("bytes", M, dtype=u8), "array": np.ones(3),
 }
 
 CASES = [
+    ('dlc.hardtanh(bytes)', """
+error: hardtanh: u8 has no numbers as low as -1
+"""),
+    ('v + array', """
+dtype error: an array of shape (3,) in a definition
+  because: a definition knows its parameters and numbers alone
+  instead: make it a parameter of the kernel
+"""),
+    ('dlc.compute((M,), lambda i: v[i % 0])', """
+dtype error: `i` divided by zero
+  instead: divide by another number
+"""),
+    ('bytes // 0', """
+dtype error: `bytes[i]` divided by zero
+  instead: divide by another number
+"""),
+    ('dlc.dims(3)', """
+shape error: dims(3): sizes need names
+  instead: M, N = dlc.dims("M N")
+"""),
+    ('dlc.dims("A B A")', """
+shape error: dims('A B A'): `A` is there twice
+  instead: M, N = dlc.dims("M N")
+"""),
     ('x @ w', """
 shape error: cannot multiply `x` [M, K] with `w` [N, M]
   because: the last dimension of `x` is K, the second to last one of `w` is N

@@ -15,6 +15,7 @@ from dsl.check import prove_bounds
 from dsl.dim import Div, Term, Var, as_term
 from dsl.expr import Compute, Input, Read, Reduce, Where, index
 from dsl.interp import evaluate
+from dsl.ops.conv import conv_transpose1d
 from dsl.program import Program, axis_of
 from dsl.windowed import dense, dense_windows
 
@@ -69,6 +70,17 @@ def test_unknown_sizes(rng: np.random.Generator) -> None:
     new = dense(_spread(2, 3, 1, size=H))
     assert not any(isinstance(e, Where) for s in _sums(new) for e in walk(s))
     prove_bounds(_program(new))
+
+
+def test_transposed_convolutions_of_unknown_sizes_are_parted() -> None:
+    n, c = dims("N C")
+    x, w = Input("x", tuple(map(as_term, (n.term, c.term, H.term))), f64), Input("w", (c.term, as_term(5), as_term(4)), f64)
+    made = conv_transpose1d(x, w, stride=2, padding=1)
+    definitions = inputs_and_computes((made,))[1]
+    (parts,) = [d for d in definitions if isinstance(d.body, Reduce)]
+    assert [str(v.extent) for v in parts.axes] == ["2", "N", "5", "H"]
+    assert not any(isinstance(e, Where) for e in walk(parts.body))
+    prove_bounds(Program("p", (x, w), (made,), True, made.loc))
 
 
 def test_what_is_no_window_stays() -> None:

@@ -1,0 +1,143 @@
+"""Proofs that a term is never negative: by ranges, by the worst ends of axes, and by given facts. Sound and incomplete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dsl.term import Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, atom_bounds, atom_vars, of_atom, product, scale
+
+
+def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
+    """Whether ``t >= 0`` is proved for all values of its variables, given that every term in ``facts`` is ``>= 0``.
+
+    Sound and incomplete. Ranges first; then axes are replaced by the end of their range that makes ``t`` least
+    (symbolic extents included), until only sizes remain; then up to three facts may be subtracted.
+    """
+    if t.bounds[0] >= 0 or _least(t):
+        return True
+    given = _relevant(t, facts)
+    if any(_least(t - f) for f in given):
+        return True
+    t = _without_quotient(t)
+    once = [rest for f in given for rest in _cancelled(t, f)]
+    if any(_least(rest) for rest in (*(t - f for f in given), *once)):
+        return True
+    pairs = [(n, t - f - g) for n, f in enumerate(given) for g in given[n:]]
+    if any(_least(rest) for _, rest in pairs):
+        return True
+    if len(given) > 8:
+        return False
+    return any((rest - g).bounds[0] >= 0 for n, rest in pairs for g in given[n:]) or any(
+        last.bounds[0] >= 0 for rest in once for f in given for last in _cancelled(rest, f))
+
+
+def _relevant(t: Term, facts: Iterable[Term]) -> list[Term]:
+    """The facts that share a variable with ``t``, or with a fact that does."""
+    left, out, known = list(facts), list[Term](), set(t.vars)
+    while True:
+        new = [f for f in left if f.is_const or not known.isdisjoint(f.vars)]
+        if not new:
+            return out
+        out += new
+        left = [f for f in left if not any(f is n for n in new)]
+        known.update(v for f in new for v in f.vars)
+
+
+def _without_quotient(t: Term) -> Term:
+    """A term that is at least zero exactly where ``t`` is: ``r - x // c >= 0`` where ``c*r + c - 1 - x >= 0``."""
+    for mono, k in t.parts.items():
+        atom = mono[0]
+        if k == -1 and len(mono) == 1 and type(atom) is Div and atom.den.is_const:
+            rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
+            return scale(rest, atom.den.const) + (atom.den.const - 1) - atom.num
+    return t
+
+
+def _cancelled(t: Term, fact: Term) -> Iterator[Term]:
+    """Terms ``t - k*fact`` and ``k*t - fact`` in which the multiple ``k`` cancels one of the variables."""
+    shared = [(t.parts[m], c) for m, c in fact.parts.items() if m in t.parts]
+    for k in {a // c for a, c in shared if a % c == 0 and a // c > 1}:
+        yield t - scale(fact, k)
+    for k in {c // a for a, c in shared if c % a == 0 and c // a > 1}:
+        yield scale(t, k) - fact
+
+
+def _least(t: Term, depth: int = 12) -> bool:
+    """Whether ``t >= 0`` at its least: axes go to their worst end one by one, then what is not affine is bounded."""
+    if t.bounds[0] >= 0:
+        return True
+    if depth == 0 or _is_exact(t):
+        return False
+    for axis in t.vars:
+        sign = _direction(t, axis) if axis.kind == "axis" and axis.extent is not None else 0
+        if sign:
+            assert axis.extent is not None
+            return _least(t.subs({axis: 0 if sign > 0 else axis.extent - 1}), depth - 1)
+    for mono, k in t.parts.items():
+        for atom in mono:
+            if not isinstance(atom, Var):
+                return _bounded(t, mono, k, atom, depth - 1)
+    return _sizes_nonneg(t)
+
+
+def _is_exact(t: Term) -> bool:
+    """Whether the bounds of ``t`` are reached: it is affine in axes whose extents are known numbers."""
+    for mono in t.parts:
+        (atom, *others) = mono
+        if others or type(atom) is not Var or atom.extent is None or atom.extent.parts or atom.extent.const < 1:
+            return False
+    return True
+
+
+def _direction(t: Term, v: Var) -> int:
+    """1 when ``t`` never falls as ``v`` grows (other variables fixed), -1 when it never rises, 0 when that is not known."""
+    signs = {_mono_direction(mono, v) * (1 if c > 0 else -1) for mono, c in t.parts.items() if any(v in atom_vars(a) for a in mono)}
+    return signs.pop() if len(signs) == 1 else 0
+
+
+def _mono_direction(mono: Mono, v: Var) -> int:
+    holders = [a for a in mono if v in atom_vars(a)]
+    if len(holders) > 1 or any(atom_bounds(a)[0] < 0 for a in mono if a is not holders[0]):
+        return 0
+    atom = holders[0]
+    if isinstance(atom, Var):
+        return 1
+    if isinstance(atom, MinMax):
+        signs = {_direction(side, v) for side in (atom.a, atom.b) if v in side.vars}
+        return signs.pop() if len(signs) == 1 else 0
+    return 0 if type(atom) is Mod or v in atom.den.vars else _direction(atom.num, v)
+
+
+def _bounded(t: Term, mono: Mono, k: int, atom: Div | MinMax, depth: int) -> bool:
+    """Prove ``t >= 0`` with one atom of the part ``k*mono`` replaced by what bounds it."""
+    if type(atom) is Mod:
+        return _least(_replace(t, atom, as_term(Var("rem", atom.den))), depth)
+    rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
+    if isinstance(atom, MinMax):
+        if len(mono) == 1 and (k > 0) == (atom.which == "max"):
+            return any(_least(rest + scale(side, k), depth) for side in (atom.a, atom.b))
+        return all(_least(_replace(t, atom, side), depth) for side in (atom.a, atom.b))
+    num, den = atom.num, atom.den
+    if len(mono) == 1 and den.is_const:  # num - den + 1 <= den*(num // den) <= num, and t is an integer
+        d = den.const
+        return _least(scale(rest, d) + (scale(num - (d - 1), k) if k > 0 else scale(num, k)) + (d - 1), depth)
+    others = [a for a in mono if a is not atom]
+    if product(of_atom(a) for a in others) == den:
+        return _least(rest + (scale(num - den + 1, k) if k > 0 else scale(num, k)), depth)
+    return len(mono) == 1 and nonneg(num) and _least(rest if k > 0 else rest + scale(num, k), depth)
+
+
+def _replace(t: Term, old: Atom, new: Term) -> Term:
+    """``t`` with one atom replaced wherever it is a factor."""
+    out: Term = Term({}, t.const)
+    for mono, c in t.parts.items():
+        out = out + product([new if a == old else of_atom(a) for a in mono]) * c
+    return out
+
+
+def _sizes_nonneg(t: Term) -> bool:
+    """A polynomial in sizes ``>= 1``: shift each by one and look at the signs."""
+    shifted = t.subs({v: as_term(v) + 1 for v in t.vars if v.kind == "dim"})
+    return shifted.const >= 0 and all(c >= 0 and all(isinstance(a, Var) and a.kind == "dim" for a in m) for m, c in shifted.parts.items())
+
+

@@ -1,0 +1,51 @@
+"""Sizes that keep changing become arguments where they can: of kernels scheduled by hand, too."""
+
+import pytest
+import torch
+
+import dlc
+from dlc import f32
+from dlc.varying import FEW, Sizes
+
+M, N = dlc.dims("M N")
+
+
+def compiled(kernel):
+    return len(kernel._calls._launchers), len(kernel._calls._many)
+
+
+def test_a_size_changes_after_a_few_values_unless_it_is_fixed_or_zero():
+    m, sizes = next(iter(M.term.vars)), Sizes()
+    for n in range(1, FEW + 1):
+        assert sizes.changing({m: 7}) == frozenset()
+        sizes.met({m: n})
+    assert sizes.changing({m: 7}) == {"M"} and sizes.changing({m: 0}) == frozenset()
+    sizes.fixed |= {"M"}
+    assert sizes.changing({m: 7}) == frozenset()
+
+
+@dlc.kernel
+def doubled(x: f32[M, N]):
+    return x * 2.0
+
+
+def test_sizes_become_arguments_of_schedules_by_hand():
+    s = doubled.schedule("cpu", torch.randn(8, 8), default=False).split("i", 4, tail="peel").vectorize("j").parallel("i.o")
+    kernel = doubled.with_schedule(s)
+    for m in (2, 3, 4, 5, 6, 700, 1, 9):
+        x = torch.randn(m, 8)
+        assert torch.equal(kernel(x), x * 2)
+    assert compiled(kernel) == (3, 1)
+
+
+def test_a_size_that_a_schedule_needs_as_a_number_is_fixed_and_the_others_vary():
+    kernel = doubled.with_schedule(doubled.schedule("cpu", torch.randn(8, 8), default=False).unroll("j"))
+    with pytest.warns(UserWarning, match=r"doubled is compiled for each value of N \(unroll\('j'\)"):
+        for n in (2, 3, 4, 5):
+            x = torch.randn(n, n)
+            assert torch.equal(kernel(x), x * 2)
+    before = compiled(kernel)
+    for m in (7, 8, 90):
+        x = torch.randn(m, 5)
+        assert torch.equal(kernel(x), x * 2)
+    assert compiled(kernel) == before, "M is an argument"
