@@ -24,16 +24,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 # path or path::qualified name -> reason
 UNDOCUMENTED: dict[str, str] = {}
 # path -> reason; a module leaves this list when it gets a test file of its own
-_THROUGH = "exercised through the tests of the modules that use it: kernels, operations, derivatives, the emulator"
-UNTESTED: dict[str, str] = {
-    "codegen/analysis/access.py": _THROUGH,
-    "codegen/heuristics/fusion.py": _THROUGH,
-    "codegen/tile/ir.py": _THROUGH,
-    "dlc/demo.py": _THROUGH,
-    "dsl/evaluator.py": _THROUGH,
-    "dsl/opset.py": _THROUGH,
-    "dsl/program.py": _THROUGH,
-}
+UNTESTED: dict[str, str] = {}
 # path -> reason
 UNFINISHED: dict[str, str] = {}
 
