@@ -8,6 +8,8 @@ import time
 import pytest
 import torch
 
+from dlc.host import cache_bytes
+from dlc.tune import measure as measuring
 from dlc.tune.measure import MIN_ROUNDS, Measurement, flush_caches, measure, measure_one, ratio
 
 QUICK = {"warmup": 0.0, "min_time": 1e-4, "budget": 0.02}
@@ -78,21 +80,22 @@ def test_cold_samples_are_single_calls() -> None:
     assert measure_one([lambda: None] * 3, cold=True, **QUICK).inner == 3
 
 
-def test_flushed_operands_are_slower_to_read() -> None:
-    x = torch.ones(1 << 17)  # half a megabyte
-    total = {"n": 0.0}
+def test_a_flush_writes_more_than_every_cache_holds() -> None:
+    buffer = measuring._flush_buffer()
+    assert buffer.nbytes >= min(2 * cache_bytes()["L3"], measuring._LARGEST_FLUSH) and buffer.nbytes > cache_bytes()["L2"]
+    before = buffer.clone()
+    flush_caches()
+    assert torch.equal(buffer, before + 1)
 
-    def read() -> None:
-        total["n"] = x.sum().item()
 
-    times = []
-    for before in (lambda: None, flush_caches) * 9:
-        read()
-        before()
-        started = time.perf_counter_ns()
-        read()
-        times.append(time.perf_counter_ns() - started)
-    assert min(times[1::2]) > min(times[::2])
+def test_the_caches_are_emptied_before_every_cold_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(measuring, "flush_caches", lambda: order.append("flush"))
+    m = measure_one(lambda: order.append("call"), cold=True, **QUICK)
+    assert order[-2 * len(m.samples):] == ["flush", "call"] * len(m.samples)
+    order.clear()
+    measure_one(lambda: order.append("call"), **QUICK)
+    assert "flush" not in order
 
 
 def test_the_budget_is_kept_and_slow_candidates_still_get_a_sample() -> None:
