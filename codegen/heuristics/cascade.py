@@ -10,7 +10,7 @@ from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
-from dsl.cascade import Cascade, derive
+from dsl.cascade import Accumulator, Cascade, derive
 from dsl.cascade.factored import leaves
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Expr, Read
@@ -237,8 +237,9 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
         low = all(r.dtype.bits <= 16 for e in _others(c) for r in reads(e))
         most, block = (_COLUMNS, min(n, 32)) if low else (_COLUMNS // 4, min(n, 16))
         least, where = _SHARED * setting.target.threads // 2, "registers"
-    if _weighted_by_row(c):
-        return Choice(False, axis, block, "several passes: a row has factors of its own beside the weights, so that rows share no product")
+    products = max(sum(a.name in x.used and _of_rows(a, c) for a in c.accumulators) for x in c.components)
+    if products > 1:
+        return Choice(False, axis, block, f"several passes: apart from earlier results, one product is {products}")
     if columns > most:
         why = f"several passes: sums for {columns:,} columns do not stay in {where} beside a block of rows (up to {most})"
         return Choice(False, axis, block, why)
@@ -247,14 +248,9 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
     return Choice(True, axis, block, f"one pass: the product with {columns:,} columns reads the rows, and what scales them goes along")
 
 
-def _weighted_by_row(c: Cascade) -> list[Expr]:
-    """What weighted products have in them that varies with the row, but not with the columns."""
-    weighted = [e for a in c.accumulators if a.extra and a.weight is not None for e in a.inputs]
-    return [x for e in weighted for x in multiplied(e) if x.free & set(c.rows) and not x.free & set(_extra(c))]
-
-
-def _extra(c: Cascade) -> list[Var]:
-    return [v for a in c.accumulators for v in a.extra]
+def _of_rows(a: Accumulator, c: Cascade) -> bool:
+    """Whether a state is a product with something of each row."""
+    return bool(a.extra) and any(e.free & set(c.rows) for e in (*a.inputs, *(w.data for w in (a.weight, a.centred) if w is not None)))
 
 
 def _others(c: Cascade) -> list[Expr]:

@@ -48,13 +48,16 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
 
 
 def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
-    """The row axis whose points share the factors of products made in the loop, and the rows of a register tile."""
+    """The row axis whose points share the factors of products made in the loop, and its extent in a register tile."""
     for s in nest.stages:
         if s.attach == (h.name, h.order[-1]) and is_contraction(s):
             p = analyse(s, setting.strides)
-            v = row_of(nest, h, s, p.row) if p.row is not None else None
-            if v is not None:
-                return v, register_tile(setting.target, p.columns, min(size(v.extent), _ROWS), p.accumulator.bits)[1]
+            for own in (p.row, p.lane):
+                v = row_of(nest, h, s, own) if own is not None else None
+                if v is not None:
+                    lines = min(p.lines, _ROWS) if own is p.row else p.lines
+                    lanes, rows = register_tile(setting.target, p.columns, lines, p.accumulator.bits)
+                    return v, rows if own is p.row else lanes
     return None, 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from codegen.lower.context import Context, InMemory, InRegisters
-from codegen.lower.placing import in_registers
+from codegen.lower.placing import in_registers, reads_tile
 from codegen.lower.reduction import widen
 from codegen.lower.values import lower_value
 from codegen.tile.ir import Block, Buffer, For, Load, Store, Value
@@ -49,8 +49,15 @@ def emit_roll(cx: Context, stage: Stage, p: Placed, attached: Attached) -> None:
     """The loop over blocks at one point of the rows' loops."""
     (x,) = (x for x in p.loops if x.reduce)
     states = [_carried(cx, t, s.before, s.initial) for t, s in zip(stage.tensors, stage.states)]
-    keep = not stage.notes.get("memory") and all(in_registers(cx, c.placed.stage, c.placed) for c in states)
+    inside = _inside(cx, stage)
+    keep = not stage.notes.get("memory") and all(
+        in_registers(cx, c.placed.stage, c.placed) and all(reads_tile(cx, s, c.before, c.placed) for s in inside) for c in states)
     (_in_registers if keep else _in_memory)(cx, stage, p, x, states, attached)
+
+
+def _inside(cx: Context, stage: Stage) -> list[Stage]:
+    """The stages computed in the loop."""
+    return [s for s in cx.nest.stages if s.attach is not None and s.attach[0] == stage.name]
 
 
 def _carried(cx: Context, final: Compute, before: Tensor, initial: Expr) -> Carried:

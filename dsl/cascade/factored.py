@@ -7,6 +7,7 @@ For a reduction ``d = sum[k] F(x[k]; D)`` every factor of ``F`` either runs alon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -208,13 +209,14 @@ def _sum(e: Op, sides: Sides) -> tuple[Product, ...]:
 
 
 def _log(e: Op, sides: Sides) -> tuple[Product, ...]:
-    """``log(s * exp(x + d))`` is a sum of both."""
-    return (Product(sums=(_log_addends(e, sides),)),)
+    """``log(s * exp(x + d))`` is a sum of both; a change of base is a factor."""
+    factor, parts = _logarithm(e, sides)
+    return (Product(data=() if factor == 1 else (const(factor, e.dtype),), sums=(parts,)),)
 
 
 _PRODUCT_RULES: dict[str, Callable[[Op, Sides], tuple[Product, ...]]] = {
     "mul": _mul, "div": _div, "neg": _neg, "exp": _exp, "exp2": _exp, "pow": _pow, "add": _sum, "sub": _sum,
-    "log": _log,
+    "log": _log, "log2": _log, "log10": _log,
 }
 
 
@@ -286,16 +288,27 @@ def _negated_addends(e: Op, sides: Sides) -> tuple[Expr, ...]:
 
 
 def _log_addends(e: Op, sides: Sides) -> tuple[Expr, ...]:
-    """``log(s * exp(x + d)) = x + d + log(s)``."""
+    factor, parts = _logarithm(e, sides)
+    return parts if factor == 1 else tuple(op("mul", t, const(factor, e.dtype)) for t in parts)
+
+
+def _logarithm(e: Op, sides: Sides) -> tuple[float, tuple[Expr, ...]]:
+    """``log(s * exp(x + d)) = x + d + log(s)`` as (a factor, what it multiplies): the factor changes the base of powers of two."""
     parts = products(e.args[0], sides)
-    if len(parts) != 1 or parts[0].sums or parts[0].guards or parts[0].rounding or parts[0].base != "exp":
+    if len(parts) != 1 or parts[0].sums or parts[0].guards or parts[0].rounding:
         raise Mixed(f"`{e}` is the logarithm of a sum")
     p = parts[0]
-    return (*p.power, *(op("log", x) for x in (*p.scale, *p.data)))
+    inverse = _INVERSE[p.base] if p.power else e.name
+    return _LOGARITHMS[inverse] / _LOGARITHMS[e.name], (*p.power, *(op(inverse, x) for x in (*p.scale, *p.data)))
+
+
+_INVERSE = {"exp": "log", "exp2": "log2"}
+_LOGARITHMS = {"log": 1.0, "log2": math.log(2.0), "log10": math.log(10.0)}  # natural logarithms of the bases
 
 
 _SUM_RULES: dict[str, Callable[[Op, Sides], tuple[Expr, ...]]] = {
     "add": _sum_addends, "sub": _sum_addends, "neg": _negated_addends, "mul": _scaled_addends, "div": _scaled_addends, "log": _log_addends,
+    "log2": _log_addends, "log10": _log_addends,
 }
 
 

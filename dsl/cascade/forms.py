@@ -11,6 +11,7 @@ from dsl.carrier import COMOMENTS, LOGSUMEXP, MAX, MOMENTS, SUM, Carrier
 from dsl.cascade.believe import believe_product, believe_sum, evaluate
 from dsl.cascade.factored import Mixed, Product, Sides, addends, gathered, leaves, negated, product, products, total
 from dsl.cascade.model import Accumulator, Cascade, Component, Weight, ids
+from dsl.cascade.positive import positive
 from dsl.dim import Var
 from dsl.dtype import Dtype
 from dsl.expr import Compute, Expr, Op, Read, Reduce, Tensor, cast, const, op, where
@@ -66,6 +67,10 @@ class Builder:
         at = _ADDITIVE[self.body.carrier.name]
         if any(self.sides.earlier(a) for n, a in enumerate(element) if n != at):
             raise Mixed(f"the position that goes along with `{self.body.carrier}` depends on earlier results")
+        if self.body.carrier is not LOGSUMEXP:
+            monotone = self._monotone(tensor, element, at)
+            if monotone is not None:
+                return monotone
         parts = addends(element[at], self.sides)
         data = total([t for t in parts if not self.sides.earlier(t)], element[at].dtype)
         shift = total([t for t in parts if self.sides.earlier(t)], element[at].dtype)
@@ -75,6 +80,29 @@ class Builder:
             return "rolling", op("add", value, cast(shift, value.dtype)), names
         value, name = self._plain_value((*element[:at], data, *element[at + 1:]), tensor)
         return "deferred", value if tensor.body.data[2] != at else op("add", value, cast(shift, value.dtype)), (name,)
+
+    def _monotone(self, tensor: Compute, element: tuple[Expr, ...], at: int) -> tuple[str, Expr, tuple[str, ...]] | None:
+        """``max(s * x) = s * max(x)`` for a positive ``s``, and ``max(s * exp(x + d)) = s * exp(max(x) + d)``."""
+        arg = element[at]
+        try:
+            p, *more = (gathered(p) for p in products(arg, self.sides))
+        except Mixed:
+            return None
+        data = tuple(f for f in p.data if self.sides.data(f))
+        scale = product((*p.scale, *(f for f in p.data if not self.sides.data(f))))
+        if more or p.sums or p.guards or p.rounding or bool(p.power) == bool(data):
+            return None
+        if scale is not None and not positive(scale, self.cascade.components):
+            return None
+        believe_product(arg, (p,))
+        weight = self._weight(p)
+        inner = weight.data if weight is not None else product(data)
+        assert inner is not None
+        value, name = self._plain_value((*element[:at], inner, *element[at + 1:]), tensor)
+        if tensor.body.data[2] == at:
+            value = op(weight.base, op("add", value, cast(weight.earlier, value.dtype))) if weight is not None else value
+            value = value if scale is None else op("mul", value, cast(scale, value.dtype))
+        return "deferred", value, (name,)
 
     def _accumulator(self, carrier: Carrier, inputs: tuple[Expr, ...], tensor: Compute, **more: object) -> Accumulator:
         """The accumulator of these elements: one that is there already, else a new one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dsl.algebra import reads, substitute, substitute_values
 from dsl.carrier import SUM
@@ -49,28 +49,42 @@ class _Search:
     def _place(self, s: Stage) -> None:
         element = tuple(inline_reads(a, self.maps) for a in s.body.args)
         earlier = self._earlier(s, element)
-        refused: Refusal | None = None
         homes = list(dict.fromkeys(self.home[r.tensor] for r in earlier))
         if len(homes) > 1 and self._unite(s, earlier, homes):
             homes = homes[:1]
-        for n in homes if len(homes) < 2 and earlier else range(len(self.cascades)) if not homes else ():
-            env = self._match(s, element, earlier, self.cascades[n])
-            if env is None:
-                continue
-            try:
-                self.cascades[n] = self._join(self.cascades[n], s, element, env)
-                self.home |= dict.fromkeys(s.tensors, n)
+        reasons: list[str] = []
+        for n in homes:
+            mine = tuple(r for r in earlier if self.home[r.tensor] == n)
+            reason = self._joined(n, s, element, mine, len(homes) > 1)
+            if reason is None:
                 return
-            except Mixed as e:
-                refused = Refusal(s.tensors[0], s.name, earlier, str(e))
+            reasons += [reason] if reason else []
         if len(homes) > 1:
-            refused = Refusal(s.tensors[0], s.name, earlier, "it reads results of two passes that share no loop")
-        if refused is not None and earlier:
-            self.refusals.append(refused)
+            reasons.append("it reads results of two passes that share no loop")
+        if reasons:
+            self.refusals.append(Refusal(s.tensors[0], s.name, earlier, reasons[0]))
+        for n in range(len(self.cascades)):
+            if n not in homes and self._joined(n, s, element, (), True) is None:
+                return
         rows = self._folded_rows(s, element)
         begun = Cascade(rows or tuple(s.axes), s.bound, folded=rows is not None)
         self.cascades.append(self._join(begun, s, element, {v: as_term(v) for v in (*s.axes, *s.bound)}))
         self.home |= dict.fromkeys(s.tensors, len(self.cascades) - 1)
+
+    def _joined(self, n: int, s: Stage, element: tuple[Expr, ...], earlier: tuple[Read, ...], share: bool) -> str | None:
+        """Add a stage to a cascade, with what it reads of others as given; why not, empty where they have nothing in common.
+
+        Results that it reads of a cascade are enough, unless it must ``share`` what is read along the axis.
+        """
+        try:
+            env = self._match(s, element, earlier, self.cascades[n])
+            if env is None or (share and not self._share(s, element, self.cascades[n], env)):
+                return ""
+            self.cascades[n] = self._join(self.cascades[n], s, element, env)
+        except Mixed as e:
+            return str(e)
+        self.home |= dict.fromkeys(s.tensors, n)
+        return None
 
     def _folded_rows(self, s: Stage, element: tuple[Expr, ...]) -> tuple[Var, ...] | None:
         """The axes that a sum shares with a matrix some reduction makes for it, where it has others besides: a product with the matrix."""
@@ -139,7 +153,11 @@ class _Search:
         return tuple(out)
 
     def _match(self, s: Stage, element: tuple[Expr, ...], earlier: tuple[Read, ...], c: Cascade) -> dict[Var, Term] | None:
-        """Axes of a stage -> canonical axes of a cascade; axes that only the stage has stay as they are. None when they do not fit."""
+        """Axes of a stage -> canonical axes of a cascade; axes that only the stage has stay as they are. None when they do not fit.
+
+        Raises:
+            Mixed: two axes of the stage would be the same one.
+        """
         if not _same_box(s.bound, c.axes) or not self._free_of(s, element, earlier, c):
             return None
         env: dict[Var, Term] = {v: as_term(k) for v, k in zip(s.bound, c.axes)}
@@ -151,8 +169,11 @@ class _Search:
                 for i, v in zip(r.indices, component.axes):
                     if env.setdefault(_plain(i), as_term(v)) != as_term(v):  # type: ignore[arg-type]
                         return None
+            twice = [v for v in s.axes if v in env and any(env[v] == t for w, t in env.items() if w is not v)]
+            if twice:
+                raise Mixed(f"it reads results of two rows at once, {' and '.join(v.name for v in twice)}, and a pass has those of one")
         elif not self._share(s, element, c, env):
-            return None
+            return None  # what is read along the axis tells which row is which
         used = {v for t in env.values() for v in t.vars}
         if not set(c.rows) <= used:
             return None
@@ -161,13 +182,23 @@ class _Search:
     def _free_of(self, s: Stage, element: tuple[Expr, ...], earlier: tuple[Read, ...], c: Cascade) -> bool:
         """Whether a stage depends on the members of a cascade through its earlier results alone."""
         members = {x.stage for x in c.components}
-        for a in element:
-            for r in leaves(a):
-                assert isinstance(r, Read)
-                p = self.nest.producer(r.tensor)
-                if p is not None and r not in set(earlier) and (p.name in members or self.upstream[p.name] & members):
-                    return False
-        return True
+        given = {p.name for a in element for r in leaves(a) if isinstance(r, Read) and r not in set(earlier)
+                 and (p := self.nest.producer(r.tensor)) is not None}
+        return not self._needed(given, c) & members
+
+    def _needed(self, stages: Iterable[str], c: Cascade) -> set[str]:
+        """Stages, all that they are made of, and what goes along with that in passes other than ``c``."""
+        out: set[str] = set()
+        todo = list(stages)
+        while todo:
+            name = todo.pop()
+            if name in out:
+                continue
+            out.add(name)
+            todo += self.upstream[name]
+            homes = {self.home[t] for t in self.nest[name].tensors if t in self.home}
+            todo += [x.stage for n in homes if self.cascades[n] is not c for x in self.cascades[n].components]
+        return out
 
     def _share(self, s: Stage, element: tuple[Expr, ...], c: Cascade, env: dict[Var, Term]) -> bool:
         """Whether a stage over the same rows reads what a cascade reads; completes ``env``."""
@@ -177,7 +208,8 @@ class _Search:
                 trial = dict(env)
                 if (r.tensor is other.tensor and r.free & set(s.bound)
                         and all(_unify(i, j, trial) for i, j in zip(r.indices, other.indices))):
-                    if all(v in s.axes or v in s.bound for v in trial) and {v for t in trial.values() for v in t.vars} >= set(c.rows):
+                    found = {v for t in trial.values() for v in t.vars}
+                    if all(v in s.axes or v in s.bound for v in trial) and found >= set(c.rows) and len(found) == len(trial):
                         env.update(trial)
                         return True
         return False

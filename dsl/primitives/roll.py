@@ -23,7 +23,7 @@ from dsl.carrier import COMOMENTS, MOMENTS, SUM, Carrier, resuming
 from dsl.cascade import derive
 from dsl.cascade.guards import guarded_product, guards
 from dsl.cascade.merge import action, base_of, moved, shift
-from dsl.cascade.model import Accumulator, Weight
+from dsl.cascade.model import Accumulator, Weight, ids
 from dsl.dim import Var, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Const, Expr, Read, Reduce, Tensor, cast, const, index, op, where
@@ -200,6 +200,7 @@ class _Roll(Pass):
         if acc.centred is not None:
             shifted = op("add", self.local(acc.centred.data), self._shifts(acc.centred)[0])
             element = shifted if isinstance(element, Const) and element.value == 1 else op("mul", element, shifted)
+        weight, element = self._row_factors(acc, weight, element)
         if isinstance(element, Const) and element.value == 1:
             element = weight
         else:
@@ -207,6 +208,21 @@ class _Roll(Pass):
                 element = self.tile(self.inside(element, const(0.0, element.dtype)), acc)
             element = op("mul", op(acc.permit, weight) if acc.permit else weight, element)
         self._reduce(acc, SUM, (element,), (start,))
+
+    def _row_factors(self, acc: Accumulator, weight: Expr, element: Expr) -> tuple[Expr, Expr]:
+        """Factors that lack the sums' own axes are multiplied into the weights once for a block, so that rows share a product."""
+        shared, rest = parted(element, frozenset(acc.extra))
+        if not acc.extra or shared is None or rest is None or not shared.free & set(self.bound) or weight.free & set(acc.extra):
+            return weight, element
+        key = ("weighted", id(weight), id(shared), *ids(acc.guards))
+        if key not in self.tiles:
+            value = op("mul", weight, shared)
+            for g in acc.guards:
+                value = where(self.local(g), value, const(0.0, value.dtype))
+            axes = (*self.rows, *self.bound)
+            (t,) = self.define("values", axes, self.inside(value, const(0.0, value.dtype)))
+            self.tiles[key] = self.read(t, axes)
+        return self.tiles[key], rest
 
     def _centred(self, acc: Accumulator, w: Weight) -> None:
         """``a <- a + (d_new - d_old) * sum g (+) sum of g (x + d_new)``: nothing is large beside what is left of it."""

@@ -37,6 +37,16 @@ def layer_normed_product(x: f32[M, D], g: f32[D], w: f32[N, D]):
 
 
 @dlc.kernel
+def weighted(x: f32[M, N], d: f32[M, N], v: f32[N, D]):
+    return (dlc.softmax(x, -1) * d) @ v
+
+
+@dlc.kernel
+def step(x: f32[M, N], d: f32[M, N], v: f32[N, D]):
+    return (dlc.softmax(x, -1) - d) @ v
+
+
+@dlc.kernel
 def batch_norm(x: f32[M, N, D, H]):
     return dlc.batch_norm(x)
 
@@ -102,14 +112,15 @@ def test_several_passes_can_be_asked_for():
     torch.testing.assert_close(several(*args), attention(*args), rtol=1e-5, atol=1e-6)
 
 
-def test_rows_with_factors_of_their_own_share_no_product() -> None:
-    """Softmax weights times another matrix, times a third: the second varies with the row, so blocks of rows have no factor in common."""
-    rows, terms, columns = dlc.dims("R T C")
-
-    @dlc.kernel
-    def weighted(x: dlc.f32[rows, terms], d: dlc.f32[rows, terms], v: dlc.f32[terms, columns]):
-        return (dlc.softmax(x, -1) * d) @ v
-
+def test_rows_with_factors_of_their_own_share_a_product() -> None:
+    """Softmax weights times another matrix, times a third: the first two are multiplied once for a block."""
     x, d, v = torch.randn(300, 200), torch.randn(300, 200), torch.randn(200, 64)
-    assert all(len(s.axes) <= 2 for s in weighted.plan(x, d, v).nest.stages)
+    assert kinds(weighted, x, d, v).count("roll") == 1
+    assert all(len(s.axes) <= 3 for s in weighted.plan(x, d, v).nest.stages)  # the block, a row, a term or a column
     torch.testing.assert_close(weighted(x, d, v), (x.softmax(-1) * d) @ v, rtol=1e-5, atol=1e-5)
+
+
+def test_one_product_is_not_made_two() -> None:
+    """A target beside the weights has a product of its own in one pass, and none in several."""
+    args = empty(300, 200), empty(300, 200), empty(200, 64)
+    assert "roll" not in kinds(step, *args) and "one product is 2" in step.explain(*args)

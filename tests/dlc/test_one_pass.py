@@ -336,6 +336,87 @@ def weighted_rows(x: f32[M, N], v: f32[N, D]):
     return dlc.softmax(x) @ v
 
 
+def several_means(x: f32[M, N], y: f32[M, N], v: f32[N, D]):
+    """Of other values, of their squares, of columns, of the position, of the logits themselves."""
+    p = dlc.softmax(x)
+    position = dlc.cast(dlc.arange(N), f32)
+    return dlc.sum(p * y, axis=-1), dlc.sum(p * y * y, axis=-1), p @ v, dlc.sum(p * position, axis=-1), dlc.sum(p * x, axis=-1)
+
+
+@pytest.mark.parametrize("columns", [3, 8, 40])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_softmax_weighted_means_of_several_values_at_once(columns: int, parts: int) -> None:
+    """Fewer columns than lanes too: the product's lanes then run along the rows."""
+    x, y, v = torch.randn(37, 211) * 3, torch.randn(37, 211), torch.randn(211, columns)
+    k = forced(several_means, x, y, v)
+    k.decisions |= {"max.parts": parts}
+    check(k, x, y, v)
+    check(dlc.kernel(several_means), x, y, v)
+
+
+def dropped(q: f32[M, D], k: f32[N, D], v: f32[N, C], d: f32[M, N]):
+    return (dlc.softmax(q @ k.T * 0.25) * d) @ v
+
+
+def chosen(q: f32[M, D], k: f32[N, D], v: f32[N, C], d: f32[M, N]):
+    return dlc.where(d > 0.0, dlc.softmax(q @ k.T * 0.25) / d, 0.0) @ v
+
+
+@pytest.mark.parametrize("fn", [dropped, chosen])
+def test_weights_that_are_multiplied_again(fn: Callable[..., Any]) -> None:
+    q, k, v, d = torch.randn(70, 16), torch.randn(150, 16), torch.randn(150, 24), torch.rand(70, 150)
+    d[:, 3] = 0.0
+    check(forced(fn, q, k, v, d), q, k, v, d)
+    check(dlc.kernel(fn), q, k, v, d)
+
+
+def scaled_extrema(x: f32[M, N]):
+    p, n = dlc.softmax(x), x / dlc.sqrt(dlc.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+    return dlc.max(p, axis=-1), dlc.argmax(p, axis=-1), dlc.min(n, axis=-1), dlc.argmin(n, axis=-1)
+
+
+def bits(x: f32[M, N]):
+    p = dlc.softmax(x)
+    return -dlc.sum(p * dlc.log2(p), axis=-1)
+
+
+def soft_position(x: f32[B, M, N]):
+    p = dlc.exp(x - dlc.max(x, axis=(1, 2), keepdims=True))
+    s = dlc.sum(p, axis=(1, 2))
+    k, m = dlc.reduce_axis(M), dlc.reduce_axis(N)
+    return dlc.compute((B,), lambda b: dlc.sum(p[b, k, m] * dlc.cast(k, f32), k, m) / s[b])
+
+
+@pytest.mark.parametrize("fn", [scaled_extrema, bits, soft_position], ids=lambda f: f.__name__)
+def test_other_results_of_weights(fn: Callable[..., Any]) -> None:
+    x = torch.randn(*((5, 13, 17) if fn is soft_position else (5, 200)), generator=torch.Generator().manual_seed(2)) * 4 - 1
+    check(forced(fn, x, block=8 if fn is soft_position else 64), x)
+
+
+def jensen_shannon(x: f32[M, N], y: f32[M, N]):
+    p, q = dlc.softmax(x), dlc.softmax(y)
+    m = (p + q) * 0.5
+    return 0.5 * (dlc.sum(p * dlc.log(p / m), axis=-1) + dlc.sum(q * dlc.log(q / m), axis=-1))
+
+
+def test_two_passes_where_one_cannot_do() -> None:
+    x, y = torch.randn(5, 300) * 3, torch.randn(5, 300) * 3
+    k = forced(jensen_shannon, x, y)
+    check(k, x, y, passes=2, rtol=5e-6)
+    assert "because" in k.explain(x, y) and "one loop, reads shared" in k.explain(x, y)
+
+
+def gram(x: f32[M, N]):
+    centred = x - dlc.mean(x, axis=-1, keepdims=True)
+    return centred @ centred.T
+
+
+def test_a_matrix_of_covariances() -> None:
+    x = torch.randn(37, 300) + 5
+    k = dlc.kernel(gram)
+    np.testing.assert_allclose(k(x), k.reference(x), rtol=1e-5, atol=1e-3)
+
+
 def test_softmax_weighted_rows_are_one_pass_by_default() -> None:
     x, v = torch.randn(40, 500) * 5, torch.randn(500, 24)
     check(dlc.kernel(weighted_rows), x, v)

@@ -61,6 +61,8 @@ ACCEPTED: dict[str, tuple[str, Callable[..., Any]]] = {
     "masked outside": ("rolling", lambda x, y, d: dlc.where(y > 0.5, dlc.exp(x - d), 0.0)),
     "masked inside": ("rolling", lambda x, y, d: dlc.exp(dlc.where(y > 0.5, x - d, float("-inf")))),
     "tanh times exp": ("rolling", lambda x, y, d: dlc.tanh(y) * dlc.exp(x - d) * dlc.sigmoid(d)),
+    "binary logarithm of a weight": ("rolling", lambda x, y, d: dlc.exp(x - d) * dlc.log2(dlc.exp(x - d) * y)),
+    "decimal logarithm of a power of two": ("rolling", lambda x, y, d: dlc.exp2(x - d) * dlc.log10(dlc.exp2(x - d))),
     "logarithm of a weight": ("rolling", lambda x, y, d: dlc.exp(x - d) * dlc.log(dlc.exp(x - d))),
     "over a result": ("deferred", lambda x, y, d: x / d),
     "rsqrt": ("deferred", lambda x, y, d: x * dlc.rsqrt(d * d + 1.0) * y),
@@ -111,6 +113,44 @@ def test_maxima_take_a_constant_through() -> None:
     assert forms(program) == ["independent", "deferred"]
 
 
+EXTREMA: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "of weights": (dlc.max, lambda x, y, d: dlc.exp(x - d)),
+    "of weights over a positive sum": (dlc.min, lambda x, y, d: 2.0 * dlc.exp(x - d) / (dlc.abs(d) + 1.0)),
+    "of data over a root": (dlc.argmax, lambda x, y, d: x * y * dlc.rsqrt(d * d + 1e-6)),
+    "of data times an exponential": (dlc.argmin, lambda x, y, d: x * dlc.exp(d)),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMA)
+def test_extrema_let_a_positive_factor_through(name: str) -> None:
+    of, element = EXTREMA[name]
+
+    def program(x: f64[M, N], y: f64[M, N]):
+        k, n = dlc.reduce_axis(N), dlc.reduce_axis(N)
+        d = dlc.compute((M,), lambda i: dlc.sum(x[i, k], k))
+        return dlc.compute((M,), lambda i: of(element(x[i, n], y[i, n], d[i]), n))
+
+    assert forms(program) == ["independent", "deferred"]
+
+
+@pytest.mark.parametrize("element", [lambda x, y, d: x * d, lambda x, y, d: x * dlc.sqrt(d * d - 1.0), lambda x, y, d: y * dlc.exp(x - d)])
+def test_extrema_of_other_products_have_a_pass_of_their_own(element: Callable[..., Any]) -> None:
+    def program(x: f64[M, N], y: f64[M, N]):
+        k, n = dlc.reduce_axis(N), dlc.reduce_axis(N)
+        d = dlc.compute((M,), lambda i: dlc.sum(x[i, k], k))
+        return dlc.compute((M,), lambda i: dlc.max(element(x[i, n], y[i, n], d[i]), n))
+
+    assert "multiplies data by earlier results" in refusal(program)
+
+
+def test_a_sum_of_positive_values_is_positive() -> None:
+    def program(x: f64[M, N], y: f64[M, N]):
+        p = dlc.softmax(x)
+        return dlc.max(p, axis=-1), dlc.argmax(p, axis=-1)
+
+    assert sorted(forms(program)) == ["deferred", "deferred", "independent", "rolling"]
+
+
 def test_a_rounding_is_moved_where_it_is_permitted() -> None:
     _, element = REFUSED["a rounding"]
     assert forms(chain(element), approximate=True) == ["independent", "rolling"]
@@ -145,6 +185,48 @@ def test_products_of_two_deviations_have_a_carrier() -> None:
     (c,) = derivation(correlation).cascades
     assert sorted(a.carrier.name for a in c.accumulators) == ["comoments", "moments", "moments"]
     assert "means, sum of products of deviations" in explain(derivation(covariance))
+
+
+def test_two_rows_at_once_are_no_row() -> None:
+    """Every product of two centred rows: the means of both belong to one reduction, at different rows."""
+    def program(x: f64[M, N]):
+        centred = x - dlc.mean(x, axis=-1, keepdims=True)
+        return centred @ centred.T
+
+    assert "results of two rows at once, i and j" in refusal(program)
+
+
+def test_results_of_another_pass_are_given() -> None:
+    """Cosines: the rows' lengths belong to the pass along with the product, the columns' lengths are there before."""
+    def program(x: f64[M, N], w: f64[D, N]):
+        lengths = [dlc.rsqrt(dlc.sum(t * t, axis=1, keepdims=True)) for t in (x, w)]
+        return (x * lengths[0]) @ (w * lengths[1]).T
+
+    assert forms(program) == ["independent", "deferred"] and not derivation(program).refusals
+
+
+def test_what_has_no_form_shares_a_pass_of_its_own() -> None:
+    """The mean of two distributions is no product: both sums against it run together, after the pass that makes the distributions."""
+    def program(x: f64[M, N], y: f64[M, N]):
+        p, q = dlc.softmax(x), dlc.softmax(y)
+        m = (p + q) * 0.5
+        return 0.5 * (dlc.sum(p * dlc.log(p / m), axis=-1) + dlc.sum(q * dlc.log(q / m), axis=-1))
+
+    d = derivation(program)
+    assert [[x.form for x in c.components] for c in d.cascades] == [["independent", "rolling"] * 2, ["independent"] * 2]
+    assert len(d.refusals) == 2 and "is a sum of data and earlier results" in explain(d)
+
+
+def test_passes_do_not_wait_for_each_other() -> None:
+    """``c`` reads what the pass of ``a`` reads, but needs ``b``, whose pass also makes ``s`` from ``a``."""
+    def program(x: f64[M, N], y: f64[M, N]):
+        k = [dlc.reduce_axis(N) for _ in range(4)]
+        a = dlc.compute((M,), lambda i: dlc.max(x[i, k[0]], k[0]), name="a")
+        b = dlc.compute((M,), lambda i: dlc.max(y[i, k[1]], k[1]), name="b")
+        s = dlc.compute((M,), lambda i: dlc.sum(dlc.sigmoid(y[i, k[2]] - a[i]), k[2]), name="s")
+        return s, dlc.compute((M,), lambda i: dlc.sum(dlc.sigmoid(x[i, k[3]] - b[i]), k[3]), name="c")
+
+    assert [{x.tensor.name for x in c.components} for c in derivation(program).cascades] == [{"b", "s"}]
 
 
 def test_a_deviation_from_the_mean_of_other_values_has_none() -> None:
