@@ -1,4 +1,4 @@
-"""Addresses, masks, loads and stores: index terms to pointers, one register at a time."""
+"""Loads and stores: pointers from index terms, one register at a time."""
 
 from __future__ import annotations
 
@@ -8,90 +8,16 @@ from llvmlite import ir
 
 from codegen.emit.llvm_masks import Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
+from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, mangle, memory_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
-from dsl.dim import Div, MinMax, Mod, Term, Var, as_term, tile_bound
-from dsl.dtype import bool_, i64
-from dsl.errors import InternalError
+from dsl.dim import Term, as_term, tile_bound
+from dsl.dtype import bool_
 
 _NEAR = 4  # up to this distance between elements, loading all that lies between them is quicker than gathering them
 ZEROS = 128  # readable bytes of zeros, which a load takes where its mask is off
-
-
-class Terms:
-    """Emits index terms. A term over scalars gives an i64; over the lane axis, a vector of i64."""
-
-    def __init__(self, b: ir.IRBuilder, scalars: dict[Var, ir.Value]) -> None:
-        self.b, self.scalars = b, scalars
-        self.memo: dict[Any, tuple[ir.Value, ir.Block]] = {}
-
-    def scalar(self, t: Term) -> ir.Value:
-        """A term without tile axes."""
-        if t.is_const:
-            return I64(t.const)
-        hit = self.memo.get(t)
-        if hit is not None and hit[1] is self.b.block:
-            return hit[0]
-        value = self._sum(t, {}, 0)
-        self.memo[t] = (value, self.b.block)
-        return value
-
-    def lanes(self, t: Term, lane: Var, first: int, width: int) -> ir.Value:
-        """A term over the lane axis, for lanes ``first .. first + width - 1``."""
-        if lane not in t.vars:
-            return splat(self.b, self.scalar(t), width)
-        iota = ir.Constant(vector(I64, width), [I64(first + n) for n in range(width)])
-        return self._sum(t, {lane: iota}, width)
-
-    def _sum(self, t: Term, env: dict[Var, ir.Value], width: int) -> ir.Value:
-        b = self.b
-        out: ir.Value | None = None
-        for mono, c in t.parts.items():
-            part: ir.Value | None = None
-            for atom in mono:
-                v = self._atom(atom, env, width)
-                part = v if part is None else b.mul(*self._same(part, v))
-            assert part is not None
-            if c != 1:
-                part = b.mul(part, int_const(part.type, c))
-            out = part if out is None else b.add(*self._same(out, part))
-        if out is None:
-            return splat(b, I64(t.const), width)
-        out = b.add(out, int_const(out.type, t.const)) if t.const else out
-        return splat(b, out, width)
-
-    def _same(self, a: ir.Value, c: ir.Value) -> tuple[ir.Value, ir.Value]:
-        n = max(a.type.count if isinstance(a.type, ir.VectorType) else 0, c.type.count if isinstance(c.type, ir.VectorType) else 0)
-        return splat(self.b, a, n), splat(self.b, c, n)
-
-    def _atom(self, atom: Any, env: dict[Var, ir.Value], width: int) -> ir.Value:
-        b = self.b
-        if isinstance(atom, Var):
-            if atom in env:
-                return env[atom]
-            if atom not in self.scalars:
-                raise InternalError(f"index variable `{atom.name}` has no value here")
-            return self.scalars[atom]
-        if isinstance(atom, MinMax):
-            x, y = self._same(self._sub(atom.a, env, width), self._sub(atom.b, env, width))
-            return b.select(b.icmp_signed("<" if atom.which == "min" else ">", x, y), x, y)
-        num, den = self._same(self._sub(atom.num, env, width), self._sub(atom.den, env, width))
-        if atom.num.bounds[0] >= 0:
-            return b.urem(num, den) if type(atom) is Mod else b.udiv(num, den)
-        return self._floor(num, den, type(atom) is Mod)
-
-    def _sub(self, t: Term, env: dict[Var, ir.Value], width: int) -> ir.Value:
-        return self._sum(t, env, width if any(v in env for v in t.vars) else 0)
-
-    def _floor(self, num: ir.Value, den: ir.Value, mod: bool) -> ir.Value:
-        b = self.b
-        r = b.srem(num, den)
-        negative = b.icmp_signed("<", r, int_const(r.type, 0))
-        if mod:
-            return b.select(negative, b.add(r, den), r)
-        return b.sub(b.sdiv(num, den), b.zext(negative, r.type))
 
 
 class Memory(Masks):
@@ -263,6 +189,10 @@ class Memory(Masks):
     def _from_memory(self, raw: ir.Value, dtype: Any) -> ir.Value:
         return self.b.icmp_unsigned("!=", raw, int_const(raw.type, 0)) if dtype == bool_ else raw
 
+    def _to_memory(self, v: ir.Value, dtype: Any) -> ir.Value:
+        lanes = v.type.count if isinstance(v.type, ir.VectorType) else 0
+        return self.b.zext(v, vector(memory_type(bool_), lanes)) if dtype == bool_ else v
+
     def _runs(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> bool:
         """Whether the lanes of a load at places that are data are neighbours in memory: rows of a table, say."""
         data = [tiles[s] for s in op.indices if isinstance(s, Value)]
@@ -310,30 +240,30 @@ class Memory(Masks):
         conds = [tiles[c] for c in op.conds]
         offset = self.offset(op.buffer, op.indices)
         value = tiles[op.value]
-        turn = None if offset is None or conds else Turn.of(offset, shape)
-        if turn is not None and offset is not None:
-            self._store_turned(op, masks, turn, offset, {c: value.at(self.b, shape, c) for c in shape.coords()})
-            return
-        mixed = None if offset is None or conds or masks or op.buffer.dtype == bool_ else Interleave.of(offset, shape)
-        if mixed is not None and offset is not None:
-            for t, v in mixed.join(self.b, offset, {c: value.at(self.b, shape, c) for c in shape.coords()}):
-                self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
+        if offset is not None and not conds and self._store_shuffled(op, masks, offset, shape, value):
             return
         for coord in shape.coords():
             mask = self.mask(masks, conds, shape, coord)
-            v = value.at(self.b, shape, coord)
-            v = self.b.zext(v, vector(memory_type(bool_), shape.width)) if op.buffer.dtype == bool_ else v
+            v = self._to_memory(value.at(self.b, shape, coord), op.buffer.dtype)
             if offset is None:
                 self._scatter(op.buffer, self._dynamic(op.buffer, op.indices, shape, coord, tiles), v, mask, shape.width)
             else:
                 self._store_at(op, at_coord(offset, shape, coord), v, mask, shape, coord)
 
-    def _store_turned(self, op: Store, masks: tuple[Term, ...], turn: Turn, offset: Term, regs: dict[Coord, ir.Value]) -> None:
-        """Transpose blocks of registers, then store vectors along the axis that memory is contiguous in."""
-        rows = turn.memory
-        wide = {c: self.b.zext(v, vector(memory_type(bool_), v.type.count)) if op.buffer.dtype == bool_ else v for c, v in regs.items()}
-        for c, v in turn.restore(self.b, wide).items():
-            self._store_at(op, at_coord(offset, rows, c), v, self.mask(masks, [], rows, c), rows, c)
+    def _store_shuffled(self, op: Store, masks: tuple[Term, ...], offset: Term, shape: Shape, value: Tile) -> bool:
+        """Shuffle registers until they are runs of memory and store those; returns whether that can be done."""
+        dtype = op.buffer.dtype
+        mixed = None if masks else Interleave.of(offset, shape)
+        turn = Turn.of(offset, shape) if mixed is None else None
+        regs = {c: self._to_memory(value.at(self.b, shape, c), dtype) for c in shape.coords()} if mixed or turn else {}
+        if mixed is not None:
+            for t, v in mixed.join(self.b, offset, regs):
+                self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
+        elif turn is not None:
+            rows = turn.memory
+            for c, v in turn.restore(self.b, regs).items():
+                self._store_at(op, at_coord(offset, rows, c), v, self.mask(masks, [], rows, c), rows, c)
+        return bool(regs)
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
         buffer, lane, w = op.buffer, shape.lane, shape.width
@@ -388,13 +318,4 @@ def _known(op: Load) -> Term:
     return sum((s * stride for s, stride in zip(op.indices, op.buffer.strides) if not isinstance(s, Value)), as_term(0))
 
 
-def iota_tile(terms: Terms, t: Term, shape: Shape) -> Tile:
-    """The values of an index term."""
-    def one(coord: Coord) -> ir.Value:
-        c = at_coord(t, shape, coord)
-        return terms.scalar(c) if shape.lane is None else terms.lanes(c, shape.lane, coord[-1] * shape.width, shape.width)
-
-    return make(shape, i64, one)
-
-
-__all__ = ["ZEROS", "Div", "Memory", "Terms", "at_coord", "iota_tile"]
+__all__ = ["ZEROS", "Memory", "at_coord"]

@@ -10,11 +10,12 @@ from llvmlite import ir
 
 from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
-from codegen.emit.llvm_memory import ZEROS, Memory, Terms, iota_tile
+from codegen.emit.llvm_memory import ZEROS, Memory
 from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_map
 from codegen.emit.llvm_reduce import emit_reduce, emit_scan
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
+from codegen.emit.llvm_terms import Terms, iota_tile
 from codegen.emit.llvm_tiles import HardwareTiles, TileDots
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, intrinsic, splat
 from codegen.emit.residents import find_residents

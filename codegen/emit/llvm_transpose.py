@@ -67,10 +67,10 @@ def concatenate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
 
 
 def alternate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
-    """One register with the first lane of every part, then the second of every part, and so on; a power of two of parts."""
+    """One register with the first lane of every part, then the second of every part, and so on."""
     width, count = parts[0].type.count, len(parts)
     order = [part * width + lane for lane in range(width) for part in range(count)]
-    whole = concatenate(b, parts)
+    whole = concatenate(b, [*parts, *[parts[-1]] * ((1 << (count - 1).bit_length()) - count)])
     return b.shuffle_vector(whole, whole, ir.Constant(vector(I32, len(order)), [I32(n) for n in order]))
 
 

@@ -89,7 +89,7 @@ class Interleave:
     def of(offset: Term, shape: Shape) -> Interleave | None:
         """How the registers of a tile at an element offset interleave; None when they do not."""
         terms = offset.coef(shape.lane) if shape.lane is not None else None
-        if terms is None or terms not in (2, 4):
+        if terms is None or terms not in (2, 3, 4):
             return None
         for axis in shape.unrolled:
             at = [offset.subs({axis: as_term(n)}) for n in range(axis.size)]

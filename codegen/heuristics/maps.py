@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.decisions import Setting
 from codegen.target.model import Target
-from dsl.dim import Var
+from dsl.algebra import walk
+from dsl.dim import Term, Var
+from dsl.expr import Expr, Index
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
 
 SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
+WEAVES = (2, 3, 4)  # results side by side in memory whose vectors are shuffled into one another
+_RUN = 4096  # elements in a row that one thread takes, where there are too few rows
 _TURNED = 8  # the least extent of blocks that are turned in registers
 
 
@@ -40,47 +45,70 @@ def tile_lane(nest: Nest, name: str, loop: str, extent: int, setting: Setting, w
 def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     """Pointwise: collapse axes that memory does not tell apart, lanes along the contiguous axis, the rest in parallel."""
     name = stage.name
-    nest, loops = collapse(nest, stage, setting.strides)
+    nest = annotate(nest, name, "parted", True)
+    nest, loops, ends = collapse(nest, stage, setting.strides)
     if not loops:
         return annotate(nest, name, "serial", True)
     work = max(cost(t.body) for t in stage.tensors)
-    lane = _map_lane(nest[name], loops, setting.strides)
-    across = _crossed(nest[name], loops, lane, setting.strides)
-    if across:
+    touched = accesses(stage, setting.strides)
+    lane = _map_lane(touched, ends)
+    small = math.prod(loops.values()) * max(work, 1) <= SERIAL_WORK
+    if woven := _woven(touched, loops, ends, lane, 2 * width_of(setting.target, stage)):
+        nest = _schedule_woven(nest, name, loops, lane, woven, setting)
+    elif across := _crossed(touched, loops, ends, lane):
         nest = _schedule_turned(nest, name, loops, lane, across, setting)
-        return annotate(nest, name, "serial", True) if math.prod(loops.values()) * max(work, 1) <= SERIAL_WORK else nest
-    extent = loops.pop(lane)
-    outer = list(loops)
-    points = 1
-    for n in loops.values():
-        points *= n
-    small = points * extent * max(work, 1) <= SERIAL_WORK
-    if points < 4 * setting.target.threads and not small and extent > 4096:
-        nest = split(nest, name, lane, 4096, f"{lane}.p", f"{lane}.c")
-        outer.append(f"{lane}.p")
-        lane, extent = f"{lane}.c", 4096
-    nest, inner = tile_lane(nest, name, lane, extent, setting, work)
-    nest = reorder(nest, name, [*outer, *inner])
-    nest = gridify(nest, name, outer)
+    else:
+        extent = loops.pop(lane)
+        nest, lane, extent, outer = _share_out(nest, name, (lane, extent), loops, setting)
+        nest, inner = tile_lane(nest, name, lane, extent, setting, work)
+        nest = gridify(reorder(nest, name, [*outer, *inner]), name, outer)
     return annotate(nest, name, "serial", True) if small else nest
 
 
-def _map_lane(stage: Stage, loops: dict[str, int], strides: Strides) -> str:
+def _share_out(nest: Nest, name: str, inner: tuple[str, int], outer: dict[str, int],
+               setting: Setting) -> tuple[Nest, str, int, list[str]]:
+    """Runs of a long inner loop for the threads, where the outer loops are too few; the inner loop, its extent, and all outer ones."""
+    loop, extent = inner
+    if math.prod(outer.values()) >= 4 * setting.target.threads or extent <= _RUN:
+        return nest, loop, extent, [*outer]
+    nest = split(nest, name, loop, _RUN, f"{loop}.p", f"{loop}.c")
+    return nest, f"{loop}.c", _RUN, [*outer, f"{loop}.p"]
+
+
+def _map_lane(touched: list[Access], ends: dict[str, Var]) -> str:
     """The loop whose axis is contiguous where the stage writes: the last one in the order in which it is stored."""
-    names = stage.axis_names()
-    near = next((names[a] for x in accesses(stage, strides) if x.write for a in stage.axes if x.stride(a) == 1), "")
-    return near if near in loops else list(loops)[-1]
+    near = (loop for x in touched if x.write for loop, a in ends.items() if x.stride(a) == 1)
+    return next(near, list(ends)[-1])
 
 
-def _crossed(stage: Stage, loops: dict[str, int], lane: str, strides: Strides) -> str:
+def _crossed(touched: list[Access], loops: dict[str, int], ends: dict[str, Var], lane: str) -> str:
     """A loop along which something is read that lies across the lanes, where both are long enough for blocks to be turned in registers."""
-    names = {n: a for a, n in stage.axis_names().items()}
-    for x in accesses(stage, strides):
-        if not x.write and lane in names and x.stride(names[lane]) not in (0, 1, None):
-            for loop in loops:
-                if loop != lane and loop in names and x.stride(names[loop]) == 1 and min(loops[loop], loops[lane]) >= _TURNED:
+    for x in touched:
+        if not x.write and x.stride(ends[lane]) not in (0, 1, None):
+            for loop, a in ends.items():
+                if loop != lane and x.stride(a) == 1 and min(loops[loop], loops[lane]) >= _TURNED:
                     return loop
     return ""
+
+
+def _woven(touched: list[Access], loops: dict[str, int], ends: dict[str, Var], lane: str, least: int) -> str:
+    """A loop along which vectors are read whose elements the few results along ``lane`` take turns with in memory; empty where none is."""
+    if loops[lane] not in WEAVES or any(not x.write and x.uses(ends[lane]) for x in touched):
+        return ""
+    for loop, a in ends.items():
+        if (loop != lane and loops[loop] >= least and any(not x.write and x.stride(a) == 1 for x in touched)
+                and all(x.stride(a) == loops[lane] for x in touched if x.write)):
+            return loop
+    return ""
+
+
+def _schedule_woven(nest: Nest, name: str, loops: dict[str, int], lane: str, along: str, setting: Setting) -> Nest:
+    """Vectors along one loop for every result of the short one, which are shuffled into whole vectors of memory."""
+    rest = {x: n for x, n in loops.items() if x not in (lane, along)}
+    nest, along, _, outer = _share_out(nest, name, (along, loops[along]), rest, setting)
+    nest = split(nest, name, along, width_of(setting.target, nest[name]), tail="peel")
+    nest = set_role(set_role(nest, name, f"{along}.i", "vectorize"), name, lane, "unroll")
+    return gridify(reorder(nest, name, [*outer, f"{along}.o", lane, f"{along}.i"]), name, outer)
 
 
 def _schedule_turned(nest: Nest, name: str, loops: dict[str, int], lane: str, across: str, setting: Setting) -> Nest:
@@ -95,24 +123,44 @@ def _schedule_turned(nest: Nest, name: str, loops: dict[str, int], lane: str, ac
     return gridify(nest, name, outer)
 
 
-def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int]]:
-    """Fuse neighbouring axes across which every access runs on with one stride; returns the loops and their extents."""
+def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int], dict[str, Var]]:
+    """Fuse neighbouring axes across which every access runs on with one stride, and no index that is looked at starts anew.
+
+    Returns the loops with their extents, and with the axis along which a loop's next iteration lies.
+    """
     touched = accesses(stage, strides)
+    seen = [t for x in stage.tensors for t in _looked_at(x.body)]
     names = stage.axis_names()
     axes = [a for a in stage.axes if size(a.extent) != 1 or a is stage.axes[-1]]
     loops: dict[str, int] = {}
+    ends: dict[str, Var] = {}
     last: Var | None = None
     for a in axes:
-        if last is not None and all(_runs_on(x, last, a) for x in touched):
+        if last is not None and all(_runs_on(x, last, a) for x in touched) and all(_keeps(t, last, a) for t in seen):
             previous = next(reversed(loops))
             fused = f"{previous}{names[a]}"
             nest = reorder(nest, stage.name, _bring(nest[stage.name].order, previous, names[a]))
             nest = fuse(nest, stage.name, previous, names[a], fused)
             loops[fused] = loops.pop(previous) * size(a.extent)
+            del ends[previous]
+            ends[fused] = a
         else:
             loops[names[a]] = size(a.extent)
+            ends[names[a]] = a
         last = a
-    return nest, loops
+    return nest, loops, ends
+
+
+def _looked_at(body: Expr) -> Iterator[Term]:
+    """The indices that a body compares or computes with."""
+    return (e.term for e in walk(body) if isinstance(e, Index))
+
+
+def _keeps(t: Term, outer: Var, inner: Var) -> bool:
+    """Whether an index is as simple along two axes fused as it is along either: it runs on, or changes with the outer one alone."""
+    a, b = t.coef(outer), t.coef(inner)
+    return a is not None and (b == 0 or (b is not None and inner.extent is not None and inner.extent.is_const
+                                         and a == b * inner.extent.const))
 
 
 def _bring(order: tuple[str, ...], outer: str, inner: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
+from codegen.lower.parting import Piece, branches, cut
 from codegen.lower.placing import in_registers, single
 from codegen.lower.prefetch import emit_prefetches
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
@@ -12,7 +13,7 @@ from codegen.lower.roll import emit_roll
 from codegen.lower.scan import Along
 from codegen.lower.states import StateMemory
 from codegen.lower.values import TileAlgebra, iota, lower_value
-from codegen.tile.ir import Block, Buffer, For, Seek, Store, Value
+from codegen.tile.ir import Block, Buffer, For, If, Seek, Store, Value
 from codegen.tile.layout import contiguous
 from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
@@ -44,7 +45,21 @@ def emit_stage(cx: Context, stage: Stage) -> None:
         rows = [x for x in loops if not x.reduce]
         emit_loops(cx, stage, p, rows, lambda: emit_roll(cx, stage, p, emit_attached))
     else:
-        emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p))
+        _branched(cx, branches(cx, stage, p) if stage.notes.get("parted") else [],
+                  lambda: emit_loops(cx, stage, p, loops, lambda: _emit_map(cx, stage, p)))
+
+
+def _branched(cx: Context, conditions: list[Term], body: Body) -> None:
+    """The body under each condition and under its opposite, less those known by then."""
+    left = [t for t in conditions if not cx.holds(t) and not cx.holds(-1 - t)]
+    if not left:
+        body()
+        return
+    for fact in (left[0], -1 - left[0]):
+        block = Block()
+        cx.builder.add(If((fact,), block))
+        with cx.block(block, facts=[fact]):
+            _branched(cx, left[1:], body)
 
 
 def emit_attached(cx: Context, stage: Stage, *loops: str) -> None:
@@ -94,16 +109,16 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
         _emit_seek(cx, stage, p, x, inner)
         return
     notes = stage.notes
-    for var, lo, hi, facts in pieces(cx, p, x):
-        if lo.is_const and hi - lo == 1:  # a ragged end at a known place: its masks are constants
-            with cx.block(cx.builder.block, {x.var: lo}, [f.subs({var: lo}) for f in facts]):
+    for c in _parts(cx, stage, p, x):
+        if c.lo.is_const and c.hi - c.lo == 1:  # a ragged end at a known place: its masks are constants
+            with cx.block(cx.builder.block, {x.var: c.value.subs({c.var: c.lo})}, [f.subs({c.var: c.lo}) for f in c.facts]):
                 inner()
             continue
         block = Block()
-        cx.builder.add(For(var, lo, hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)),
+        cx.builder.add(For(c.var, c.lo, c.hi, (), block, int(notes.get("pipeline", {}).get(x.name, 1)),
                            int(notes.get("unroll_by", {}).get(x.name, 1))))
-        with cx.block(block, {x.var: as_term(var)}, facts):
-            emit_prefetches(cx, stage, p, x, var)
+        with cx.block(block, {x.var: c.value}, list(c.facts)):
+            emit_prefetches(cx, stage, p, x, c.var)
             inner()
 
 
@@ -120,6 +135,15 @@ def _emit_seek(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, body: Body) 
         cx.builder.add(Seek(var, at, lo, hi, block))
         with cx.block(block, {x.var: as_term(var)}, facts):
             body()
+
+
+def _parts(cx: Context, stage: Stage, p: Placed, x: PlacedLoop) -> list[Piece]:
+    """The pieces of a loop, cut where the conditions of a stage change if its schedule says so."""
+    whole = [Piece(var, lo, hi, as_term(var), tuple(facts)) for var, lo, hi, facts in pieces(cx, p, x)]
+    if not stage.notes.get("parted"):
+        return whole
+    inner = (cx.tile | _inner_vars(cx)) - {x.var}
+    return [part for w in whole for part in cut(cx, stage, p, x, w, inner)]
 
 
 def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term, list[Term]]]:

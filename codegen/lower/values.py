@@ -94,7 +94,7 @@ def _where(cx: Context, e: Where, p: Placed) -> Value:
         left = cx.unproved(resolved)
         if not left:
             return lower_value(cx, then, p)
-        if _never(left):
+        if any(cx.holds(-1 - t) for t in left):
             return lower_value(cx, other, p)
         source = _plain_read(then)
         if (source is not None and not source.args and isinstance(other, Const) and other.value == 0 and str(other.data[0]) != "-0.0"

@@ -8,6 +8,7 @@ from typing import Any
 
 from codegen.tile.ir import PURE, Block, Buffer, Const, For, Load, Map, Store, TileOp, TileProgram, Value, walk_ops
 from dsl.dim import nonneg
+from dsl.dtype import Dtype
 
 
 def simplify(program: TileProgram) -> TileProgram:
@@ -76,7 +77,17 @@ def _operand(op: TileOp) -> Value | None:
         return None
     (result,) = op.results
     same = _IDENTITIES.get(op.name, _none)(op.args)
+    if op.name == "cast" and same is not None and isinstance(same.op, Map) and same.op.name == "cast" and same.dtype != result.dtype:
+        source, = same.op.args  # there and back
+        same = source if _holds_all(same.dtype, source.dtype) else same
     return same if same is not None and (same.dtype, same.axes) == (result.dtype, result.axes) else None
+
+
+def _holds_all(wide: Dtype, narrow: Dtype) -> bool:
+    """Whether every value of a dtype comes back from a wider one of its kind."""
+    if wide.is_float and narrow.is_float:
+        return wide.bits >= 32 and wide.bits > narrow.bits
+    return wide.is_int and narrow.is_int and wide.bits > narrow.bits
 
 
 def _number(v: Value) -> bool | int | float | None:

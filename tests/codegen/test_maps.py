@@ -50,3 +50,28 @@ def test_rows_that_are_no_multiple_of_a_block_take_no_masks():
 
     plan = planned(double, torch.empty(1000, 1000), target="x86-64-avx2")
     assert "mask" not in show(plan.tile)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_results_side_by_side_are_shuffled_into_vectors(parts):
+    xs = [torch.randn(50, 41) for _ in range(parts)]
+
+    @dlc.kernel
+    def stacked(x: f32[50, 41], y: f32[50, 41]):
+        return dlc.stack([x, y, x, y][:parts], 2)
+
+    plan, got = run(stacked, *xs[:2])
+    assert torch.equal(got, torch.stack([*xs[:2], *xs[:2]][:parts], 2))
+    assert f"<{8 * parts} x float>" in planned(stacked, *xs[:2], target="x86-64-avx2").module.text
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (0, 3, 1, 2)])
+def test_axes_that_move_together_are_turned_as_one(order):
+    x = torch.randn(2, 24, 9, 31)
+
+    @dlc.kernel
+    def permuted(x: f32[2, 24, 9, 31]):
+        return dlc.permute(x, order)
+
+    plan, got = run(permuted, x)
+    assert torch.equal(got, x.permute(order)) and "masked.gather" not in plan.module.text

@@ -138,3 +138,18 @@ def test_loops_without_a_round_go_and_leave_what_they_began_with() -> None:
             yield b
         store(y, [i, l], done)
     """)) == ["zero: f32 = const(0.0)", "start: f32[l] = broadcast(zero)", "store(y, [i, l], start)"]
+
+
+@pytest.mark.parametrize("narrow, wide, goes", [("bf16", "f32", True), ("f16", "f32", True), ("f32", "f64", True), ("i8", "i32", True),
+                                                ("f32", "bf16", False), ("f16", "bf16", False), ("i32", "i8", False),
+                                                ("i32", "f32", False)])
+def test_a_conversion_there_and_back_goes_where_nothing_is_rounded(narrow: str, wide: str, goes: bool) -> None:
+    body = f"""
+    a: {narrow}[l] = load(x, [i, l])
+    b: {wide}[l] = map('cast', [a])
+    c: {narrow}[l] = map('cast', [b])
+    store(y, [i, l], c)
+    """
+    program = simplify(parse(HEAD.replace("f32", narrow) + textwrap.indent(textwrap.dedent(body).strip(), "    ") + "\n"))
+    verify(program)
+    assert ("cast" in show(program, False)) is not goes

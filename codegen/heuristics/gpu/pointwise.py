@@ -18,7 +18,7 @@ _PER_THREAD = 8
 def schedule_pointwise(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     """A program takes a tile: of neighbours, and square where an operand is transposed, so that both sides are contiguous."""
     name = stage.name
-    nest, loops = collapse(nest, stage, setting.strides)
+    nest, loops, _ = collapse(nest, stage, setting.strides)
     order = list(loops)
     across = _other_contiguous(nest[name], order, setting)
     room = setting.choose(f"{name}.block", _BLOCK, (256, 512, 1024, 2048, 4096))
