@@ -54,7 +54,10 @@ def dense(c: Compute) -> Compute:
         return c if body is c.body else Compute(c.name, c.axes, body, c.loc, c.dtype)
     axes, body, slots = parted
     parts = Compute(f"{c.name}_parts", axes, _padded(body), c.loc, c.dtype)
-    return Compute(c.name, c.axes, parts.read(*slots), c.loc, c.dtype)
+    element = parts.read(*slots)
+    if isinstance(c.body, Where):
+        element = c.body.rebuild((c.body.args[0], element, c.body.args[2]))
+    return Compute(c.name, c.axes, element, c.loc, c.dtype)
 
 
 def _is_sum(e: Expr) -> bool:
@@ -63,14 +66,19 @@ def _is_sum(e: Expr) -> bool:
 
 # -- remainders ----------------------------------------------------------------------------------------------------
 def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
-    """An axis for each remainder: (axes, body, where an element of ``c`` lies) with ``s*i + i_p`` for an axis ``i`` seen modulo ``s``."""
-    periods = {v: n for v in c.axes if (n := _period(c.body, v))} if _is_sum(c.body) else {}
-    if not periods:
+    """An axis for each remainder: (axes, body, where an element of ``c`` lies) with ``s*i + i_p`` for an axis ``i`` seen modulo ``s``.
+
+    Where only some remainders have a sum (a window narrower than its steps), the axis has those alone.
+    """
+    conds, core = _guarded(c.body)
+    periods = {v: n for v in c.axes if (n := _period(c.body, v))} if _is_sum(core) else {}
+    first = {v: m for v, n in periods.items() for t in conds if 0 < (m := (t + as_term(v) % n).const + 1) and t == m - 1 - as_term(v) % n}
+    if not periods or len(first) < len(conds):
         return None
-    parts = {v: Var(f"{v.name}_p", n) for v, n in periods.items()}
+    parts = {v: Var(f"{v.name}_p", first.get(v, n)) for v, n in periods.items()}
     rests = {v: Var(v.name, cdiv(v.extent or ZERO, n)) for v, n in periods.items()}
     env: dict[Var, Term] = {v: as_term(rests[v]) * n + as_term(parts[v]) for v, n in periods.items()}
-    body = substitute(c.body, env)
+    body = substitute(core, env)
     bound = body.axes if isinstance(body, Reduce) else ()
     if any(_period(body, v) for v in rests.values()):
         return None

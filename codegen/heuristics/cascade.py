@@ -63,9 +63,8 @@ def _one_axis(nest: Nest, c: Cascade, axis: Var) -> tuple[Nest, str]:
     stage = c.components[0].stage
     for name in dict.fromkeys(x.stage for x in c.components):
         at = c.axes.index(axis)
-        part = name
-        for v in [v for n, v in enumerate(nest[name].bound) if n != at and size(v.extent) > 1]:
-            loop = nest[part].axis_names()[v]
+        part, names = name, nest[name].axis_names()
+        for loop in [names[v] for n, v in enumerate(nest[name].bound) if n != at and size(v.extent) > 1]:
             nest = split(nest, part, loop, 1)
             nest, part = rfactor(nest, part, f"{loop}.o")
         stage = part if name == stage else stage
@@ -173,7 +172,12 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     """
     made = producers(nest, c)
     if not made:
-        return None
+        alone = c.folded and len(c.components) == 1
+        return Choice(False, axis, _TILE[setting.target.kind], "several passes: what it would take along is a result") if alone else None
+    again = max(_points((*c.rows, *c.axes)) // max(_points(s.axes), 1) for s in made)
+    if again > 1:
+        why = f"several passes: one would make each element of {made[0].name} {again} times"
+        return Choice(False, axis, _TILE[setting.target.kind], why)
     sizes = [_points(s.axes) * s.tensors[0].dtype.itemsize for s in made]
     n, names = sum(sizes), ", ".join(s.name for s in made)
     own = c.chained and all(_readers(nest, s) <= {x.stage for x in c.components} for s in made)

@@ -18,7 +18,7 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.dots import choose_dots, contract, pad_product, sums_apart
 from codegen.heuristics.fusion import computed_by_reader, identity_axes
 from codegen.heuristics.packing import Packing, crosses_panels, pack_lanes, pack_rows, separable
-from codegen.heuristics.product import Product, analyse, result_strides
+from codegen.heuristics.product import COPIED, Product, analyse, result_strides
 from codegen.heuristics.slender import kept_in_memory, passing, schedule_dots, schedule_stream
 from codegen.heuristics.tiled import schedule_tiled
 from codegen.target.model import Target
@@ -37,7 +37,7 @@ _SETS = 64 * 64  # bytes after which addresses fall into the same set of a first
 def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
     """Whether register tiles pay: a factor that can be read as it lies, or enough rows to share a copy of it."""
     p = analyse(nest[heavy], strides)
-    return p.contiguous_lanes(strides) or p.contiguous_terms(strides) is not None or (p.row is not None and p.reuse >= 8)
+    return p.contiguous_lanes(strides) or p.contiguous_terms(strides) is not None or (p.row is not None and p.reuse >= COPIED)
 
 
 def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) -> Nest:

@@ -46,7 +46,7 @@ def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = f
             nest = gather_read(nest, s.name, p.rows, f"{p.rows.tensor.name}.read", _walked(p, p.rows, strides))[0]
         if p.rows is None or producer is None or producer.kind != "map" or nest.is_output(producer) or len(nest.consumers(producer)) != 1:
             continue
-        order = _order(p, p.rows)
+        order = None if _along_terms(p, strides) else _order(p, p.rows)
         if order is not None and _free(producer):
             nest = _ordered(nest, producer, order, strides)
     return nest, replace(setting, strides=strides)
@@ -143,6 +143,13 @@ def _finisher(nest: Nest, s: Stage) -> Stage:
     if len(consumers) != 1 or consumers[0].kind != "map" or nest.is_output(s):
         return s
     return consumers[0] if len(identity_axes(consumers[0], s) or ()) == len(s.axes) else s
+
+
+def _along_terms(p: Product, strides: dict[Tensor, tuple[Term, ...]]) -> bool:
+    """Whether the row factor lies along an axis of the sum already: the weights' gradient walks along lines of an image."""
+    assert p.rows is not None
+    access = read_access(p.rows, strides)
+    return any(size(v.extent) >= _LANES and access.stride(v) == 1 for v in p.stage.bound)
 
 
 def _order(p: Product, factor: Read) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ from dsl.nest import Stage
 
 LONG = 16  # terms that are worth adding up in lanes
 _DEEP = 64  # terms after which it matters little how a result is stored
+COPIED = 8  # results that an element goes into, which repay a copy of it
 _BROAD = 16  # lanes that fill the vectors of a register tile
 _ROWS = 6  # rows that fill a register tile
 
@@ -130,11 +131,14 @@ def _choose_axes(s: Stage, sides: tuple[Read, Read], strides: Strides, written: 
     def ease(r: Read, v: Var) -> int:
         return 2 if panelled(r, v) or read_access(r, strides).stride(v) == 1 else 1 if separable(r, v, batch) else 0
 
-    def fitness(v: Var) -> tuple[bool, bool, bool, bool, bool, int, int]:
-        others = any(v not in r.free for r in sides)
-        loads = min((ease(r, v) for r in sides if v in r.free), default=0)
+    def fitness(v: Var) -> tuple[bool, bool, bool, bool, bool, bool, bool, int, int]:
+        mine = [r for r in sides if v in r.free]
+        loads = min((ease(r, v) for r in mine), default=0)
+        shared = math.prod(size(a.extent) for a in spatial if not any(a in r.free for r in mine))
         still = not deep or size(v.extent) >= _BROAD and not any(_slides(r, v, s.bound) for r in sides)
-        return others, loads > 0, size(v.extent) >= 8, still, written.get(v) == 1, loads, min(size(v.extent), 64)
+        once = not any(_slides(r, a, s.bound) for r in mine for a in spatial)
+        return (len(mine) < len(sides), loads > 0, size(v.extent) >= 8, loads > 1 or shared >= COPIED, still, written.get(v) == 1,
+                once, loads, min(size(v.extent), 64))
 
     lane = max(spatial, key=fitness)
     rows = [v for v in spatial if v is not lane and any(v in r.free and lane not in r.free for r in sides)]

@@ -116,6 +116,8 @@ def _copied(body: Expr, axes: Sequence[Var]) -> Tensor | None:
 def inline_single_uses(outputs: Sequence[Tensor], kept: Iterable[Tensor]) -> list[Tensor]:
     """Substitute each pointwise definition that one reader uses once, element by element, into that reader.
 
+    So is any definition of which the reader is but a part: the gradient of what was padded is computed for the inside alone.
+
     Args:
         outputs: what is wanted; never inlined.
         kept: definitions that stay tensors (those of the forward program).
@@ -142,7 +144,7 @@ def _inlined(c: Compute, bodies: Mapping[Tensor, Compute], single: set[Tensor]) 
         new = node if all(memo[a] is a for a in node.args) else fold(node.rebuild(tuple(memo[a] for a in node.args)))
         if isinstance(node, Read) and node.tensor in bodies:
             t = bodies[node.tensor]
-            if node.tensor in single and is_pointwise(t.body) and _whole(node, around.get(node)):
+            if node.tensor in single and (_is_part(c, node) or (is_pointwise(t.body) and _whole(node, around.get(node)))):
                 new = substitute(t.body, {a: i for a, i in zip(t.axes, node.indices) if isinstance(i, Term)})
             elif t is not node.tensor:
                 new = Read(new.args, (t, node.data[1]), node.dtype, node.loc)
@@ -163,6 +165,12 @@ def _surroundings(c: Compute) -> dict[Expr, frozenset[Var]]:
         if not isinstance(e, Scan):
             stack.extend((a, axes | set(e.axes) if isinstance(e, Reduce) else axes) for a in e.args)
     return out
+
+
+def _is_part(c: Compute, r: Read) -> bool:
+    """Whether a definition is only this read, of elements that lie together."""
+    moved = [next((v for v in s.vars if as_term(v) + s.const == s), None) for s in r.data[1] if isinstance(s, Term)]
+    return c.body is r and not r.args and None not in moved and len(set(moved)) == len(moved)
 
 
 def _whole(r: Read, axes: frozenset[Var] | None) -> bool:

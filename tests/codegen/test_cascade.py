@@ -124,3 +124,18 @@ def test_one_product_is_not_made_two() -> None:
     """A target beside the weights has a product of its own in one pass, and none in several."""
     args = empty(300, 200), empty(300, 200), empty(200, 64)
     assert "roll" not in kinds(step, *args) and "one product is 2" in step.explain(*args)
+
+
+@dlc.kernel
+def two_convolutions(x: f32[1, 4, 9, 9], w: f32[8, 4, 3, 3], v: f32[8, 8, 3, 3]):
+    return dlc.conv2d(dlc.relu(dlc.conv2d(x, w)), v)
+
+
+def test_what_a_window_reads_again_and_again_is_kept():
+    x, w, v = torch.randn(1, 4, 9, 9), torch.randn(8, 4, 3, 3), torch.randn(8, 8, 3, 3)
+    want = torch.conv2d(torch.conv2d(x, w).relu(), v)
+    torch.testing.assert_close(two_convolutions(x, w, v), want)
+    plan = two_convolutions.plan(x, w, v)
+    assert not any(s.kind == "roll" or s.name.endswith(".roll") for s in plan.nest.stages)
+    leaves = [t.clone().requires_grad_() for t in (x, w, v)]  # the forward that keeps the first convolution's results
+    torch.testing.assert_close(two_convolutions(*leaves), want)

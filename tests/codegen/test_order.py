@@ -40,6 +40,20 @@ def test_a_factor_read_along_its_lanes_stays():
     assert layout(1, False, filters=12) == (None, None)
 
 
+def test_a_factor_that_lies_along_the_sum_stays_and_is_made_once():
+    @dlc.kernel
+    def conv(image: f32[8, 24, 20, 20], weight: f32[40, 24, 3, 3]):
+        return dlc.conv2d(image, weight, padding=1)
+
+    image, grad = torch.randn(8, 24, 20, 20), torch.randn(8, 40, 20, 20)
+    plan = planned(conv.derivatives.back((1,)).kernel, image, grad, target="x86-64-avx2")
+    padded = next(s for s in plan.nest.stages if s.name == "padded")
+    assert padded.layout is None and padded.attach is None
+    expected = torch.nn.grad.conv2d_weight(image.double(), WEIGHT, grad.double(), padding=1)
+    got = run(conv.derivatives.back((1,)).kernel, image, grad)[1]
+    assert float((got.double() - expected).abs().max()) < 1e-2
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_agree_in_either_order(stride, last):

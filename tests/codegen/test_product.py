@@ -54,3 +54,23 @@ def test_windows_leave_the_lanes_to_an_axis_that_stays_in_place():
 def test_windows_take_the_lanes_where_nothing_else_fills_them():
     p = window(12)
     assert (p.lane.name, p.row.name) == ("v", "o")
+
+
+def gradient(filters: int, channels: int, images: int = 16):
+    """Of a convolution's input: its channels take the place of the filters."""
+    @dlc.kernel
+    def grad(d: f32[images, filters, 20, 20], w: f32[filters, channels, 3, 3]):
+        f, p, q = dlc.reduce_axis(filters), dlc.reduce_axis(3), dlc.reduce_axis(3)
+        return dlc.compute((images, channels, 18, 18),
+                           lambda n, c, h, v: dlc.sum(d[n, f, h + 2 - p, v + 2 - q] * w[f, c, p, q], f, p, q))
+
+    return analysed(grad, torch.randn(images, filters, 20, 20), torch.randn(filters, channels, 3, 3))
+
+
+def test_lanes_from_a_factor_that_is_copied_once():
+    assert gradient(32, 16, images=64).lane.name == "c"  # a copy of the images would be made for each place of the window
+
+
+def test_a_copy_that_few_results_share_is_worse_than_a_window():
+    p = gradient(32, 3)
+    assert (p.lane.name, p.row.name) == ("v", "c")

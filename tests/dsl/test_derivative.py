@@ -8,10 +8,12 @@ import torch
 
 from dsl.carrier import LOGSUMEXP, MAX, MIN, SUM
 from dsl.derivative import choose_saved, forward_with_saves, plan_saved, pullback, split_program, vjp
+from dsl.derivative.split import is_pointwise
 from dsl.dtype import f64
 from dsl.errors import DerivativeError
 from dsl.expr import Input, op, where
 from dsl.interp import evaluate
+from dsl.ops.conv import conv2d
 from dsl.program import Program, compute, dims, reduce_axis, reduce_over, trace
 from dsl.text import show_compute
 from tests.dsl.gradcheck import check, gradients, reductions
@@ -236,3 +238,13 @@ def test_random_programs(rng: np.random.Generator) -> None:
 def test_random_programs_twice(rng: np.random.Generator) -> None:
     for _ in range(6):
         check(random_program(rng), rng.standard_normal((4, 4)), rng.standard_normal((4, 4)), rng=rng, order=2, tol=1e-4)
+
+
+def padded_convolution(x: f64[1, 4, 9, 9], w: f64[6, 4, 3, 3]):
+    return conv2d(x, w, padding=1)
+
+
+def test_the_gradient_of_what_was_padded_is_made_for_the_inside_alone(rng: np.random.Generator) -> None:
+    back = vjp(trace(padded_convolution), ["x"])
+    (d,) = [c for c in back.computes if not is_pointwise(c.body)]
+    assert d is back.outputs[0] and [int(n.const) for n in d.shape] == [1, 4, 9, 9]

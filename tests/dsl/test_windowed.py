@@ -123,3 +123,13 @@ def test_random_windows(block: int, rng: np.random.Generator) -> None:
         changed += new is not old
         _same(old, new, rng)
     assert changed > 10
+
+
+def test_steps_over_more_than_the_window_leave_most_remainders_out(rng: np.random.Generator) -> None:
+    dy, w = _input("dy", 7, 3), _input("w", 3, 2)
+    f = reduce_axis(3, name="f")
+    old = compute((21,), lambda i: where(i % 3 < 2, total(dy[i // 3, f] * w[f, i % 3], f), 0.0), name="dx")
+    new = dense(old)
+    (parts,) = [c for c in inputs_and_computes((new,))[1] if c is not new]
+    assert isinstance(parts.body, Reduce) and [int(n.const) for n in parts.shape] == [2, 7]
+    _same(old, new, rng)
