@@ -211,11 +211,12 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     """Several passes read a row from memory again where it does not stay in a cache."""
     each = max(1, _points(c.axes) // max(size(axis.extent), 1))
     block = max(1, min(size(axis.extent), _BLOCK // each))
-    if any(a.extra for a in c.accumulators):
+    beside, along = any(a.extra for a in c.accumulators), any(_along(c, v, setting.strides) for v in c.axes)
+    if beside and (along or setting.target.kind != "cpu"):
         return _beside_product(c, axis, setting)
     row = row_bytes(nest, c)
     room = setting.target.caches[1] // 2 if setting.target.kind == "cpu" else _LONGEST * 4
-    if not any(_along(c, v, setting.strides) for v in c.axes):
+    if not along:
         return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
     rows = _points(c.rows)
     if setting.target.kind != "cpu" and rows < setting.target.threads:

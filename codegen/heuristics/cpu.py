@@ -13,7 +13,7 @@ from codegen.heuristics.contraction import schedule_contraction, schedule_passin
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
-from codegen.heuristics.groups import Group, group_stages, row_map
+from codegen.heuristics.groups import Group, fills, group_stages, row_map
 from codegen.heuristics.lanes import lane_axis, span
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
@@ -65,7 +65,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
         return None
     kept = tuple(a for a in anchor.axes if a in rows.values())
     whole = all(a in kept or size(a.extent) == 1 for a in anchor.axes) and len(rows) == len(s.axes)
-    if is_contraction(s) and not (whole and anchor.kind == "map" and not group.members):
+    if is_contraction(s) and not (whole and fills(rows) and anchor.kind == "map" and not group.members):
         return None
     if anchor.kind == "reduce" or (group.rows and group.rows != kept) or any(is_contraction(nest[m]) for m in group.members):
         return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from codegen.analysis.access import size
 from codegen.heuristics.fusion import identity_axes
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
@@ -61,3 +62,11 @@ def row_map(s: Stage, consumers: list[Stage], group: Group) -> dict[Var, Var]:
             here = up.get(direct[axis])
             out[axis] = here if out.get(axis, here) is here else None
     return {a: v for a, v in out.items() if v is not None}
+
+
+def fills(rows: dict[Var, Var]) -> bool:
+    """Whether the anchor has no rows but those of the stage.
+
+    Around a result that is padded or put beside others, a product would be computed for nothing.
+    """
+    return all(size(v.extent) <= size(a.extent) for a, v in rows.items())

@@ -139,3 +139,15 @@ def test_what_a_window_reads_again_and_again_is_kept():
     assert not any(s.kind == "roll" or s.name.endswith(".roll") for s in plan.nest.stages)
     leaves = [t.clone().requires_grad_() for t in (x, w, v)]  # the forward that keeps the first convolution's results
     torch.testing.assert_close(two_convolutions(*leaves), want)
+
+
+def test_a_product_of_interleaved_rows_goes_alone_on_cpus():
+    """The gradients of a bias and of weights: nothing that scales the rows, and sums of columns go side by side."""
+    @dlc.kernel
+    def gradients(x: f32[M, N], scale: f32[N], d: f32[M, H]):
+        m = dlc.reduce_axis(M)
+        return (dlc.sum(d, axis=0),
+                dlc.compute((H, N), lambda h, n: dlc.sum(d[m, h] * (x[m, n] * scale[n] + 1.0), m)))
+
+    args = torch.empty(512, 128), torch.empty(128), torch.empty(512, 128)
+    assert "interleaved" in gradients.explain(*args)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 import dlc
-from codegen.heuristics.groups import Group, group_stages, row_map
+from codegen.heuristics.groups import Group, fills, group_stages, row_map
 from dlc import f32
 from dsl.nest import Nest, Stage
 from dsl.program import trace
@@ -48,3 +50,25 @@ def test_rows_are_axes_that_every_reader_reads_at_its_own_point() -> None:
     (top,) = [s for s in nest.stages if s.kind == "reduce"]
     (reader,) = nest.consumers(top)
     assert row_map(top, [reader], Group(reader.name)) == {top.axes[0]: reader.axes[0]}
+
+
+def padded(x: f32[12, 64], w: f32[64, 32]):
+    y = x @ w
+    return dlc.compute((48, 32), lambda i, j: dlc.where(i < 12, y[i, j], 0.0))
+
+
+def finished(x: f32[12, 64], w: f32[64, 32]):
+    return dlc.relu(x @ w)
+
+
+def test_a_product_does_not_join_what_has_more_rows() -> None:
+    """Its sums would be made for rows that are only padding."""
+    for fn, target, own in ((padded, "cpu", True), (finished, "cpu", False), (padded, "sm_90", True), (finished, "sm_90", False)):
+        nest = dlc.kernel(fn).schedule(target, torch.empty(12, 64), torch.empty(64, 32)).nest
+        product = next(s for s in nest.stages if s.kind == "reduce")
+        assert (product.attach is None) is own
+
+
+def test_a_stage_fills_the_rows_that_are_all_its_own() -> None:
+    (product, reader), (whole, last) = build_nest(trace(padded)).stages, build_nest(trace(finished)).stages
+    assert not fills(row_map(product, [reader], Group(reader.name))) and fills(row_map(whole, [last], Group(last.name)))

@@ -7,7 +7,7 @@ import math
 from codegen.analysis.access import size
 from codegen.analysis.product import product_of
 from codegen.heuristics.gpu.fusing import WIDEST
-from codegen.heuristics.groups import Group, row_map
+from codegen.heuristics.groups import Group, fills, row_map
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
 
@@ -51,7 +51,7 @@ def _join_product(nest: Nest, s: Stage, rows: dict[Var, Var], group: Group, prod
     anchor = nest[group.anchor]
     p = product_of(s)
     assert p is not None
-    whole = len(rows) == len(s.axes) == len(anchor.axes)
+    whole = len(rows) == len(s.axes) == len(anchor.axes) and fills(rows)
     if not whole or len(products) != len(group.members) or len(products) >= _PRODUCTS:
         return None
     for m in products:
