@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dlc
+from benchmarks.kernels import chain, row_sums, softmax
 from dlc import bf16, f16, f32
 from dlc.gpu_launch import GpuLauncher
 from dlc.kernel import Kernel
@@ -86,12 +87,6 @@ def _heads(x: f16[B, M, K], w: f16[B, K, N]):
 
 
 @dlc.kernel
-def softmax(x: f32[M, N]):
-    """Rows with a maximum and a sum."""
-    return dlc.softmax(x, 1)
-
-
-@dlc.kernel
 def _norm(x: bf16[M, N], w: bf16[N], b: bf16[N]):
     return dlc.layer_norm(x, w, b)
 
@@ -104,18 +99,6 @@ def _rms(x: bf16[M, N], w: bf16[N]):
 @dlc.kernel
 def _conv(x: f16[B, C, H, W], w: f16[F, C, 3, 3]):
     return dlc.conv2d(x, w, None, padding=1)
-
-
-@dlc.kernel
-def chain(x: f32[M, N], y: f32[N]):
-    """Pointwise with a broadcast."""
-    return dlc.tanh(x * 2.0 + y) * dlc.sigmoid(x)
-
-
-@dlc.kernel
-def row_sums(x: f32[M, N]):
-    """Contiguous reduction."""
-    return dlc.sum(x, 1)
 
 
 def cases() -> list[Case]:

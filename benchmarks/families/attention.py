@@ -9,19 +9,10 @@ import torch.nn.functional as nn
 import dlc
 from benchmarks.families.matmul import peers
 from benchmarks.harness import Case, case
+from benchmarks.kernels import attention, causal_attention
 from dlc import f32
 
 B, H, G, R, M, N, D = dlc.dims("B H G R M N D")
-
-
-@dlc.kernel
-def _plain(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
-    return dlc.scaled_dot_product_attention(q, k, v)
-
-
-@dlc.kernel
-def _causal(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
-    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 @dlc.kernel
@@ -36,8 +27,8 @@ def _biased(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D], bias: f3
 
 # name -> (kernel, torch's, whether masked after the diagonal)
 _KERNELS: dict[str, tuple[Any, Callable[..., object], bool]] = {
-    "plain": (_plain, nn.scaled_dot_product_attention, False),
-    "causal": (_causal, lambda q, k, v: nn.scaled_dot_product_attention(q, k, v, is_causal=True), True),
+    "plain": (attention, nn.scaled_dot_product_attention, False),
+    "causal": (causal_attention, lambda q, k, v: nn.scaled_dot_product_attention(q, k, v, is_causal=True), True),
     "grouped": (_grouped, lambda q, k, v: nn.scaled_dot_product_attention(q, k, v, enable_gqa=True), False),
     "bias": (_biased, lambda q, k, v, bias: nn.scaled_dot_product_attention(q, k, v, bias), False),
 }

@@ -15,6 +15,17 @@ import torch.nn.functional as nn
 import dlc
 from benchmarks.calls import untuned
 from benchmarks.harness import OURS, REFERENCE, Case
+from benchmarks.kernels import (
+    attention,
+    batch_statistics,
+    causal_attention,
+    cross_entropy,
+    layer_norm,
+    linear_gelu,
+    log_softmax,
+    rms_norm,
+    softmax,
+)
 from dlc import f32, i64
 
 B, C, F, H, W, M, N, K, V, D = dlc.dims("B C F H W M N K V D")
@@ -26,53 +37,8 @@ def _conv(x: f32[B, C, H, W], w: f32[F, C, 3, 3], b: f32[F]):
 
 
 @dlc.kernel
-def _layer_norm(x: f32[M, N], w: f32[N], b: f32[N]):
-    return dlc.layer_norm(x, None, w, b)
-
-
-@dlc.kernel
-def _rms_norm(x: f32[M, N], w: f32[N]):
-    return dlc.rms_norm(x, None, w)
-
-
-@dlc.kernel
-def _batch_norm(x: f32[B, C, H, W], w: f32[C], b: f32[C]):
-    return dlc.batch_norm(x, None, None, w, b)
-
-
-@dlc.kernel
-def _softmax(x: f32[M, N]):
-    return dlc.softmax(x, axis=1)
-
-
-@dlc.kernel
-def _log_softmax(x: f32[M, N]):
-    return dlc.log_softmax(x, axis=1)
-
-
-@dlc.kernel
-def _attention(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
-    return dlc.scaled_dot_product_attention(q, k, v)
-
-
-@dlc.kernel
-def _causal(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
-    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-@dlc.kernel
-def _linear_gelu(x: f32[M, K], w: f32[N, K], b: f32[N]):
-    return dlc.gelu(dlc.linear(x, w, b))
-
-
-@dlc.kernel
 def _embedding(at: i64[M], w: f32[V, D]):
     return dlc.embedding(at, w)
-
-
-@dlc.kernel
-def _cross_entropy(x: f32[M, V], t: i64[M]):
-    return dlc.cross_entropy(x, t)
 
 
 @dlc.kernel
@@ -106,17 +72,17 @@ Operand = tuple[int, ...] | Callable[[], torch.Tensor]
 _CASES: dict[str, tuple[Any, Callable[..., torch.Tensor], Sequence[Operand], float]] = {
     "conv 8x64x32x32, 64": (_conv, lambda x, w, b: nn.conv2d(x, w, b, padding=1), [(8, 64, 32, 32), (64, 64, 3, 3), (64,)],
                             4.0 * 8 * 64 * 32 * 32 * 64 * 9),
-    "layer norm 4096x1024": (_layer_norm, lambda x, w, b: nn.layer_norm(x, (x.shape[1],), w, b), [(4096, 1024), (1024,), (1024,)], 0),
-    "rms norm 4096x1024": (_rms_norm, lambda x, w: nn.rms_norm(x, (x.shape[1],), w), [(4096, 1024), (1024,)], 0),
-    "batch norm 16x64x32x32": (_batch_norm, _normed, [(16, 64, 32, 32), (64,), (64,)], 0),
-    "softmax 4096x1024": (_softmax, lambda x: torch.softmax(x, 1), [(4096, 1024)], 0),
-    "log_softmax 4096x1024": (_log_softmax, lambda x: torch.log_softmax(x, 1), [(4096, 1024)], 0),
-    "attention 1x4x1024x64": (_attention, nn.scaled_dot_product_attention, _heads(1, 4, 1024, 64), 10.0 * 4 * 1024 * 1024 * 64),
-    "causal attention 1x4x2048x64": (_causal, _causal_of, _heads(1, 4, 2048, 64), 5.0 * 4 * 2048 * 2048 * 64),
-    "linear gelu 1024x1024x1024": (_linear_gelu, lambda x, w, b: nn.gelu(nn.linear(x, w, b)), [(1024, 1024), (1024, 1024), (1024,)],
+    "layer norm 4096x1024": (layer_norm, lambda x, w, b: nn.layer_norm(x, (x.shape[1],), w, b), [(4096, 1024), (1024,), (1024,)], 0),
+    "rms norm 4096x1024": (rms_norm, lambda x, w: nn.rms_norm(x, (x.shape[1],), w), [(4096, 1024), (1024,)], 0),
+    "batch norm 16x64x32x32": (batch_statistics, _normed, [(16, 64, 32, 32), (64,), (64,)], 0),
+    "softmax 4096x1024": (softmax, lambda x: torch.softmax(x, 1), [(4096, 1024)], 0),
+    "log_softmax 4096x1024": (log_softmax, lambda x: torch.log_softmax(x, 1), [(4096, 1024)], 0),
+    "attention 1x4x1024x64": (attention, nn.scaled_dot_product_attention, _heads(1, 4, 1024, 64), 10.0 * 4 * 1024 * 1024 * 64),
+    "causal attention 1x4x2048x64": (causal_attention, _causal_of, _heads(1, 4, 2048, 64), 5.0 * 4 * 2048 * 2048 * 64),
+    "linear gelu 1024x1024x1024": (linear_gelu, lambda x, w, b: nn.gelu(nn.linear(x, w, b)), [(1024, 1024), (1024, 1024), (1024,)],
                                    4.0 * 1024 ** 3),
     "embedding 4096 of 10000x256": (_embedding, nn.embedding, [_labels(4096, 10000), (10000, 256)], 0),
-    "cross-entropy 2048x10000": (_cross_entropy, nn.cross_entropy, [(2048, 10000), _labels(2048, 10000)], 0),
+    "cross-entropy 2048x10000": (cross_entropy, nn.cross_entropy, [(2048, 10000), _labels(2048, 10000)], 0),
     "pointwise chain 4096x1024": (_chain, _chain_of, [(4096, 1024), (4096, 1024), (1024,)], 0),
 }
 

@@ -9,15 +9,11 @@ import torch.nn.functional as nn
 import dlc
 from benchmarks.families.matmul import peers
 from benchmarks.harness import Case, case
+from benchmarks.kernels import linear_gelu
 from dlc import bf16, f32
 
 M, N, K = dlc.dims("M N K")
 _SHAPES = ((512, 1024, 1024), (64, 2048, 1024), (1000, 777, 333))
-
-
-@dlc.kernel
-def _bias_gelu(x: f32[M, K], w: f32[N, K], b: f32[N]):
-    return dlc.gelu(dlc.linear(x, w, b))
 
 
 @dlc.kernel
@@ -46,7 +42,7 @@ def _row_sums(x: f32[M, K], w: f32[N, K]):
 
 
 _KERNELS: dict[str, tuple[Any, Callable[..., object], Callable[[int, int, int], list[tuple[int, ...]]]]] = {
-    "bias gelu": (_bias_gelu, lambda x, w, b: nn.gelu(nn.linear(x, w, b)), lambda m, n, k: [(m, k), (n, k), (n,)]),
+    "bias gelu": (linear_gelu, lambda x, w, b: nn.gelu(nn.linear(x, w, b)), lambda m, n, k: [(m, k), (n, k), (n,)]),
     "bias residual": (_residual, lambda x, w, b, r: nn.linear(x, w, b) + r, lambda m, n, k: [(m, k), (n, k), (n,), (m, n)]),
     "scaled": (_scaled, lambda x, w, s: nn.linear(x * s, w), lambda m, n, k: [(m, k), (n, k), (k,)]),
     "silu gate": (_gated, lambda x, u, v: nn.silu(nn.linear(x, u)) * nn.linear(x, v), lambda m, n, k: [(m, k), (n, k), (n, k)]),

@@ -9,14 +9,10 @@ import torch.nn.functional as nn
 import dlc
 from benchmarks.families.matmul import peers
 from benchmarks.harness import Case, case
-from dlc import f32, i64
+from benchmarks.kernels import batch_statistics, cross_entropy, layer_norm, log_softmax, rms_norm, softmax
+from dlc import f32
 
 M, N, C, H, W = dlc.dims("M N C H W")
-
-
-@dlc.kernel
-def _softmax(x: f32[M, N]):
-    return dlc.softmax(x, axis=1)
 
 
 @dlc.kernel
@@ -25,38 +21,13 @@ def _softmax_columns(x: f32[M, N]):
 
 
 @dlc.kernel
-def _log_softmax(x: f32[M, N]):
-    return dlc.log_softmax(x, axis=1)
-
-
-@dlc.kernel
-def _layer_norm(x: f32[M, N], w: f32[N], b: f32[N]):
-    return dlc.layer_norm(x, None, w, b)
-
-
-@dlc.kernel
 def _residual_norm(x: f32[M, N], r: f32[M, N], w: f32[N], b: f32[N]):
     return dlc.layer_norm(x + r, None, w, b)
 
 
 @dlc.kernel
-def _rms_norm(x: f32[M, N], w: f32[N]):
-    return dlc.rms_norm(x, None, w)
-
-
-@dlc.kernel
 def _batch_norm(x: f32[N, C, H, W], mean: f32[C], var: f32[C], w: f32[C], b: f32[C]):
     return dlc.batch_norm(x, mean, var, w, b)
-
-
-@dlc.kernel
-def _batch_statistics(x: f32[N, C, H, W], w: f32[C], b: f32[C]):
-    return dlc.batch_norm(x, None, None, w, b)
-
-
-@dlc.kernel
-def _cross_entropy(x: f32[M, N], t: i64[M]):
-    return dlc.cross_entropy(x, t)
 
 
 def _group_norm(groups: int) -> Any:
@@ -75,22 +46,22 @@ def _rows(name: str, m: int, n: int, kernel: Any, function: Callable[..., object
 def cases() -> Iterable[Case]:
     """Every case of the family."""
     for m, n in ((64, 64), (4096, 256), (1000, 1000), (512, 4096), (64, 32768), (8, 131072)):
-        yield _rows("softmax", m, n, _softmax, lambda x: x.softmax(1))
-        yield _rows("log_softmax", m, n, _log_softmax, lambda x: x.log_softmax(1))
+        yield _rows("softmax", m, n, softmax, lambda x: x.softmax(1))
+        yield _rows("log_softmax", m, n, log_softmax, lambda x: x.log_softmax(1))
     yield _rows("softmax of columns", 1000, 1000, _softmax_columns, lambda x: x.softmax(0))
     for m, n in ((4096, 256), (2048, 1024), (512, 4096), (1000, 777)):
-        yield _rows("layer_norm", m, n, _layer_norm, lambda x, w, b: nn.layer_norm(x, x.shape[1:], w, b), 2)
+        yield _rows("layer_norm", m, n, layer_norm, lambda x, w, b: nn.layer_norm(x, x.shape[1:], w, b), 2)
         yield _rows("residual layer_norm", m, n, _residual_norm, lambda x, r, w, b: nn.layer_norm(x + r, x.shape[1:], w, b), 2, 2)
-        yield _rows("rms_norm", m, n, _rms_norm, lambda x, w: nn.rms_norm(x, x.shape[1:], w), 1)
+        yield _rows("rms_norm", m, n, rms_norm, lambda x, w: nn.rms_norm(x, x.shape[1:], w), 1)
     image = lambda: torch.randn(8, 64, 28, 28)  # noqa: E731
     channel = lambda: torch.rand(64) + 0.5  # noqa: E731
     size = 4 * 8 * 64 * 28 * 28
     yield case("batch_norm inference 8x64x28x28", lambda: [image(), channel(), channel(), channel(), channel()],
                {"dlc": _batch_norm, **peers(lambda x, m, v, w, b: nn.batch_norm(x, m, v, w, b))}, bytes=2 * size)
     yield case("batch_norm training 8x64x28x28", lambda: [image(), channel(), channel()],
-               {"dlc": _batch_statistics, **peers(lambda x, w, b: nn.batch_norm(x, None, None, w, b, True))}, bytes=2 * size)
+               {"dlc": batch_statistics, **peers(lambda x, w, b: nn.batch_norm(x, None, None, w, b, True))}, bytes=2 * size)
     yield case("group_norm 4x64x28x28", lambda: [torch.randn(4, 64, 28, 28), channel(), channel()],
                {"dlc": _group_norm(8), **peers(lambda x, w, b: nn.group_norm(x, 8, w, b))}, bytes=size)
     for m, n in ((512, 1000), (256, 32768), (64, 131072)):
         yield case(f"cross_entropy {m}x{n}", lambda m=m, n=n: [torch.randn(m, n), torch.randint(0, n, (m,))],  # type: ignore[misc]
-                   {"dlc": _cross_entropy, **peers(nn.cross_entropy)}, bytes=4 * m * n)
+                   {"dlc": cross_entropy, **peers(nn.cross_entropy)}, bytes=4 * m * n)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import dlc
-from benchmarks.gpu import chain, row_sums, softmax
+from benchmarks.kernels import attention, chain, row_sums, softmax
 from dlc import bf16, f16, f32, i8, i64
 from dlc.kernel import Kernel
 
@@ -120,12 +120,6 @@ def several(x: f32[M, N]):
 
 
 H, D = dlc.dims("H D")
-
-
-@dlc.kernel
-def attention(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D]):
-    """One pass over the keys, derived."""
-    return dlc.scaled_dot_product_attention(q, k, v)
 
 
 @dlc.kernel
