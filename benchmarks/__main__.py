@@ -50,7 +50,7 @@ def run(
     json: Annotated[Path | None, typer.Option(help="Write the results here instead of among the tracked ones.")] = None,
     peers: Annotated[str, typer.Option(help="Libraries to compare with, separated by commas.")] = "torch",
     threads: Annotated[str, typer.Option(help="Thread counts, separated by commas; all cores when empty.")] = "",
-    filter: Annotated[str, typer.Option(help="Only cases whose name this regular expression finds.")] = "",  # noqa: A002
+    filter: Annotated[str, typer.Option(help="Only cases whose name this regular expression finds.")] = "",  # noqa: A002  (the name of the option)
     operands: Annotated[str, typer.Option(help="cold, warm, or both separated by a comma: out of the caches, or in them.")] = "cold",
     into: Annotated[bool, typer.Option("--into", help="Measure calls that write to memory given, too, on both sides.")] = False,
     tune: Annotated[float, typer.Option(help="Tune every kernel for so many seconds, and measure it beside the default.")] = 0.0,

@@ -118,7 +118,7 @@ def untuned(function: Function) -> Function:
     if isinstance(function, Adapted):
         return Adapted(untuned(function.kernel), function.before, function.after)
     if isinstance(function, Constant):
-        return Constant(untuned(function.kernel))  # type: ignore[arg-type]
+        return Constant(untuned(function.kernel))  # type: ignore[arg-type]  # of a kernel that is one
     if not isinstance(function, Kernel):
         return function
     out = copy.copy(function)
@@ -150,13 +150,13 @@ class Compiled:
 
     def into(self) -> Compiled:
         """A function of the results' memory and the operands."""
-        function = self.function
+        function: Callable[..., Any] = self.function
 
         def filled(out: Any, *operands: Any) -> object:
             results = function(*operands)
             if isinstance(results, torch.Tensor):
                 return out.copy_(results)
-            for o, r in zip(out, results):  # type: ignore[call-overload]
+            for o, r in zip(out, results):
                 o.copy_(r)
             return out
 
@@ -271,7 +271,7 @@ class Jax:
     @cached_property
     def _jitted(self) -> Callable[..., Any]:
         jax = importlib.import_module("jax")
-        return jax.jit(self.function(jax, importlib.import_module("jax.numpy")))  # type: ignore[no-any-return]
+        return jax.jit(self.function(jax, importlib.import_module("jax.numpy")))
 
     def __call__(self, *operands: torch.Tensor) -> object:
         """The results, when they are there."""

@@ -180,7 +180,7 @@ def static(target: str, chosen: Sequence[Case]) -> None:
 
 
 @app.command()
-def main(filter: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",  # noqa: A002
+def main(filter: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",  # noqa: A002  (the name of the option)
          static_: Annotated[str, typer.Option("--static", help="Compile for this target instead of running.")] = "",
          no_compile: Annotated[bool, typer.Option(help="Leave torch.compile out.")] = False,
          out: Annotated[Path | None, typer.Option(help="Where to write the results.")] = None) -> None:

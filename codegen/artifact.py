@@ -70,8 +70,8 @@ class TritonKernel:
 
     def grid_of(self, sizes: Mapping[str, int]) -> tuple[int, int, int]:
         """The number of programs along the three grid axes for these sizes."""
-        got = tuple(evaluate(g, {**sizes, **self.constexprs}) for g in self.grid)
-        return (got + (1, 1, 1))[:3]  # type: ignore[return-value]
+        x, y, z, *_ = (*(evaluate(g, {**sizes, **self.constexprs}) for g in self.grid), 1, 1, 1)
+        return x, y, z
 
     @property
     def key(self) -> str:

@@ -33,11 +33,11 @@ from dlc.kernel import Kernel, kernel, parse
 from dlc.realize import Watch
 from dlc.tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from dlc.tensor import Tensor, backward, compute_now, create, each_call, empty, from_dlpack, from_numpy, from_torch, grad, tensor
-from dsl import *  # noqa: F403
+from dsl import *  # noqa: F403  (the whole language)
 from dsl import __all__ as _language
 
 __version__ = "0.1.0"
 _frontend = ["Tensor", "Watch", "backward", "compute_now", "each_call", "empty", "enable_grad", "from_dlpack", "from_numpy", "from_torch",
              "grad", "is_grad_enabled", "jit", "no_grad", "set_grad_enabled", "tensor"]
 globals().update(create.CREATORS)  # makers such as zeros serve definitions and tensors
-__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel", "parse"]  # noqa: PLE0604
+__all__ = [*_language, *_frontend, "BenchReport", "Kernel", "bench", "emulate", "errors", "kernel", "parse"]  # noqa: PLE0604  (two of them are lists)

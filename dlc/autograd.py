@@ -84,4 +84,4 @@ class Direct(torch.autograd.Function):
 def follow(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """The results of a call that autograd follows."""
     transformed = torch._C._are_functorch_transforms_active() or any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
-    return (Derived if transformed else Direct).apply(call, launcher, *tensors)[:call.results]  # type: ignore[no-any-return]
+    return (Derived if transformed else Direct).apply(call, launcher, *tensors)[:call.results]

@@ -74,7 +74,7 @@ def load(path: str | Path, model: Module | None = None, optimizer: Optimizer | N
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, json.loads((f.metadata() or {}).get("dlc", "{}"))  # noqa: SIM118
+            return {name: f.get_tensor(name) for name in f.keys()}, json.loads((f.metadata() or {}).get("dlc", "{}"))
     except (OSError, SafetensorError, ValueError) as e:
         raise RecordError(f"the checkpoint {path} cannot be read", str(e), loc=UNKNOWN) from e
 

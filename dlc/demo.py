@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,9 +131,7 @@ def _row(name: str, r: dlc.BenchReport) -> list[str]:
 def cross_compiled(report: Report, console: Console) -> None:
     """The same operators as machine code for GPUs, with the facts that decide how it runs."""
     report.section("The same operators for GPUs")
-    try:
-        import triton  # noqa: F401, PLC0415
-    except ImportError:
+    if importlib.util.find_spec("triton") is None:
         report.text("Triton has no wheel for this platform, so nothing was compiled for a GPU.")
         return
     rows: list[list[Any]] = []

@@ -305,7 +305,7 @@ def _owner(t: Tensor, arguments: Sequence[Tensor]) -> tuple[str, Any]:
 
 def _found(owner: tuple[str, Any], arguments: Sequence[Tensor]) -> Tensor:
     kind, what = owner
-    return arguments[what] if kind == "argument" else what  # type: ignore[no-any-return]
+    return arguments[what] if kind == "argument" else what
 
 
 # -- trees ---------------------------------------------------------------------------------------------------------

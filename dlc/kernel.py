@@ -114,7 +114,7 @@ class Kernel(Asked):
         return self.key, self.program.single, tuple(t.name for t in inputs), tuple(TORCH[t.dtype.name] for t in inputs)
 
     # What torch.compiler.assume_constant_result does, without its import.
-    _facts._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    _facts._dynamo_marked_constant = True  # type: ignore[attr-defined]  # functions have no such attribute
 
     def _traced(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """The call as torch.compile records it: one operator."""

@@ -151,15 +151,15 @@ def inputs_and_computes(outputs: tuple[Tensor, ...]) -> tuple[list[Input], list[
     stack: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
     while stack:
         t, done = stack.pop()
-        if done:
-            computes.append(t)  # type: ignore[arg-type]
+        if isinstance(t, Compute) and done:
+            computes.append(t)
         elif t not in seen:
             seen.add(t)
             if isinstance(t, Compute):
                 stack.append((t, True))
                 stack.extend((r.tensor, False) for r in reversed(reads(t.body)))
-            else:
-                inputs.append(t)  # type: ignore[arg-type]
+            elif isinstance(t, Input):
+                inputs.append(t)
     return inputs, computes
 
 

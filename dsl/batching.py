@@ -31,6 +31,7 @@ def batched(program: Program, mapped: Sequence[bool], name: str = "batch") -> Pr
         name += "_"
     size = as_term(Var(name, kind="dim"))
     new: dict[Tensor, Tensor] = {}
+    computes: dict[Tensor, Compute] = {}
     wide: set[Tensor] = set()
     inputs: list[Input] = []
     for t, own in zip(program.inputs, mapped):
@@ -42,10 +43,10 @@ def batched(program: Program, mapped: Sequence[bool], name: str = "batch") -> Pr
         own = c in program.outputs or any(r.tensor in wide for r in reads(c.body))
         b = Var("b", size)
         body = _over(c.body, b, new, wide)
-        new[c] = Compute(c.name, (b, *c.axes), body, c.loc, c.dtype) if own else Compute(c.name, c.axes, body, c.loc, c.dtype)
+        new[c] = computes[c] = Compute(c.name, (b, *c.axes) if own else c.axes, body, c.loc, c.dtype)
         if own:
             wide.add(c)
-    return Program(program.name, tuple(inputs), tuple(new[t] for t in program.outputs), program.single, program.loc)  # type: ignore[misc]
+    return Program(program.name, tuple(inputs), tuple(computes[t] for t in program.outputs), program.single, program.loc)
 
 
 def _over(body: Expr, b: Var, new: dict[Tensor, Tensor], wide: set[Tensor]) -> Expr:

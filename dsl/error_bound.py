@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dsl.algebra import walk
-from dsl.carrier import MAX, SUM
+from dsl.carrier import MAX, SUM, Carrier
 from dsl.derivative.rules import partials
 from dsl.derivative.simplify import add, is_value, mul, select, zero
 from dsl.dim import Term, product
@@ -208,9 +208,9 @@ class _Reduction:
         n: Term = product(a.extent for a in self.e.axes if a.extent is not None)
         return float(n.const) if n.is_const else math.inf
 
-    def over(self, value: Expr, which: object = SUM) -> Expr:
+    def over(self, value: Expr, which: Carrier = SUM) -> Expr:
         """``value`` summed (or otherwise reduced) over the same axes."""
-        return value if is_value(value, 0.0) else reduce(which, (value,), self.e.axes)  # type: ignore[arg-type]
+        return value if is_value(value, 0.0) else reduce(which, (value,), self.e.axes)
 
     def scaled(self, value: Expr, factor: float) -> Expr:
         """``value`` times a number."""

@@ -10,6 +10,7 @@ is stored. ``dsl/check.py`` holds the verifier, ``dsl/interp.py`` the numpy mean
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -34,7 +35,7 @@ class _Part(Generic[T]):
     def __init__(self, place: int) -> None:
         self.place = place
 
-    def __get__(self, node: Expr, kind: type[Expr] | None = None) -> T:
+    def __get__(self, node: Any, kind: Any = None) -> T:
         part: T = node.data[self.place]
         return part
 
@@ -86,9 +87,7 @@ class Expr(Arithmetic["Expr"]):
         return frozenset()
 
     def __bool__(self) -> bool:
-        raise UserError("the truth value of an expression is not known while the kernel is being defined",
-                        "Python's `if`, `and`, `or`, `not` and chained comparisons need a value now",
-                        "use dlc.where(cond, a, b), and `&`, `|`, `~` on conditions")
+        raise _no_truth()
 
     def __iter__(self) -> Iterator[Expr]:
         raise UserError("a scalar expression cannot be iterated")
@@ -103,6 +102,12 @@ class Expr(Arithmetic["Expr"]):
             return NotImplemented
         rhs = as_expr(other, like=self)
         return op(name, rhs, self) if swap else op(name, self, rhs)
+
+
+def _no_truth() -> UserError:
+    return UserError("the truth value of an expression is not known while the kernel is being defined",
+                     "Python's `if`, `and`, `or`, `not` and chained comparisons need a value now",
+                     "use dlc.where(cond, a, b), and `&`, `|`, `~` on conditions")
 
 
 class Const(Expr):
@@ -233,7 +238,7 @@ class Tensor:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
     def __bool__(self) -> bool:
-        return Expr.__bool__(self)  # type: ignore[arg-type]
+        raise _no_truth()
 
 
 class Input(Tensor):
@@ -289,10 +294,7 @@ def _number(array: Any) -> Any:
     return array.item()
 
 
-_INDEX_OPS: dict[str, Callable[[Term, Term], Term]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b,
-}
+_INDEX_OPS: dict[str, Callable[[Term, Term], Term]] = {n: getattr(operator, n) for n in ("add", "sub", "mul", "floordiv", "mod")}
 
 
 def op(name: str, *args: Any) -> Expr:
@@ -300,13 +302,13 @@ def op(name: str, *args: Any) -> Expr:
     exprs = _operands(args)
     if name in ("floordiv", "mod") and _is_zero(exprs[1]) and exprs[0].dtype.is_int:
         raise DtypeError(f"`{exprs[0]}` divided by zero", remedy="divide by another number")
-    if name in _INDEX_OPS and all(isinstance(e, Index) for e in exprs):
-        a, b = exprs
-        quasi_affine = name in ("add", "sub", "mul") or b.term.bounds[0] > 0  # type: ignore[attr-defined]
-        if quasi_affine:
-            return index(_INDEX_OPS[name](a.term, b.term))  # type: ignore[attr-defined]
-    if name == "neg" and isinstance(exprs[0], Index):
-        return index(-exprs[0].term)
+    terms = [e.term for e in exprs if isinstance(e, Index)]
+    if name in _INDEX_OPS and len(terms) == len(exprs):
+        a, b = terms
+        if name in ("add", "sub", "mul") or b.bounds[0] > 0:  # quasi-affine
+            return index(_INDEX_OPS[name](a, b))
+    if name == "neg" and terms:
+        return index(-terms[0])
     rule = result_dtype(name, [e.dtype for e in exprs])
     if isinstance(rule, str):
         raise DtypeError(rule)

@@ -257,8 +257,8 @@ class _Parser:
                 return self.named(node)
             case ast.Subscript(ast.Call() as inner, ast.Constant(int(out))):
                 return self.call(inner, out)
-            case ast.Subscript(ast.Name(name), slots) if isinstance(self.names.get(name), Tensor):
-                return self.read(node, self.names[name], slots)  # type: ignore[arg-type]
+            case ast.Subscript(ast.Name(name), slots) if isinstance(tensor := self.names.get(name), Tensor):
+                return self.read(node, tensor, slots)
             case ast.Call():
                 return self.call(node, 0)
         self.fail(node, f"`{ast.unparse(node)}` has no meaning here")

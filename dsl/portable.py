@@ -54,7 +54,8 @@ def loads(data: bytes) -> Program:
 
 
 def _expr(name: str, *fields: Any) -> Expr:
-    return getattr(expr, name)(*fields)  # type: ignore[no-any-return]
+    made: Expr = getattr(expr, name)(*fields)
+    return made
 
 
 _MAKE: dict[str, Callable[..., Any]] = {"var": Var, "input": Input, "compute": Compute, "expr": _expr}

@@ -54,13 +54,11 @@ class Program:
     def specialize(self, sizes: Mapping[Var, int | Term]) -> Program:
         """The same program with sizes replaced by numbers, so that every range is known."""
         env = {v: as_term(n) for v, n in sizes.items()}
-        tensors: dict[Tensor, Tensor] = {}
-        for t in self.inputs:
-            tensors[t] = Input(t.name, tuple(s.subs(env) for s in t.shape), t.dtype, t.loc)
+        inputs: dict[Tensor, Input] = {t: Input(t.name, tuple(s.subs(env) for s in t.shape), t.dtype, t.loc) for t in self.inputs}
+        computes: dict[Tensor, Compute] = {}
         for c in self.computes:
-            tensors[c] = _specialize_compute(c, env, tensors)
-        inputs, outputs = tuple(tensors[t] for t in self.inputs), tuple(tensors[t] for t in self.outputs)
-        return Program(self.name, inputs, outputs, self.single, self.loc)  # type: ignore[arg-type]
+            computes[c] = _specialize_compute(c, env, {**inputs, **computes})
+        return Program(self.name, tuple(inputs.values()), tuple(computes[t] for t in self.outputs), self.single, self.loc)
 
 
 def _specialize_compute(c: Compute, env: Mapping[Var, Term], tensors: Mapping[Tensor, Tensor]) -> Compute:
@@ -147,7 +145,7 @@ def reduce_axis(*bounds: Any, name: str | None = None) -> Index:
     """An axis to reduce over: ``reduce_axis(K)`` runs over ``[0, K)``, ``reduce_axis(lo, hi)`` over ``[lo, hi)``."""
     lo, hi = (0, bounds[0]) if len(bounds) == 1 else bounds
     start, stop = as_size(lo, "a lower bound") if not isinstance(lo, int) else as_term(lo), as_size(hi, "an extent")
-    return index(start + Var(name or _assigned_name() or "k", stop - start))  # type: ignore[operator]
+    return index(start + as_term(Var(name or _assigned_name() or "k", stop - start)))
 
 
 def _assigned_name() -> str | None:
@@ -297,10 +295,10 @@ def _input(name: str, hint: Any, loc: Loc) -> Input:
 def _output(value: Any, name: str, taken: set[Tensor], fn: Callable[..., Any], loc: Loc) -> Compute:
     """The definition to return; an input, or a tensor returned twice, is copied so that every output is a definition of its own."""
     if isinstance(value, Expr):
-        return compute((), lambda: value, name)  # type: ignore[no-any-return]
+        return _close(name, (), value, None, loc)
     if not isinstance(value, Tensor):
-        raise UserError(f"{fn.__name__} returned a {type(value).__name__}, not a tensor",
-                        remedy="return what dlc.compute or an operator gave", loc=loc)
+        remedy = "dlc.equal(x, y) compares elements" if isinstance(value, bool) else "return what dlc.compute or an operator gave"
+        raise UserError(f"{fn.__name__} returned a {type(value).__name__}, not a tensor", remedy=remedy, loc=loc)
     if isinstance(value, Compute) and value not in taken:
         taken.add(value)
         return value

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk
-from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
+from dsl.dim import ZERO, Atom, MinMax, Mod, Term, Var, as_term, nonneg, tmax, tmin
 from dsl.dtype import i64
 from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op, scan, where
 from dsl.nest import Nest, Stage
@@ -24,7 +24,7 @@ def build_nest(program: Program, permissions: bool = False, like: Program | None
     """
     wide = squeeze(widen(program, permissions), None if like is None else widen(like, permissions))
     stages: list[Stage] = []
-    moved: dict[Tensor, Tensor] = {}
+    moved: dict[Tensor, Compute] = {}
     for c in wide.computes:
         body = substitute(c.body, {}, moved)
         body = _hoist(c, body, stages)
@@ -32,7 +32,7 @@ def build_nest(program: Program, permissions: bool = False, like: Program | None
         moved[c] = new
         stages.append(_stage(new, _unique(c.name, stages)))
     outputs = tuple(moved[t] for t in wide.outputs)
-    done = Program(wide.name, wide.inputs, outputs, wide.single, wide.loc)  # type: ignore[arg-type]
+    done = Program(wide.name, wide.inputs, outputs, wide.single, wide.loc)
     return Nest(done, tuple(stages))
 
 
@@ -173,15 +173,12 @@ def _with_values(body: Expr, values: Mapping[Var, Expr]) -> Expr:
     return transform(body, one)
 
 
-def _atom_value(atom: object, values: Mapping[Var, Expr], as_value: object) -> Expr:
-    from dsl.dim import Div, MinMax, Mod  # noqa: PLC0415
-
+def _atom_value(atom: Atom, values: Mapping[Var, Expr], as_value: Callable[[Term], Expr]) -> Expr:
     if isinstance(atom, Var):
         return values[atom] if atom in values else index(atom)
     if isinstance(atom, MinMax):
-        return op(atom.which, as_value(atom.a), as_value(atom.b))  # type: ignore[operator]
-    assert isinstance(atom, Div)
-    return op("mod" if type(atom) is Mod else "floordiv", as_value(atom.num), as_value(atom.den))  # type: ignore[operator]
+        return op(atom.which, as_value(atom.a), as_value(atom.b))
+    return op("mod" if type(atom) is Mod else "floordiv", as_value(atom.num), as_value(atom.den))
 
 
 __all__ = ["Input", "Op", "at", "build_nest", "inline_reads", "reads", "substitute_values"]

@@ -112,7 +112,7 @@ class _Backward:
 
 
 def _compiled(function: Callable[..., torch.Tensor], **options: Any) -> Callable[..., torch.Tensor]:
-    torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]  # the graph is kept for the next call
+    torch._functorch.config.donated_buffer = False  # the graph is kept for the next call
     return torch.compile(function, dynamic=False, **options)
 
 

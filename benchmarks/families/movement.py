@@ -57,12 +57,12 @@ def cases() -> Iterable[Case]:
     """Every case of the family."""
     for count, rows, width in ((4096, 50000, 256), (512, 32000, 1024), (16384, 1000, 64)):
         yield case(f"embedding {count} of {rows}x{width}",
-                   lambda c=count, r=rows, w=width: [torch.randint(0, r, (c,)), torch.randn(r, w)],  # type: ignore[misc]
+                   lambda c=count, r=rows, w=width: [torch.randint(0, r, (c,)), torch.randn(r, w)],
                    {"dlc": _embedding, **peers(nn.embedding)}, bytes=8 * count * width)
     yield case("gather 4096x100 of 4096x1000", lambda: [torch.randn(4096, 1000), torch.randint(0, 1000, (4096, 100))],
                {"dlc": _gather, **peers(lambda x, i: x.gather(1, i))}, bytes=16 * 4096 * 100)
     for m, n in ((1000, 1000), (2048, 2048), (4096, 64), (333, 4097)):
-        yield case(f"transpose {m}x{n}", lambda m=m, n=n: [torch.randn(m, n)],  # type: ignore[misc]
+        yield case(f"transpose {m}x{n}", lambda m=m, n=n: [torch.randn(m, n)],
                    {"dlc": _turned, **peers(lambda x: x.T.contiguous())}, bytes=8 * m * n)
     yield case("heads 8x128x12x64", lambda: [torch.randn(8, 128, 12, 64)],
                {"dlc": _heads, **peers(lambda x: x.permute(0, 2, 1, 3).contiguous())}, bytes=8 * 8 * 128 * 12 * 64)

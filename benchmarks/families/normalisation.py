@@ -53,8 +53,12 @@ def cases() -> Iterable[Case]:
         yield _rows("layer_norm", m, n, layer_norm, lambda x, w, b: nn.layer_norm(x, x.shape[1:], w, b), 2)
         yield _rows("residual layer_norm", m, n, _residual_norm, lambda x, r, w, b: nn.layer_norm(x + r, x.shape[1:], w, b), 2, 2)
         yield _rows("rms_norm", m, n, rms_norm, lambda x, w: nn.rms_norm(x, x.shape[1:], w), 1)
-    image = lambda: torch.randn(8, 64, 28, 28)  # noqa: E731
-    channel = lambda: torch.rand(64) + 0.5  # noqa: E731
+    def image() -> torch.Tensor:
+        return torch.randn(8, 64, 28, 28)
+
+    def channel() -> torch.Tensor:
+        return torch.rand(64) + 0.5
+
     size = 4 * 8 * 64 * 28 * 28
     yield case("batch_norm inference 8x64x28x28", lambda: [image(), channel(), channel(), channel(), channel()],
                {"dlc": _batch_norm, **peers(lambda x, m, v, w, b: nn.batch_norm(x, m, v, w, b))}, bytes=2 * size)
@@ -63,5 +67,5 @@ def cases() -> Iterable[Case]:
     yield case("group_norm 4x64x28x28", lambda: [torch.randn(4, 64, 28, 28), channel(), channel()],
                {"dlc": _group_norm(8), **peers(lambda x, w, b: nn.group_norm(x, 8, w, b))}, bytes=size)
     for m, n in ((512, 1000), (256, 32768), (64, 131072)):
-        yield case(f"cross_entropy {m}x{n}", lambda m=m, n=n: [torch.randn(m, n), torch.randint(0, n, (m,))],  # type: ignore[misc]
+        yield case(f"cross_entropy {m}x{n}", lambda m=m, n=n: [torch.randn(m, n), torch.randint(0, n, (m,))],
                    {"dlc": cross_entropy, **peers(nn.cross_entropy)}, bytes=4 * m * n)

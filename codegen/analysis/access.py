@@ -71,11 +71,8 @@ def product_factors(body: Expr) -> tuple[Expr, ...]:
 
 def product_reads(body: Expr) -> tuple[Read, Read] | None:
     """The two reads of a plain product, conversions and permissions to multiply less exactly aside."""
-    factors = product_factors(body)
-    if not factors:
-        return None
-    sides = tuple(_plain(a) for a in factors)
-    return sides if all(isinstance(s, Read) for s in sides) else None  # type: ignore[return-value]
+    sides = [s for s in map(_plain, product_factors(body)) if isinstance(s, Read)]
+    return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
 def paired_reads(body: Expr) -> tuple[Read, Read] | None:

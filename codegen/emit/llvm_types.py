@@ -27,7 +27,7 @@ _HALF = ir.HalfType()
 _CONVERTS_HALF = frozenset({"f16c", "neon"})  # instruction sets that convert between f16 and f32
 
 
-class Builder(ir.IRBuilder):  # type: ignore[misc]
+class Builder(ir.IRBuilder):
     """llvmlite's builder, which knows the machine's instruction sets as well."""
 
     def __init__(self, block: ir.Block, features: Iterable[str] = ()) -> None:
@@ -39,7 +39,7 @@ def _has_half(b: ir.IRBuilder) -> bool:
     return bool(_CONVERTS_HALF & getattr(b, "features", frozenset()))
 
 
-class _Named(ir.Type):  # type: ignore[misc]
+class _Named(ir.Type):
     """A type that LLVM has and llvmlite does not spell."""
 
     def __init__(self, name: str) -> None:
@@ -88,7 +88,7 @@ def lanes_of(v: ir.Value) -> int:
     return v.type.count if isinstance(v.type, ir.VectorType) else 0
 
 
-class Repeated(ir.Constant):  # type: ignore[misc]
+class Repeated(ir.Constant):
     """One constant in every lane of a vector, written ``splat (float 1.0)``.
 
     A module is mostly these, and writing each lane takes longest.

@@ -71,15 +71,16 @@ def _in_words(target: Term, axis: Var, count: int) -> bool:
 def _copy(load: Load, store: Store, offsets: tuple[Term, Term], axis: Var, count: int, word: Dtype) -> WordCopy | None:
     """The copy over words; None where a word could lie across the words of memory, or be masked in part."""
     words = Var(axis.name, as_term(axis.size // count))
-    places = [_divided(t.subs({axis: as_term(words) * count}), count) for t in offsets]
-    masks = [[_word_mask(t, axis, words, count) for t in op.mask] for op in (load, store)]
-    if any(p is None for p in places) or any(t is None for mask in masks for t in mask):
+    found = [_divided(t.subs({axis: as_term(words) * count}), count) for t in offsets]
+    asked = [[_word_mask(t, axis, words, count) for t in op.mask] for op in (load, store)]
+    places, masks = [p for p in found if p is not None], [tuple(t for t in mask if t is not None) for mask in asked]
+    if len(places) < 2 or any(len(mask) < len(all_) for mask, all_ in zip(masks, asked)):
         return None
     views = tuple(Buffer(f"{b.name}.words", word, (as_term(1),), (as_term(1),), b.scope) for b in (load.buffer, store.buffer))
     value = Value(word, tuple(sorted((words if v is axis else v for v in load.results[0].axes), key=lambda v: v.uid)), load.results[0].hint)
-    first = Load(views[0], (places[0],), tuple(masks[0]), (), load.undefined)  # type: ignore[arg-type]
+    first = Load(views[0], (places[0],), masks[0], (), load.undefined)
     first.results, value.op = (value,), first
-    last = Store(views[1], (places[1],), value, tuple(masks[1]), (), store.streaming)  # type: ignore[arg-type]
+    last = Store(views[1], (places[1],), value, masks[1], (), store.streaming)
     return WordCopy(first, last, ((views[0], load.buffer), (views[1], store.buffer)))
 
 

@@ -107,7 +107,7 @@ def _movable(nest: Nest, a: Stage, b: Stage) -> bool:
     return not any(depends(nest, s, a) for s in between)
 
 
-def identity_axes(reader: Stage, s: Stage, given: dict[Var, Var] | None = None) -> dict[Var, Var] | None:
+def identity_axes(reader: Stage, s: Stage) -> dict[Var, Var] | None:
     """Axis of ``s`` -> axis of ``reader`` when every read is at the reader's own point; None otherwise."""
     out: dict[Var, Var] = {}
     for t in reader.tensors:
@@ -139,7 +139,7 @@ def is_contraction(s: Stage) -> bool:
     sides = paired_reads(value)
     if sides is None or name not in _PLAIN or (product_reads(value) is None and cost(value) > _SHORT):
         return False
-    return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (_vars(sides[0]), _vars(sides[1])))
+    return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (sides[0].free, sides[1].free))
 
 
 def computed_by_reader(nest: Nest, s: Stage) -> bool:
@@ -148,10 +148,6 @@ def computed_by_reader(nest: Nest, s: Stage) -> bool:
         return False
     made = [p for p in _made(nest, s) if is_contraction(p)]
     return not any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
-
-
-def _vars(r: object) -> frozenset[Var]:
-    return r.free  # type: ignore[attr-defined, no-any-return]
 
 
 __all__ = ["computed_by_reader", "depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]

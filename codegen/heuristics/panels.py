@@ -83,10 +83,10 @@ def find_panels(nest: Nest, names: Collection[str], target: Target, strides: Str
 def in_panels(program: Program, found: Collection[Panels]) -> Program:
     """The program with inputs in panels, under their names."""
     by_name = {p.name: p for p in found}
-    tensors: dict[Tensor, Tensor] = {}
-    for t in program.inputs:
-        own = by_name.get(t.name)
-        tensors[t] = t if own is None else Input(t.name, own.shape(t), t.dtype, t.loc)
+    inputs = [t if own is None else Input(t.name, own.shape(t), t.dtype, t.loc)
+              for t in program.inputs for own in [by_name.get(t.name)]]
+    computes: dict[Tensor, Compute] = {}
+    tensors: dict[Tensor, Tensor] = dict(zip(program.inputs, inputs))
 
     def one(e: Expr) -> Expr | None:
         if not isinstance(e, Read) or tensors.get(e.tensor, e.tensor) is e.tensor:
@@ -101,9 +101,8 @@ def in_panels(program: Program, found: Collection[Panels]) -> Program:
 
     for c in inputs_and_computes(program.outputs)[1]:
         body = transform(c.body, one)
-        tensors[c] = c if body is c.body else Compute(c.name, c.axes, body, c.loc, c.dtype)
-    inputs, outputs = tuple(tensors[t] for t in program.inputs), tuple(tensors[t] for t in program.outputs)
-    return Program(program.name, inputs, outputs, program.single, program.loc)  # type: ignore[arg-type]
+        tensors[c] = computes[c] = c if body is c.body else Compute(c.name, c.axes, body, c.loc, c.dtype)
+    return Program(program.name, tuple(inputs), tuple(computes[t] for t in program.outputs), program.single, program.loc)
 
 
 def packer(t: Input, own: Panels) -> Program:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codegen.analysis.access import Strides, paired_reads, read_access, size
+from codegen.analysis.access import Strides, accesses, paired_reads, read_access, size
 from codegen.heuristics.packing import separable
 from dsl.dim import Term, Var, as_term
 from dsl.dtype import Dtype
@@ -162,6 +162,5 @@ def panelled(r: Read, v: Var) -> int | None:
 
 def result_strides(s: Stage, strides: Strides) -> dict[Var, int]:
     """Elements between neighbours along each axis of a stage's result."""
-    t = s.tensors[0]
-    x = read_access(t.read(*t.axes), strides)  # type: ignore[arg-type]
+    x = next(x for x in accesses(s, strides) if x.write)
     return {v: n for v in s.axes if (n := x.stride(v)) is not None}

@@ -30,8 +30,7 @@ def overlapping(stage: Stage, lane: Var) -> Var | None:
 def _slides(index: Term, axis: Var, offset: Var) -> bool:
     """Whether an index is a window's: places along ``axis`` that the offsets of several results share."""
     steps, gap = index.coef(axis), index.coef(offset)
-    return (bool(steps) and bool(gap) and size(offset.extent) > 1
-            and steps % gap == 0 and steps // gap < size(offset.extent))  # type: ignore[operator]
+    return bool(steps and gap) and steps is not None and gap is not None and steps % gap == 0 and steps // gap < size(offset.extent) > 1
 
 
 def spell_out(nest: Nest, name: str) -> Nest:

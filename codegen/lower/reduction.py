@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
 from codegen.lower.values import TileAlgebra, lower_value, predicate
-from codegen.tile.ir import Broadcast, Dot, Load, Reduce, Value, tile_axes_of
+from codegen.tile.ir import Broadcast, Dot, Load, Map, Reduce, Value, tile_axes_of
 from dsl.carrier import Carrier, resumes
 from dsl.dim import Term, Var
 from dsl.dtype import Dtype
@@ -89,7 +89,7 @@ def widen(cx: Context, v: Value, axes: tuple[Var, ...]) -> Value:
     """The value over all of ``axes``."""
     if set(v.axes) == set(axes):
         return v
-    return cx.builder.add(Broadcast(v), Value(v.dtype, axes, v.hint))  # type: ignore[no-any-return]
+    return cx.builder.define(Broadcast(v), Value(v.dtype, axes, v.hint))
 
 
 def identity_states(cx: Context, u: Update) -> tuple[Value, ...]:
@@ -130,7 +130,7 @@ def _zero_outside(cx: Context, u: Update, left: tuple[Term, ...]) -> bool:
 
 def _masked_by(v: Value, left: tuple[Term, ...]) -> bool:
     op = v.op
-    while op is not None and type(op).__name__ == "Map" and op.name == "cast":  # type: ignore[attr-defined]
+    while isinstance(op, Map) and op.name == "cast":
         op = op.operands()[0].op
     return isinstance(op, Load) and set(left) <= set(op.mask)
 
@@ -139,7 +139,7 @@ def product_factors(e: Expr) -> tuple[Expr, Expr] | None:
     """The factors of a product of two, seen through conversions of the product."""
     while isinstance(e, Cast):
         e = e.args[0]
-    return e.args if isinstance(e, Op) and e.name == "mul" else None  # type: ignore[return-value]
+    return (e.args[0], e.args[1]) if isinstance(e, Op) and e.name == "mul" else None
 
 
 def update(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -179,7 +179,7 @@ def _dot(cx: Context, u: Update, acc: Value) -> Value:
     if left:
         a, b = (v if _masked_by(v, left) else _masked(cx, v, left) for v in (a, b))
     product = Dot(a, b, acc, u.inner, dot_precision(*factors))
-    return cx.builder.add(product, Value(acc.dtype, u.axes, acc.hint))  # type: ignore[no-any-return]
+    return cx.builder.define(product, Value(acc.dtype, u.axes, acc.hint))
 
 
 def _masked(cx: Context, v: Value, left: tuple[Term, ...]) -> Value:

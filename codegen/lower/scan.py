@@ -110,7 +110,7 @@ def _last(cx: Context, v: Value, axis: Var) -> Value:
     alone = cx.builder.map("where", (at_end, v, zero), v.dtype)
     kept = tuple(a for a in v.axes if a is not axis)
     last = Reduce(ANY if v.dtype == bool_ else SUM, (alone,), (axis,))
-    return cx.builder.add(last, Value(v.dtype, kept, v.hint))  # type: ignore[no-any-return]
+    return cx.builder.define(last, Value(v.dtype, kept, v.hint))
 
 
 def _swapped(c: Carrier) -> Carrier:

@@ -67,7 +67,7 @@ def iota(cx: Context, t: Term) -> Value:
     """The value of an index term."""
     if t.is_const:
         return cx.builder.const(t.const, i64)
-    return cx.builder.add(Iota(t), Value(i64, tile_axes_of(t, cx.tile)))  # type: ignore[no-any-return]
+    return cx.builder.define(Iota(t), Value(i64, tile_axes_of(t, cx.tile)))
 
 
 def _cast(cx: Context, e: Cast, p: Placed) -> Value:
@@ -82,7 +82,7 @@ def predicate(cx: Context, terms: tuple[Term, ...]) -> Value:
     if not left:
         return cx.builder.const(True, bool_)
     axes = tuple(sorted({a for t in left for a in tile_axes_of(t, cx.tile)}, key=lambda v: v.uid))
-    return cx.builder.add(Predicate(left), Value(bool_, axes))  # type: ignore[no-any-return]
+    return cx.builder.define(Predicate(left), Value(bool_, axes))
 
 
 def _where(cx: Context, e: Where, p: Placed) -> Value:
@@ -145,12 +145,13 @@ def lower_read(cx: Context, r: Read, p: Placed, mask: tuple[Term, ...]) -> Value
         return _from_registers(cx, r, p, binding)
     slots: list[Slot] = []
     conds: list[Value] = []
-    if any(isinstance(i, Expr) for i in r.indices):
+    point = [i for i in r.indices if isinstance(i, Term)]
+    if len(point) < len(r.indices):
         if binding.placed is not None:
             raise InternalError(f"{r.tensor.name} is indexed by data but kept in a private region")
         slots, conds = _gather_slots(cx, r, p)
     else:
-        slots = list(storage_index(binding, tuple(cx.term(i, p) for i in r.indices)))  # type: ignore[arg-type]
+        slots = list(storage_index(binding, tuple(cx.term(i, p) for i in point)))
         slots = [s.subs(cx.env) if isinstance(s, Term) else s for s in slots]
     need = [t for s, n in zip(slots, binding.buffer.shape) if isinstance(s, Term) for t in (s, n - 1 - s)]
     full = without_implied((*mask, *cx.unproved(need)))
@@ -169,7 +170,7 @@ def load(cx: Context, binding: InMemory, slots: tuple[Slot, ...], mask: tuple[Te
     axes |= set(union_axes(*conds))
     cx.builder.loc = r.loc
     value = Value(binding.buffer.dtype, tuple(sorted(axes, key=lambda v: v.uid)), binding.buffer.name)
-    return cx.builder.add(Load(binding.buffer, slots, mask, conds), value)  # type: ignore[no-any-return]
+    return cx.builder.define(Load(binding.buffer, slots, mask, conds), value)
 
 
 def _gather_slots(cx: Context, r: Read, p: Placed) -> tuple[list[Slot], list[Value]]:
@@ -197,8 +198,7 @@ def _proved_inside(i: Expr, size: Term) -> bool:
     if isinstance(i, Cast):
         return _proved_inside(i.args[0], size)
     return (isinstance(i, Op) and i.name == "min" and isinstance(i.args[0], Op) and i.args[0].name == "max"
-            and isinstance(i.args[1], (Const, Index))
-            and size == (index_term(i.args[1]) if index_term(i.args[1]) is not None else size) + 1)  # type: ignore[operator]
+            and isinstance(i.args[1], (Const, Index)) and (most := index_term(i.args[1])) is not None and most + 1 == size)
 
 
 def _inside(cx: Context, v: Value, size: Term) -> Value:
@@ -242,7 +242,7 @@ def _from_registers(cx: Context, r: Read, p: Placed, binding: InRegisters) -> Va
         return binding.value
     names = dict(moved)
     axes = tuple(sorted((names.get(a, a) for a in binding.value.axes), key=lambda v: v.uid))
-    return cx.builder.add(Rename(binding.value, moved), Value(binding.value.dtype, axes, binding.value.hint))  # type: ignore[no-any-return]
+    return cx.builder.define(Rename(binding.value, moved), Value(binding.value.dtype, axes, binding.value.hint))
 
 
 class TileAlgebra:

@@ -378,13 +378,18 @@ class Builder:
         self.block.ops.append(op)
         return results[0] if len(results) == 1 else results
 
+    def define(self, op: TileOp, result: Value) -> Value:
+        """Append ``op`` defining one value; returns it."""
+        self.add(op, result)
+        return result
+
     def const(self, value: bool | int | float, dtype: Dtype) -> Value:
         """A scalar literal."""
-        return self.add(Const(value), Value(dtype, ()))  # type: ignore[no-any-return]
+        return self.define(Const(value), Value(dtype, ()))
 
     def map(self, name: str, args: tuple[Value, ...], dtype: Dtype, hint: str = "") -> Value:
         """A pointwise operation; axes are the union of the operands'."""
-        return self.add(Map(name, args), Value(dtype, union_axes(*args), hint))  # type: ignore[no-any-return]
+        return self.define(Map(name, args), Value(dtype, union_axes(*args), hint))
 
 
 def union_axes(*values: Value) -> tuple[Var, ...]:

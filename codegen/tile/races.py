@@ -97,10 +97,10 @@ def meeting(store: Access, other: Access, apart: Sequence[Var], same: frozenset[
     """
     given = [_bounded(x) for x in (store, other)]
     same = frozenset(v for v in same if any(v in t.vars for x in given for t in (*x.terms, *x.facts) if t is not None))
-    found = [_touched(x, {*apart, *same}) for x in given]
-    if any(f is None for f in found):
+    first, second = (_touched(x, {*apart, *same}) for x in given)
+    if first is None or second is None:
         return ""
-    (grid, element, held), (grid2, element2, held2) = found  # type: ignore[misc]
+    (grid, element, held), (grid2, element2, held2) = first, second
     if not held.any() or not held2.any():
         return None
     common = sorted(same, key=lambda v: v.uid)

@@ -59,7 +59,7 @@ def find_peer(text: str | None, kernel: Kernel) -> Callable[..., Any] | None:
         found = _attribute(_module(match["place"]), match["name"])
         if not callable(found):
             raise UserError(f"there is no function at {text}", loc=UNKNOWN)
-        return found  # type: ignore[no-any-return]
+        return found
     try:
         code = compile(text, "--against", "eval")
     except SyntaxError as e:

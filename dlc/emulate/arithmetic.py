@@ -283,7 +283,7 @@ def decode_fma(instruction: Instruction, decoder: Decoder) -> Step:
     function: Function = fma if exact else (lambda x, y, z: x.astype(np.float64) * y + z)
     if has(instruction, "relu"):
         inner = function
-        function = lambda x, y, z: np.maximum(inner(x, y, z), 0)  # noqa: E731  # a wrapper of one expression
+        function = lambda x, y, z: np.maximum(inner(x, y, z), 0)  # noqa: E731  (a wrapper of one expression)
     return elementwise(instruction, decoder, function, kind, instruction.args[1:4])
 
 

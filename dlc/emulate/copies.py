@@ -182,8 +182,10 @@ def _box(block: Block, thread: int, tensor_map: Read, place: list[Read], shared:
     address = int(all_lanes(block, tensor_map(block))[thread])
     one = block.thread == thread
     raw = np.concatenate([block.memory.read(np.full(block.threads, address + n), 16, one)[thread] for n in range(0, _MAP_BYTES, 16)])
-    field = lambda name, dtype, count=1: (  # noqa: E731
-        raw[_FIELDS[name][0] :][: count * np.dtype(dtype).itemsize].view(dtype).astype(np.int64))
+
+    def field(name: str, dtype: str, count: int = 1) -> Index:
+        return raw[_FIELDS[name][0] :][: count * np.dtype(dtype).itemsize].view(dtype).astype(np.int64)
+
     rank = int(field("rank", "u4")[0]) + 1
     if rank != len(place):
         raise block.findings.stop("undefined", f"a tensor map of rank {rank} is used with {len(place)} coordinates")

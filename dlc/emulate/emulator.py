@@ -117,7 +117,8 @@ def _in_order(kernel: TritonKernel, values: list[Any]) -> list[Any]:
 
 
 def _three(grid: Sequence[int]) -> tuple[int, int, int]:
-    return tuple(int(n) for n in (*grid, 1, 1, 1)[:3])  # type: ignore[return-value]
+    x, y, z, *_ = (*map(int, grid), 1, 1, 1)
+    return x, y, z
 
 
 class _Session:

@@ -141,7 +141,7 @@ def _conversion(to: str, source: str, mode: str, whole: list[str], saturate: boo
 
 def _big(x: Array, dtype: np.dtype[np.generic]) -> Array:
     """Floats to 64-bit integers, whose limits no float64 holds."""
-    limits = np.iinfo(dtype)  # type: ignore[type-var]
+    limits = np.iinfo(dtype.name)
     inside = (x < float(limits.max)) & (x > float(limits.min))
     return np.where(inside, np.where(inside, x, 0).astype(dtype), np.where(x > 0, limits.max, limits.min).astype(dtype))
 

@@ -26,7 +26,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float, norm_type: float 
         scale = minimum(max_norm / (norm + 1e-6), 1.0)
         for p in owners:
             p.grad = p.grad * scale
-        return norm  # type: ignore[no-any-return]
+        return norm
 
 
 def clip_grad_value_(params: Iterable[Tensor], clip_value: float) -> None:
@@ -40,5 +40,5 @@ def clip_grad_value_(params: Iterable[Tensor], clip_value: float) -> None:
 def _power(g: Tensor, norm_type: float) -> Tensor:
     """The sum of powers of the absolute values; their greatest for the infinite norm."""
     if norm_type == float("inf"):
-        return largest(abs(g))  # type: ignore[no-any-return]
-    return total(g * g if norm_type == 2 else abs(g) ** norm_type)  # type: ignore[no-any-return]
+        return largest(abs(g))
+    return total(g * g if norm_type == 2 else abs(g) ** norm_type)

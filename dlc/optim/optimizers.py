@@ -216,7 +216,8 @@ def _one(element: Callable[..., tuple[Any, ...]], row: Sequence[Any], numbers: S
         values = element(*(None if t is None else t.read(*at) for t in row), *(cast(n.read(), dtype.held) for n in numbers))
         return tuple(cast(v, dtype) for v in values)
 
-    return build("update", row[0].shape, body)  # type: ignore[return-value]
+    results: Any = build("update", row[0].shape, body)
+    return tuple(results)
 
 
 class AdamW(Adam):

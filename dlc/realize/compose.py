@@ -28,8 +28,9 @@ def compose(graph: Graph, group: Group) -> Program:
         tensors[item] = _input(graph, item, group, names.unique(f"a{len(tensors)}", taken))
     for item in group.items:
         tensors[item] = _instance(graph, item, tensors, taken)
-    inputs, outputs = tuple(tensors[i] for i in group.inputs), tuple(tensors[i] for i in group.outputs)
-    return Program(_name(graph, group), inputs, outputs, len(outputs) == 1, UNKNOWN)  # type: ignore[arg-type]
+    inputs = tuple(t for i in group.inputs if isinstance(t := tensors[i], Input))
+    outputs = tuple(t for i in group.outputs if isinstance(t := tensors[i], Compute))
+    return Program(_name(graph, group), inputs, outputs, len(outputs) == 1, UNKNOWN)
 
 
 def _input(graph: Graph, item: Item, group: Group, name: str) -> Input:
@@ -64,7 +65,7 @@ def _renewed(body: Expr) -> Expr:
         env: dict[Var, Term] = {a: as_term(b) for a, b in zip(old, new)}
         bound = new if isinstance(e, Reduce) else new[0]
         args = tuple(substitute(a, env) for a in e.args)
-        return type(e)(args, (e.data[0], bound, *e.data[2:]), e.dtype, e.loc)  # type: ignore[return-value]
+        return type(e)(args, (e.data[0], bound, *e.data[2:]), e.dtype, e.loc)
 
     return transform(body, one)
 

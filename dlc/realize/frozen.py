@@ -62,16 +62,16 @@ class Frozen:
         counts.realized += 1
         for s in self._steps:
             if isinstance(s, View):
-                if memory[s.target] is None:
-                    memory[s.target] = memory[s.source].view(s.shape)  # type: ignore[union-attr]
+                if (source := memory[s.source]) is not None and memory[s.target] is None:
+                    memory[s.target] = source.view(s.shape)
                 continue
             outs = [any_empty(shape, contiguous(shape), dtype) if b is None else b for (shape, dtype), b in zip(s.outputs, s.buffers)]
-            s.step.launcher([memory[n] for n in s.step.inputs], outs)  # type: ignore[misc]
+            s.step.launcher([memory[n] for n in s.step.inputs], outs)
             for n, out in zip(s.step.outputs, outs):
                 memory[n] = out
             counts.launches[s.step.phase] += 1
             counts.kernels[s.step.program.name] += 1
-        return [memory[n] for n in self.results]  # type: ignore[misc]
+        return [memory[n] for n in self.results]
 
     def _root(self, slot: int) -> int:
         return self._roots.get(slot, slot)

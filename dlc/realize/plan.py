@@ -66,16 +66,18 @@ class Plan:
         memory: list[torch.Tensor | None] = [*given, *[None] * (self.slots - len(given))]
         for step in self.steps:
             if isinstance(step, View):
-                memory[step.target] = memory[step.source].view(step.shape)  # type: ignore[union-attr]
+                source = memory[step.source]
+                assert source is not None  # it is not dead yet
+                memory[step.target] = source.view(step.shape)
                 continue
-            results = step.launcher([memory[n] for n in step.inputs])  # type: ignore[misc]
+            results = step.launcher([memory[n] for n in step.inputs])
             for n, r in zip(step.outputs, results):
                 memory[n] = r
             for n in step.dead:
                 memory[n] = None
             counts.launches[step.phase] += 1
             counts.kernels[step.program.name] += 1
-        return [memory[n] for n in self.results]  # type: ignore[misc]
+        return [memory[n] for n in self.results]
 
 
 def realize(values: Sequence[Value]) -> None:

@@ -192,7 +192,7 @@ def _svg(figure: Figure, prefix: str, alt: str) -> str:
     for day, (name, _) in PALETTE.items():
         text = re.sub(day, f"var(--{name})", text, flags=re.IGNORECASE)
     opening, rest = text.split(">", 1)
-    width = float(re.search(r'width="([\d.]+)pt"', opening).group(1))  # type: ignore[union-attr]
+    width = float(re.findall(r'width="([\d.]+)pt"', opening)[0])
     opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
     label = html.escape(alt, quote=True)
     return f'{opening} role="img" aria-label="{label}" style="max-width: {width * _POINTS_TO_PIXELS:.0f}px">{rest}'.strip()

@@ -142,7 +142,7 @@ def _name(d: torch.dtype) -> str:
 def as_numpy(value: Any) -> np.ndarray:
     """An argument as a numpy array, over the same memory where it has any."""
     if isinstance(value, torch.Tensor):
-        return give_back(value.detach(), True)  # type: ignore[no-any-return]
+        return give_back(value.detach(), True)
     return np.asarray(torch.from_dlpack(value)) if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) else np.asarray(value)
 
 

@@ -251,7 +251,7 @@ def install(memory: Memory) -> CheckedBuilder:
             family.apply_impl = _in_float32(family.apply_impl)
     builder.memory = memory
     memory.where = _kernel_line
-    return builder  # type: ignore[return-value]
+    return builder
 
 
 def _kernel_line() -> str:

@@ -198,7 +198,7 @@ def _interpret_kernel(
 def _value(arg: Arg, value: int | float) -> Any:
     """An argument as the interpreter holds it, of the declared type whatever its value."""
     import triton.language as tl  # noqa: PLC0415  # see above
-    from triton.runtime.interpreter import TensorHandle  # noqa: PLC0415
+    from triton.runtime.interpreter import TensorHandle  # noqa: PLC0415  # see above
 
     name = triton_type(arg.dtype)
     kind = tl.str_to_ty(f"*{name}" if arg.is_pointer else name, None)
@@ -272,15 +272,15 @@ def _provide_scratch() -> None:
 
     Set before each such launch, because Triton keeps its allocator in the context of one thread.
     """
-    import torch  # noqa: PLC0415
-    import triton  # noqa: PLC0415
+    import torch  # noqa: PLC0415  # here and below: only a launch has to import it
+    import triton  # noqa: PLC0415  # as torch
 
     triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
 
 
 def device_target(device: Any) -> str:
     """The compile target of a torch device: ``sm_90`` on an H100, ``gfx942`` on an MI300X."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  # see above
 
     if not torch.cuda.is_available():
         raise TargetError("no GPU is present", remedy="interpret() or dlc.emulate run a kernel without one")
@@ -291,7 +291,7 @@ def device_target(device: Any) -> str:
 
 
 def _torch_dtype(dtype: Dtype) -> Any:
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  # see above
 
     names = {"f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2", "bf16": "bfloat16", "bool": "bool"}
     plain = {"f": "float", "i": "int", "u": "uint"}

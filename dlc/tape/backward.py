@@ -108,7 +108,8 @@ class _Sweep:
         given = tuple(sorted(grads))
         found = record(node, template.gradient(wanted, given), grads)
         for n, grad in zip(wanted, found):
-            self.give(edges[n], grad)  # type: ignore[arg-type]
+            if (edge := edges[n]) is not None:
+                self.give(edge, grad)
 
     def _wanted(self, edge: Edge) -> bool:
         if self.stop is None:

@@ -82,7 +82,7 @@ def _of_list(value: Any, dtype: Dtype | None) -> torch.Tensor:
 
 def numpy_of(t: torch.Tensor) -> np.ndarray:
     """The memory as a numpy array, shared; bf16 and fp8 with the dtypes of ml_dtypes."""
-    return give_back(t, True)  # type: ignore[no-any-return]
+    return give_back(t, True)
 
 
 def _declared(a: np.ndarray) -> Input:

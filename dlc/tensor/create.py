@@ -90,7 +90,7 @@ def each_call(fn: Callable[[], Any]) -> Any:
 
 def number(fn: Callable[[], float]) -> Tensor:
     """The f32 number that ``fn`` returns, as an argument of a kernel instead of a constant in it; see :func:`each_call`."""
-    return each_call(lambda: torch.tensor(fn(), dtype=torch.float32))  # type: ignore[no-any-return]
+    return each_call(lambda: torch.tensor(fn(), dtype=torch.float32))
 
 
 def memory_of(value: Any) -> torch.Tensor:

@@ -122,10 +122,10 @@ class Operators:
     def __rrshift__(self, other: Any) -> Any:
         return self.__dlc_function__(right_shift, (other, self), {})
 
-    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
+    def __eq__(self, other: Any) -> Any:
         return self.__dlc_function__(equal, (self, other), {})
 
-    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
+    def __ne__(self, other: Any) -> Any:
         return self.__dlc_function__(not_equal, (self, other), {})
 
     def __lt__(self, other: Any) -> Any:

@@ -132,5 +132,5 @@ def _place(result: Any, inputs: Sequence[Input], outputs: list[Compute]) -> int:
     if any(result is o for o in outputs):
         axes = tuple(Var(f"i{n}", s) for n, s in enumerate(result.shape))
         result = Compute(result.name, axes, result.read(*(index(a) for a in axes)), result.loc, result.dtype)
-    outputs.append(result)  # type: ignore[arg-type]
+    outputs.append(result)
     return len(outputs) - 1

@@ -130,7 +130,7 @@ class Tensor(Operators, Differentiable):
             raise unreadable(f"a tensor {self._value.spec}")
         if self._value.buffer is None:
             realize((self._value,))
-        return self._value.buffer  # type: ignore[return-value]
+        return self._value.buffer
 
     def numpy(self) -> np.ndarray:
         """The numbers as a numpy array over the same memory."""
@@ -157,7 +157,7 @@ class Tensor(Operators, Differentiable):
         return self.torch().__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.torch().__dlpack_device__()  # type: ignore[no-any-return]
+        return self.torch().__dlpack_device__()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -224,7 +224,7 @@ class Tensor(Operators, Differentiable):
         _read(self)
         value, buffer = self._value, self._value.buffer
         if buffer is not None and not buffer.is_contiguous():
-            return record(_copied, (self,), {}).reshape(sizes)  # type: ignore[no-any-return]
+            return record(_copied, (self,), {}).reshape(sizes)
         ((made, edge),) = apply(Reshape.of(value.spec, sizes), (value,), (self._edge,))
         if buffer is not None and mode.recording is None:
             made.fill(buffer.view(sizes))
@@ -251,7 +251,7 @@ class Tensor(Operators, Differentiable):
     def permute(self, *axes: Any) -> Tensor:
         """The dimensions in another order."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return record(permute, (self, *(order or range(self.ndim)[::-1])), {})  # type: ignore[no-any-return]
+        return record(permute, (self, *(order or range(self.ndim)[::-1])), {})
 
     def transpose(self, *axes: int) -> Tensor:
         """Two dimensions exchanged, as in torch; all of them reversed when none is named."""
@@ -273,7 +273,7 @@ class Tensor(Operators, Differentiable):
 
     def clone(self) -> Tensor:
         """The same numbers in memory of their own; gradients flow through."""
-        return record(_copied, (self,), {})  # type: ignore[no-any-return]
+        return record(_copied, (self,), {})
 
     def replace(self, other: Tensor) -> None:
         """Make this tensor stand for the numbers of another: how an optimiser updates a parameter. Graphs made before are not touched.

@@ -37,11 +37,11 @@ def jvp(program: Program, wrt: Sequence[str] | None = None) -> Program:
     form = split_program(program)
     moving = targets_of(form, wrt)
     taken = {t.name for t in form.inputs}
-    given: dict[Tensor, Tensor] = {t: Input(unique(f"t_{t.name}", taken), t.shape, t.dtype, t.loc) for t in moving}
+    given: dict[Tensor, Input] = {t: Input(unique(f"t_{t.name}", taken), t.shape, t.dtype, t.loc) for t in moving}
     outputs = [t for t in form.outputs if t.dtype.is_float]
     if not outputs:
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
-    pushed = pushforward(outputs, given)
+    pushed = pushforward(outputs, dict(given))
     found = own_outputs([pushed[t] for t in outputs], [f"t_{t.name}" for t in outputs], {})
     return assemble(f"{program.name}_jvp", form, found, (), tuple(given.values()))
 

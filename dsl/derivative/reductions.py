@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dsl.algebra import EXPRS, params, substitute, substitute_values
-from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MAX_FIRST, MIN, MOMENTS, PROD, RECURRENCE, SUM, Carrier, shifted_exp
+from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MAX_FIRST, MIN, MOMENTS, PROD, RECURRENCE, SUM, Algebra, Carrier, shifted_exp
 from dsl.derivative.rules import tangent
 from dsl.derivative.simplify import fold, guarded, select, zero
 from dsl.dim import ONE, ZERO, Term, Var, as_term, product
@@ -145,8 +145,8 @@ _REDUCTIONS: dict[str, Callable[[Site, Reduce], Partials]] = {
 
 def _states(carrier: Carrier, swapped: bool) -> Carrier:
     """The carrier that results in its whole state; ``swapped`` combines from the other end."""
-    def combine(a: object, x: tuple[Expr, ...], y: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return carrier.combine(a, y, x)  # type: ignore[arg-type]
+    def combine(a: Algebra, x: tuple[Expr, ...], y: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return carrier.combine(a, y, x)
 
     name = f"{carrier.name}_state" + ("_swapped" if swapped else "")
     return replace(carrier, name=name, finalize=lambda a, s: s, result=carrier.state, combine=combine if swapped else carrier.combine)

@@ -178,11 +178,11 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
     targets = targets_of(form, wrt)
     keep = find_saved(form, saved)
     taken = {t.name for t in (*form.inputs, *keep)}
-    given: dict[Tensor, Tensor] = {
+    given: dict[Tensor, Input] = {
         y: Input(unique(f"d_{y.name}", taken), y.shape, y.dtype, y.loc) for y in form.outputs if y.dtype.is_float}
     if not given:
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
-    found = pullback(form.outputs, given, targets)
+    found = pullback(form.outputs, dict(given), targets)
     kept = {c: Input(c.name, c.shape, c.dtype if c in form.outputs else c.dtype.held, c.loc) for c in keep}
     there: dict[Tensor, Tensor] = {c: _as_saved(c, t) for c, t in kept.items()}
     outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], there | _undone(there))

@@ -47,9 +47,7 @@ def own_outputs(found: Sequence[Tensor], names: Sequence[str], replaced: Mapping
     return out
 
 
-
-
-def assemble(name: str, form: Program, outputs: Sequence[Compute], saved: Sequence[Tensor], given: Sequence[Tensor]) -> Program:
+def assemble(name: str, form: Program, outputs: Sequence[Compute], saved: Sequence[Input], given: Sequence[Input]) -> Program:
     """The derived program: inputs of ``form`` that it reads or that determine a size it uses, then ``saved``, then ``given``."""
     used, computes = inputs_and_computes(tuple(outputs))
     needed: set[Tensor] = set(used)
@@ -61,7 +59,7 @@ def assemble(name: str, form: Program, outputs: Sequence[Compute], saved: Sequen
         if (sizes & determined([*needed, *given, t])) - known:
             needed.add(t)
     inputs = (*(t for t in (*form.inputs, *saved) if t in needed), *given)
-    return Program(name, inputs, tuple(outputs), len(outputs) == 1, form.loc)  # type: ignore[arg-type]
+    return Program(name, inputs, tuple(outputs), len(outputs) == 1, form.loc)
 
 
 def determined(tensors: Sequence[Tensor]) -> set[Var]:

@@ -289,7 +289,7 @@ def guarded(conditions: Iterable[Expr], value: Expr) -> Expr:
         return zero(value.dtype)
     value = simplify(value, [f for k in kept for f in as_facts(k)])
     for c in kept:
-        value = transform(value, lambda e, c=c: const(True, bool_) if e is c else fold(e))  # type: ignore[misc]
+        value = transform(value, functools.partial(_given, c))
     if is_value(value, 0):
         return value
     memory = [bool(reads(c)) for c in kept]
@@ -329,15 +329,16 @@ def total(value: Expr, loops: tuple[Var, ...]) -> Expr:
     out = [f for f in over if not f.free & set(loops)], [f for f in under if not f.free & set(loops)]
     inside = [f for f in over if f.free & set(loops)], [f for f in under if f.free & set(loops)]
     if not any(inside):
-        count = fold(cast(index(product(v.extent for v in loops if v.extent is not None)), value.dtype))
-        return mul(value, const(int(count.args[0]), value.dtype) if _is_number(count) else count)  # type: ignore[call-overload]
+        count = product(v.extent for v in loops if v.extent is not None)
+        return mul(value, const(count.const, value.dtype) if count.is_const else fold(cast(index(count), value.dtype)))
     if not any(out):
         return reduce(SUM, (value,), loops)
     return _quotient([*out[0], reduce(SUM, (_quotient(*inside, value.dtype),), loops)], out[1], value.dtype)
 
 
-def _is_number(count: Expr) -> bool:
-    return isinstance(count, Cast) and isinstance(count.args[0], Index) and count.args[0].term.is_const
+def _given(condition: Expr, e: Expr) -> Expr | None:
+    """An expression folded where a condition is known to hold."""
+    return const(True, bool_) if e is condition else fold(e)
 
 
 def factors(e: Expr) -> tuple[list[Expr], list[Expr]]:

@@ -19,12 +19,13 @@ from dsl.ops.dispatch import Function, build, element_at, lift, names_of, operat
 
 def _define(name: str, opcode: str, doc: str, operands: int = 1) -> Function:
     """The public function of one operation of the opset."""
-    if operands == 1:
-        def fn(x: Any) -> Any:
-            return op(opcode, x)
-    else:
-        def fn(x: Any, y: Any) -> Any:  # type: ignore[misc]
-            return op(opcode, x, y)
+    def one(x: Any) -> Any:
+        return op(opcode, x)
+
+    def two(x: Any, y: Any) -> Any:
+        return op(opcode, x, y)
+
+    fn: Any = one if operands == 1 else two
     fn.__name__ = fn.__qualname__ = name
     fn.__doc__ = doc
     return pointwise(fn)

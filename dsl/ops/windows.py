@@ -49,10 +49,10 @@ def paddings(value: Any, rank: int, what: str, kernel: list[Any], dilation: list
         raise ShapeError(f"{what}: padding is {value!r}", remedy="an int, one per dimension, (before, after) pairs, 'same' or 'valid'")
     given = list(value) if isinstance(value, (tuple, list)) else [value]
     if given and all(isinstance(v, (tuple, list)) for v in given):
-        pairs = [tuple(each(v, 2, f"{what}: a padding", 0)) for v in given]
+        pairs = [(before, after) for v in given for before, after in [each(v, 2, f"{what}: a padding", 0)]]
         if len(pairs) != rank:
             raise ShapeError(f"{what}: padding is {value!r}", remedy=f"{rank} pairs")
-        return pairs  # type: ignore[return-value]
+        return pairs
     return [(p, p) for p in each(value, rank, f"{what}: padding", 0)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -359,8 +359,7 @@ def _inner_names(s: Stage) -> set[str]:
 
 def _renamed(s: Stage, loop: str, new: str) -> dict[str, Any]:
     """A stage's notes with those on one loop moved to another."""
-    moved: Callable[[str], str] = lambda x: new if x == loop else x  # noqa: E731
-    return {k: {moved(x): v for x, v in notes.items()} if isinstance(notes, dict) else notes for k, notes in s.notes.items()}
+    return {k: {new if x == loop else x: v for x, v in notes.items()} if isinstance(notes, dict) else notes for k, notes in s.notes.items()}
 
 
 def _reattached(nest: Nest, stage: str, loop: str, new: str) -> Nest:

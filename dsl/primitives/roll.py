@@ -76,9 +76,8 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
     if c is None:
         raise ScheduleError(f"roll({stage!r}): {stage} shares its axis with no other reduction",
                             "kernel.explain() tells which do, and why others do not")
-    along = max(c.axes, key=lambda v: v.extent.const if v.extent is not None and v.extent.is_const else 0)
-    if axis:
-        along = next((v for v in c.axes if v.name == axis), None)  # type: ignore[assignment]
+    longest = max(c.axes, key=lambda v: v.extent.const if v.extent is not None and v.extent.is_const else 0)
+    along = next((v for v in c.axes if v.name == axis), None) if axis else longest
     if along is None:
         raise ScheduleError(f"roll({stage!r}): {axis} is not an axis it reduces", remedy="one of " + ", ".join(v.name for v in c.axes))
     if not all(v.extent is not None and v.extent.is_const for v in c.axes):

@@ -111,7 +111,7 @@ class Pass:
         before = Tensor(f"{t.name}.before", shape, t.dtype, acc.loc)
         read = self.read(before, axes)
         self.before[acc.read(self.c.rows, n)] = read
-        self.states.append((t, State(before, initial), None, axes))  # type: ignore[arg-type]
+        self.states.append((t, State(before, initial), None, axes))  # type: ignore[arg-type]  # its value is defined last
         return read
 
     def becomes(self, acc: Accumulator, n: int, after: Compute) -> None:

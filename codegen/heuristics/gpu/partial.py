@@ -10,6 +10,7 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import iterations
 from codegen.heuristics.gpu.contraction import contracted_tiles, matrix_tile
 from codegen.heuristics.gpu.tiles import power
+from dsl.expr import Reduce
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import split
 from dsl.primitives.reduction import neutral_input, rfactor
@@ -66,6 +67,6 @@ def _chunk(s: Stage, extent: int, rows: int, setting: Setting) -> int | None:
     chunks = setting.choose(f"{s.name}.chunks", max(1, wanted), [n for n in (8, 32, 128, 512) if n * each < each * extent])
     step = -(-extent // chunks)
     step = power(step) if step * each >= 256 and chunks > 1 else step
-    if extent % step and neutral_input(s.body, 0) is None:  # type: ignore[arg-type]
+    if extent % step and isinstance(s.body, Reduce) and neutral_input(s.body, 0) is None:
         step = next(n for n in range(step, 0, -1) if extent % n == 0)
     return step if chunks > 1 and step < extent and step * each >= 64 else None

@@ -10,6 +10,7 @@ from codegen.heuristics.gpu.fusing import WIDEST
 from codegen.heuristics.gpu.tiles import SECTOR, blocks, launch, power, tile_loop
 from codegen.heuristics.groups import Group
 from dsl.dim import Var
+from dsl.expr import Tensor
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import reorder, set_role
 from dsl.primitives.storage import compute_at
@@ -90,9 +91,9 @@ def _contiguous_row(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Se
     return next((v for v in reversed(rows) if size(v.extent) > 1), None), False
 
 
-def _within(nest: Nest, tensor: object, group: Group) -> bool:
+def _within(nest: Nest, tensor: Tensor, group: Group) -> bool:
     """Whether a tensor is made in the group, so that it does not lie in memory."""
-    maker = nest.producer(tensor)  # type: ignore[arg-type]
+    maker = nest.producer(tensor)
     return maker is not None and maker.name in group.members
 
 
