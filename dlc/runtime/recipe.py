@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from codegen.artifact import Formula, formula
 from codegen.tile.in_place import find_in_place
-from dsl.dim import Term, Var, product
+from dsl.dim import Term, Var, as_term, product
 from dsl.errors import InternalError
 from dsl.loc import Loc
 from dsl.program import Program
@@ -37,6 +37,7 @@ class Recipe:
         workspaces: bytes of each buffer that lives for one call.
         scratch: bytes private to each thread.
         sizes: names of the integers that the code takes after its pointers.
+        solved: (size, input, dimension, rest, factor) of each that no entry is equal to: it is (that entry - rest) // factor.
         in_place: (input, output) by their numbers, such that the output may be written over the input.
         place: file, line and function of the definition.
     """
@@ -51,6 +52,7 @@ class Recipe:
     sizes: tuple[str, ...] = ()
     in_place: tuple[tuple[int, int], ...] = ()
     place: tuple[str, int, str] = field(default=("", 0, ""), compare=False)
+    solved: tuple[tuple[str, int, int, Formula, int], ...] = ()
 
     @property
     def loc(self) -> Loc:
@@ -61,7 +63,7 @@ class Recipe:
     def bound(self) -> tuple[str, ...]:
         """The names of sizes that the inputs determine, in the order in which they meet them."""
         found = (e for _, _, shape, strides in self.inputs for e in (*shape, *strides) if isinstance(e, str) and e.isidentifier())
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys((*found, *(name for name, *_ in self.solved))))
 
     def to_json(self) -> str:
         """As text; :meth:`from_json` reads it back."""
@@ -90,7 +92,7 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         module: its code.
 
     Raises:
-        InternalError: a symbolic size that no entry of a shape or stride is equal to.
+        InternalError: a symbolic size that no entry of a shape or stride determines.
     """
     names: dict[Var, str] = {}
     for t, own in zip(program.inputs, strides):
@@ -103,11 +105,27 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         tuple((t.name, t.dtype.name, _formulas(t.shape, names), _formulas(own, names)) for t, own in zip(program.inputs, strides)),
         tuple((t.dtype.name, _formulas(t.shape, names)) for t in program.outputs),
         tuple(formula(product(b.shape) * b.dtype.itemsize, names) for b in module.workspaces), formula(module.scratch, names),
-        tuple(names[v] for v in tile.sizes), find_in_place(tile), place_of(program))
+        tuple(names[v] for v in tile.sizes), find_in_place(tile), place_of(program), _solved(program, strides, names))
     if unknown := set(names.values()) - set(made.bound):
         raise InternalError(f"{program.name} has sizes that its arguments do not show", f"{[v for v, n in names.items() if n in unknown]}",
                             loc=program.loc)
     return made
+
+
+def _solved(program: Program, strides: Sequence[Sequence[Term]],
+            names: Mapping[Var, str]) -> tuple[tuple[str, int, int, Formula, int], ...]:
+    """How sizes follow that no entry of a shape or stride is equal to: each from an entry that is affine in it, the others being known."""
+    entries = [(n, d, size) for n, t in enumerate(program.inputs) for d, size in enumerate(t.shape)]
+    known = {v for terms in ([size for _, _, size in entries], *strides) for t in terms for v in t.vars if as_term(v) == t}
+    found: list[tuple[str, int, int, Formula, int]] = []
+    for n, d, size in entries:
+        unknown = [v for v in size.vars if v not in known]
+        factor = size.coef(unknown[0]) if len(unknown) == 1 else None
+        if factor:
+            rest = size - as_term(unknown[0]) * factor
+            found.append((names[unknown[0]], n, d, formula(rest, names), factor))
+            known.add(unknown[0])
+    return tuple(found)
 
 
 def contiguous(shape: Sequence[int]) -> Shape:

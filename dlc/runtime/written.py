@@ -5,8 +5,9 @@ Every function begins with the same guards: it gives ``MISS`` unless the argumen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from codegen.artifact import evaluate
 from dlc.runtime.arguments import TORCH
@@ -111,11 +112,14 @@ def _guards(recipe: Recipe, given: Given) -> list[str]:
     lines += _unless(" or ".join(kinds))
     if names:
         lines += ["    try:"]
-        bound: set[str] = set()
+        bound = _Bound()
         for n in range(len(names)):
             lines += _number(recipe, n) if n in given.numbers else _array(recipe, n, bound, n in given.arrays)
         lines += ["    except (RuntimeError, OverflowError):", "        return MISS"]
-    return lines + _unless(" or ".join([*_formula_guards(recipe), *_misaligned(recipe, given.memory(recipe))]))
+        lines += [f"    {size} = (s{n}[{d}] - ({rest})) // {factor}" for size, n, d, rest, factor in recipe.solved]
+        late = [*(f"{size} < 1" for size, *_ in recipe.solved), *_formula_guards(recipe), *bound.late]
+        return lines + _unless(" or ".join([*late, *_misaligned(recipe, given.memory(recipe))]))
+    return lines
 
 
 def _if(condition: str, then: str) -> list[str]:
@@ -139,7 +143,15 @@ def _own(recipe: Recipe, name: str, args: str) -> list[str]:
             "        if results is not MISS:", "            return results"]
 
 
-def _array(recipe: Recipe, n: int, bound: set[str], numpy: bool) -> list[str]:
+@dataclass
+class _Bound:
+    """The sizes that arguments have shown so far, and what is to be refused about strides once all are known."""
+
+    names: set[str] = field(default_factory=set)
+    late: list[str] = field(default_factory=list)
+
+
+def _array(recipe: Recipe, n: int, bound: _Bound, numpy: bool) -> list[str]:
     _, _, shape, strides = recipe.inputs[n]
     sizes, steps = known(shape), known(strides)
     lines: list[str] = []
@@ -156,16 +168,16 @@ def _array(recipe: Recipe, n: int, bound: set[str], numpy: bool) -> list[str]:
     return lines if 0 in shape else [*lines, f"        if not p{n}:", "            return MISS"]
 
 
-def _symbolic(recipe: Recipe, n: int, bound: set[str], numpy: bool) -> list[str]:
+def _symbolic(recipe: Recipe, n: int, bound: _Bound, numpy: bool) -> list[str]:
     """Bind the sizes met first here, refuse others than known; what is a formula is compared when all sizes are bound."""
     _, dtype, shape, strides = recipe.inputs[n]
     lines, wrong = [f"        s{n} = x{n}.shape"], []
     for d, size in enumerate(shape):
-        if isinstance(size, int) or size in bound:
+        if isinstance(size, int) or size in bound.names:
             wrong.append(f"s{n}[{d}] != {size}")
         elif size.isidentifier():
             lines.append(f"        {size} = s{n}[{d}]")
-            bound.add(size)
+            bound.names.add(size)
             wrong.append(f"{size} < 1")
     if _row_major(shape, strides):
         wrong.append(_not_contiguous(f"x{n}", numpy))
@@ -173,12 +185,13 @@ def _symbolic(recipe: Recipe, n: int, bound: set[str], numpy: bool) -> list[str]
     lines.append(f"        t{n} = x{n}.{'strides' if numpy else 'stride()'}")
     unit = TORCH[dtype].itemsize if numpy else 1  # numpy counts bytes, and may go backwards
     for d, step in enumerate(strides):
-        if isinstance(step, str) and step.isidentifier() and step not in bound:
+        if isinstance(step, str) and step.isidentifier() and step not in bound.names:
             lines.append(f"        {step} = t{n}[{d}]" + (f" // {unit}" if unit > 1 else ""))
-            bound.add(step)
+            bound.names.add(step)
             wrong += [f"{step} < 0", f"{step} * {unit} != t{n}[{d}]"] if numpy else []
         else:
-            wrong.append(f"(s{n}[{d}] != 1 and t{n}[{d}] != ({step}) * {unit})")
+            needed = set(re.findall(r"\bn\d+\b", str(step)))
+            (wrong if needed <= bound.names else bound.late).append(f"(s{n}[{d}] != 1 and t{n}[{d}] != ({step}) * {unit})")
     return [*lines, f"        if {' or '.join(wrong)}:", "            return MISS"] if wrong else lines
 
 

@@ -49,3 +49,30 @@ def test_a_size_that_a_schedule_needs_as_a_number_is_fixed_and_the_others_vary()
         x = torch.randn(m, 5)
         assert torch.equal(kernel(x), x * 2)
     assert compiled(kernel) == before, "M is an argument"
+
+
+@dlc.kernel
+def halves(x: f32[M, 2 * N + 1], y: f32[N]):
+    return dlc.compute((M, N), lambda i, j: x[i, 2 * j] - x[i, 2 * j + 1] + y[j]), x * 2.0
+
+
+@dlc.kernel
+def pairs(x: f32[M, 2 * N + 1]):
+    return dlc.compute((M, N), lambda i, j: x[i, 2 * j] - x[i, 2 * j + 1])
+
+
+@pytest.mark.parametrize("kernel", [halves, pairs])
+@pytest.mark.parametrize("view", [False, True])
+def test_sizes_that_no_dimension_is_equal_to_are_solved_for(kernel, view):
+    kernel = dlc.kernel(kernel.fn)
+    for n in (1, 2, 3, 5, 8, 40, 4):
+        x = torch.randn(3, 4 * n + 2)[:, ::2] if view else torch.randn(3, 2 * n + 1)
+        y = torch.randn(n)
+        parts = x[:, :-1:2] - x[:, 1::2]
+        if "y" in [t.name for t in kernel.program.inputs]:
+            torch.testing.assert_close(kernel(x, y), (parts + y, x * 2))
+        else:
+            torch.testing.assert_close(kernel(x), parts)
+    assert compiled(kernel)[1] == 1 and compiled(kernel)[0] == FEW
+    with pytest.raises(dlc.errors.ShapeError, match="of `x` is 6, "):
+        kernel(torch.randn(3, 6), *([torch.randn(3)] if len(kernel.program.inputs) > 1 else []))
