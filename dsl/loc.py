@@ -14,6 +14,7 @@ _OURS = (
     *(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + p + os.sep for p in ("dsl", "codegen", "dlc")),
     functools.__file__, contextlib.__file__,
 )
+_TORCH = os.path.join("-packages", "torch", "")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ UNKNOWN = Loc("<unknown>", 0)
 
 
 def here() -> Loc:
-    """The innermost frame of the call stack that is not in dlc's own packages."""
+    """The innermost frame of the call stack that is not in dlc's own packages, nor in torch's, which may call on behalf of the user."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OURS):
+        if not name.startswith(_OURS) and _TORCH not in name:
             return Loc(name, frame.f_lineno, frame.f_code.co_name)
         if frame.f_back is None:
             break

@@ -28,11 +28,11 @@ def _stage(nest: Nest, placed: Mapping[str, Placed], s: Stage, depth: int) -> It
     rest = [x for x in p.loops if x.role not in GRID_ROLES]
     depth += 1
     for x in grid:
-        yield _loop(nest, s, x, depth)
+        yield _loop(s, x, depth)
         depth += 1
     yield from _attached(nest, placed, s, ("", *(x.name for x in grid)), depth)
     for x in rest:
-        yield _loop(nest, s, x, depth)
+        yield _loop(s, x, depth)
         depth += 1
         yield from _attached(nest, placed, s, (x.name,), depth)
     for t in s.tensors:
@@ -65,7 +65,7 @@ def _extents(s: Stage, p: Placed) -> str:
     return ", ".join(str(p.extent[a]) for a in s.axes)
 
 
-def _loop(nest: Nest, s: Stage, x: PlacedLoop, depth: int) -> str:
+def _loop(s: Stage, x: PlacedLoop, depth: int) -> str:
     facts = [] if x.role == "serial" else [x.role]
     facts += ["reduction" if s.kind == "reduce" else "scan"] if x.reduce else []
     facts += [f"tail {x.tail}"] if x.tail != "mask" else []

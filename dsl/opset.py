@@ -63,10 +63,6 @@ def _sign(x: Any) -> Any:
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
-def _xlogical(bitwise: Any) -> Callable[..., Any]:
-    return lambda *args: bitwise(*args)
-
-
 _UNARY_FLOAT: dict[str, tuple[Callable[..., Any], int]] = {
     "exp": (np.exp, 10), "exp2": (np.exp2, 10), "expm1": (np.expm1, 12),
     "log": (np.log, 12), "log2": (np.log2, 12), "log10": (np.log10, 12), "log1p": (np.log1p, 14),

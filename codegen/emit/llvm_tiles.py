@@ -256,17 +256,17 @@ class TileDots:
         rows, lanes = (block.rows, block.steps * d.terms * size), (block.steps, block.lanes * d.terms * size)
         for row, lane, a, c, load_row, load_lane in block.products():
             if load_row:
-                place, apart = self._address(m, m.rows, row * block.rows, 0), self._stride(m, m.rows, m.row, size)
+                place, apart = self._address(m, m.rows, row * block.rows, 0), self._stride(m.rows, m.row, size)
                 self.registers.load(a, rows, place, apart, _passes(m.rows))
             if load_lane:
-                self.registers.load(c, lanes, self._address(m, m.lanes, 0, lane * block.lanes), self._stride(m, m.lanes, m.step, size))
+                self.registers.load(c, lanes, self._address(m, m.lanes, 0, lane * block.lanes), self._stride(m.lanes, m.step, size))
             self.registers.dot(block.accumulator(row, lane), a, c)
 
     def _address(self, m: DotMatch, f: Factor, row: int, lane: int) -> ir.Value:
         env = {m.lane: as_term(lane), m.term: as_term(0)} | ({m.row: as_term(row)} if m.row is not None else {})
         return self.memory.pointer(f.buffer, f.offset.subs(env | ({m.step: as_term(0)} if m.step is not None else {})))
 
-    def _stride(self, m: DotMatch, f: Factor, axis: Var | None, size: int) -> ir.Value:
+    def _stride(self, f: Factor, axis: Var | None, size: int) -> ir.Value:
         if axis is None:
             return I64(0)
         step = f.offset.coef_term(axis)

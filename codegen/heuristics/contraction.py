@@ -43,7 +43,7 @@ def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
 def schedule_contraction(nest: Nest, anchor: str, heavy: str, setting: Setting) -> Nest:
     """The schedule of a contraction, and of the map stage ``anchor`` that finishes it where that is another."""
     p = analyse(nest[heavy], setting.strides, written(nest, anchor, heavy, setting.strides))
-    form = setting.choose(f"{anchor}.form", _form(nest, anchor, p, setting), _forms(nest, anchor, p, setting))
+    form = setting.choose(f"{anchor}.form", _form(nest, anchor, p, setting), _forms(p, setting))
     up = _anchor_axes(nest, anchor, heavy)
     terms = p.contiguous_terms(setting.strides)
     if form == "dots" and terms is not None:
@@ -63,7 +63,7 @@ def written(nest: Nest, anchor: str, heavy: str, strides: Strides) -> dict[Var, 
 
 def schedule_passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Nest | None:
     """The schedule of a reduction of whole rows into one, when ``name`` is one and ``anchor`` is it or what finishes it."""
-    p = passing(nest, anchor, name, setting)
+    p = passing(nest, name, setting)
     up = _anchor_axes(nest, anchor, name)
     if p is None or set(up) != set(p.stage.axes) or any(size(v.extent) > 1 for v in nest[anchor].axes if v not in up.values()):
         return None
@@ -76,7 +76,7 @@ def most_dots(target: Target) -> int:
     return target.vector_registers // 2
 
 
-def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
+def _forms(p: Product, setting: Setting) -> list[str]:
     """The forms that are possible."""
     forms = ["panels"]
     if p.panel is not None:
@@ -92,7 +92,7 @@ def _forms(nest: Nest, anchor: str, p: Product, setting: Setting) -> list[str]:
 
 def _form(nest: Nest, anchor: str, p: Product, setting: Setting) -> str:
     """Panels, unless the rows are too few to repay a copy of the lane factor, or to read it in pieces."""
-    forms = _forms(nest, anchor, p, setting)
+    forms = _forms(p, setting)
     if "stream" in forms and p.lanes is not None and _bytes(p, p.lanes) > setting.target.caches[1] // 2:
         return "stream"
     return "dots" if "dots" in forms and not p.contiguous_lanes(setting.strides) else "panels"

@@ -175,11 +175,8 @@ def _runs_on(x: Access, outer: Var, inner: Var) -> bool:
             and a == b * inner.extent.const)
 
 
-def gridify(nest: Nest, name: str, outer: list[str], points: int = 4096) -> Nest:
-    """Make the outer loops parallel; where they have very many iterations, keep runs of the innermost serial."""
-    s = nest[name]
-    grid: list[str] = []
+def gridify(nest: Nest, name: str, outer: list[str]) -> Nest:
+    """Make the outer loops parallel."""
     for x in outer:
         nest = set_role(nest, name, x, "parallel")
-        grid.append(x)
-    return nest if s else nest
+    return nest

@@ -61,7 +61,7 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
     return reorder(nest, heavy, [*left, *sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
 
 
-def passing(nest: Nest, anchor: str, name: str, setting: Setting) -> Product | None:
+def passing(nest: Nest, name: str, setting: Setting) -> Product | None:
     """A reduction over whole rows of a tensor too large for the nearer caches, with one result for every column.
 
     A matrix and a vector, say, or column sums. Its lanes lie along the columns, and the rows pass as in :func:`schedule_stream`.

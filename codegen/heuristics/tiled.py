@@ -45,7 +45,7 @@ class TileShape:
     cut: bool
 
 
-def tile_shape(target: Target, d: Dots, columns: int, lines: int) -> tuple[int, int]:
+def tile_shape(d: Dots, columns: int, lines: int) -> tuple[int, int]:
     """(lanes, rows) of the block of accumulators that takes the fewest cycles for the whole result, edges included."""
     i = d.instruction
 
@@ -118,7 +118,7 @@ def _near_sizes(target: Target, b: Blocks, shape: TileShape) -> tuple[int, int]:
 def _shape(p: Product, anchor: str, dots: Dots, setting: Setting) -> TileShape:
     """The block of accumulators and of the sum."""
     target, terms = setting.target, size(dots.axis.extent)
-    nr, mr = setting.choose(f"{anchor}.register_tile", tile_shape(target, dots, p.columns, p.lines), _shapes(dots, p.columns, p.lines))
+    nr, mr = setting.choose(f"{anchor}.register_tile", tile_shape(dots, p.columns, p.lines), _shapes(dots, p.columns, p.lines))
     whole = -(-terms // dots.depth) * dots.depth
     known = dots.axis.extent is not None and dots.axis.extent.is_const and len(p.stage.bound) == 1
     default = sum_block(target, dots, nr, terms) if known else whole

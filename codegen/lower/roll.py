@@ -132,7 +132,7 @@ def _in_registers(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: l
     for s in segments(cx, stage, p, x):
         values = _for_each(cx, x, s, values, body, stage)
     for c, v in zip(states, values):
-        _deliver(cx, stage, p, c, v)
+        _deliver(cx, stage, c, v)
 
 
 def replace_hint(v: Value, hint: str) -> Value:
@@ -141,7 +141,7 @@ def replace_hint(v: Value, hint: str) -> Value:
     return v
 
 
-def _deliver(cx: Context, stage: Stage, p: Placed, c: Carried, v: Value) -> None:
+def _deliver(cx: Context, stage: Stage, c: Carried, v: Value) -> None:
     """The final value of a state to memory or to the readers of its tile."""
     own = c.after.axes[1:]
     target = cx.bindings.get(c.final)

@@ -209,7 +209,7 @@ def decode_store(instruction: Instruction, decoder: Decoder) -> Step:
 def read_memory(block: Block, at: Instruction, space: str, address: NDArray[np.int64], size: int, active: Bools) -> Rows:
     """Load rows from a space; generic addresses go by their window."""
     if space == "generic":
-        space, address = _resolve(block, address, active)
+        space, address = _resolve(address, active)
     if space == "local":
         return _local(block, address, size)
     if space == "shared":
@@ -223,7 +223,7 @@ def write_memory(block: Block, at: Instruction, space: str, address: NDArray[np.
     """Store rows to a space; generic addresses go by their window."""
     size = rows.shape[1]
     if space == "generic":
-        space, address = _resolve(block, address, active)
+        space, address = _resolve(address, active)
     if space == "local":
         at_byte = (address % LOCAL_WINDOW)[active, None] + np.arange(size)
         block.local[block.thread[active][:, None], at_byte] = rows[active]
@@ -235,7 +235,7 @@ def write_memory(block: Block, at: Instruction, space: str, address: NDArray[np.
         block.memory.write(address, rows, active)
 
 
-def _resolve(block: Block, address: NDArray[np.int64], active: Bools) -> tuple[str, NDArray[np.int64]]:
+def _resolve(address: NDArray[np.int64], active: Bools) -> tuple[str, NDArray[np.int64]]:
     first = int(address[active][0]) if active.any() else 0
     if first >= LOCAL_WINDOW:
         return "local", address

@@ -171,7 +171,7 @@ def _classes(what: str, x: Tensor, target: Tensor, weight: Tensor | None) -> int
     return d
 
 
-def _by_class(what: str, d: int, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str,
+def _by_class(what: str, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str,
               fn: Callable[[tuple[Any, ...], Expr], Expr]) -> Any:
     """Losses ``fn(place, class)`` by target, 0 where it is ignored; their mean is weighted by class."""
     def each(value: Callable[[Expr, tuple[Any, ...]], Expr]) -> Callable[..., Expr]:
@@ -209,7 +209,7 @@ def nll_loss(x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_ind
         value = -a.read(*at[:d], c, *at[d:])
         return value if weight is None else value * weight.read(c)
 
-    return _by_class("nll_loss", d, t, weight, ignore_index, reduction, loss)
+    return _by_class("nll_loss", t, weight, ignore_index, reduction, loss)
 
 
 @operation
@@ -240,7 +240,7 @@ def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignor
             return value
         return value * (1.0 - label_smoothing) + spread.read(*at) * label_smoothing
 
-    return _by_class("cross_entropy", d, t, weight, ignore_index, reduction, loss)
+    return _by_class("cross_entropy", t, weight, ignore_index, reduction, loss)
 
 
 def _spread(a: Tensor, lse: Tensor, weight: Tensor | None, d: int) -> Tensor:

@@ -70,6 +70,8 @@ def install() -> None:
                         "T": property(shape.transpose), "mT": property(shape.matrix_transpose), "to": _to, "size": _size, "dim": _rank,
                         "numel": _count, "type_as": _as_type}.items():
         _set(name, value)
+    for kind in (Tensor, Expr):
+        setattr(kind, "__torch_function__", classmethod(_torch_called))  # noqa: B010  (a protocol of torch's)
 
 
 def _set(name: str, value: Any) -> None:
@@ -94,6 +96,18 @@ def _converter(dtype: Dtype) -> Callable[..., Any]:
 
     convert.__doc__ = f"Converted to {dtype}."
     return convert
+
+
+def _torch_called(kind: type, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """What a function of torch gives on a tensor or element of a definition: an error that says so.
+
+    A number of torch's beside an operator leaves it to the other side, which takes the number.
+    """
+    if type(function).__name__.endswith("_descriptor"):
+        return NotImplemented
+    name = getattr(function, "__name__", "a function").strip("_")
+    raise UserError(f"torch's {name} in a definition", "a definition is traced on symbols, before there are numbers",
+                    f"the language's own: dlc.{name}")
 
 
 def _iterate(self: Tensor) -> Iterator[Any]:

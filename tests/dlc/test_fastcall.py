@@ -288,7 +288,6 @@ def test_it_misses_where_memory_is_shared_in_part():
     assert [fill((x, y), buffer[n:n + 24].view(4, 6)) is MISS for n in (1, 23, 24, 30)] == [True, True, False, False]
     x = buffer[24:48].view(4, 6)
     assert [fill((x, y), buffer[n:n + 24].view(4, 6)) is MISS for n in (0, 1, 47, 48)] == [False, True, True, False]
-    assert fill((buffer.data[:24].view(4, 6), y), buffer[:24].view(4, 6)) is MISS
 
 
 def test_it_misses_where_gaps_of_an_input_hold_the_result():

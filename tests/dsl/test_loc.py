@@ -5,7 +5,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import pytest
+import torch
+
 import dlc
+from dsl.dim import as_term
+from dsl.dtype import f32
+from dsl.errors import UserError
+from dsl.expr import Input
 from dsl.loc import UNKNOWN, Loc, caller_locals, here
 from dsl.program import compute, dims
 
@@ -41,3 +48,9 @@ def test_a_definition_in_a_file_of_the_user(tmp_path: Path) -> None:
 def test_the_callers_variables() -> None:
     secret = 17
     assert caller_locals()["secret"] == secret
+
+
+def test_frames_of_torch_are_not_the_users() -> None:
+    with pytest.raises(UserError, match="torch's relu in a definition") as e:
+        torch.nn.functional.relu(Input("x", (as_term(3),), f32))
+    assert e.value.loc is not None and e.value.loc.file == __file__

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import dsl as dlc
 from dsl import f32, u8
@@ -19,7 +20,7 @@ def _input(name, *shape, dtype=f32):
 NAMES = {
     "dlc": dlc, "M": M, "N": N, "K": K, "x": _input("x", M, K), "w": _input("w", N, M), "y": _input("y", N, K), "v": _input("v", M),
     "m": _input("m", M), "s": _input("s"), "p": _input("p", 2, M, K), "q": _input("q", 3, K, N), "image": _input("image", 2, 3, 8, 8),
-    "small": _input("small", 2, 3, 4, 4), "bytes": _input("bytes", M, dtype=u8), "array": np.ones(3),
+    "small": _input("small", 2, 3, 4, 4), "bytes": _input("bytes", M, dtype=u8), "array": np.ones(3), "torch": torch,
 }
 
 CASES = [
@@ -30,6 +31,16 @@ error: hardtanh: u8 has no numbers as low as -1
 dtype error: an array of shape (3,) in a definition
   because: a definition knows its parameters and numbers alone
   instead: make it a parameter of the kernel
+"""),
+    ('torch.exp(v)', """
+error: torch's exp in a definition
+  because: a definition is traced on symbols, before there are numbers
+  instead: the language's own: dlc.exp
+"""),
+    ('dlc.compute((M,), lambda i: torch.sin(v[i]))', """
+error: torch's sin in a definition
+  because: a definition is traced on symbols, before there are numbers
+  instead: the language's own: dlc.sin
 """),
     ('dlc.compute((M,), lambda i: v[i % 0])', """
 dtype error: `i` divided by zero

@@ -44,7 +44,7 @@ def schedule_contraction(nest: Nest, anchor: str, heavy: list[str], setting: Set
     batch = [names[v] for v in a.axes if v not in by_anchor]
     outer_loops = [*batch, *grid]
     area = math.prod(by_anchor.values())
-    depths = contracted_tiles(p, first, setting.target, area, anchor, setting)
+    depths = contracted_tiles(p, first, setting.target, anchor, setting)
     if anchor == heavy[0]:
         nest = _contract(nest, anchor, outer_loops, inner, depths, p.unit)
     else:
@@ -71,7 +71,7 @@ def _attach(nest: Nest, name: str, anchor: str, loop: str, by_anchor: dict[Var, 
     for v in wide:
         nest = set_role(nest, name, own[v], "vectorize")
     if depths is None:
-        depths = contracted_tiles(p, s, setting.target, math.prod(by_anchor.values()))
+        depths = contracted_tiles(p, s, setting.target)
     return _contract(nest, name, [own[v] for v in s.axes if v not in wide], [own[v] for v in wide], depths, p.unit)
 
 
@@ -149,8 +149,7 @@ def _at_least(tiles: list[int], wanted: int) -> list[int]:
     return tiles
 
 
-def contracted_tiles(p: Product, s: Stage, target: Target, tile_area: int, name: str = "",
-                     setting: Setting | None = None) -> dict[Var, int]:
+def contracted_tiles(p: Product, s: Stage, target: Target, name: str = "", setting: Setting | None = None) -> dict[Var, int]:
     """Tiles of the summed axes: the longest contracted one if it fills a step, else several together; one for axes of a single factor."""
     single = dict.fromkeys(s.bound, 1)
     if not p.unit:

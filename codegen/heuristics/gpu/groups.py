@@ -33,14 +33,14 @@ def joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str]) 
     if products or (group.rows and group.rows != kept) or any(product_of(c) is not None for c in consumers):
         return None
     inside = math.prod(size(a.extent) for a in s.axes if a not in rows)
-    if inside > WIDEST or not _worth(nest, s, kept, consumers):
+    if inside > WIDEST or not _worth(s, kept):
         return None
     group.rows = kept
     group.members[s.name] = rows
     return group.anchor
 
 
-def _worth(nest: Nest, s: Stage, rows: tuple[Var, ...], consumers: list[Stage]) -> bool:
+def _worth(s: Stage, rows: tuple[Var, ...]) -> bool:
     """A row to a program: with one row alone only what is short."""
     points = math.prod(size(a.extent) for a in (*s.axes, *s.bound))
     return math.prod(size(a.extent) for a in rows) >= 2 or points <= WIDEST

@@ -34,7 +34,7 @@ def _split_k(nest: Nest, s: Stage, p: Product, setting: Setting) -> Nest:
     """Partial products over parts of the longest contracted axis, where the tiles of the result do not fill the processors."""
     axis = max(p.contracted, key=lambda v: size(v.extent))
     tile = matrix_tile(s, p, s.name, setting, ask=False)
-    step = contracted_tiles(p, s, setting.target, tile_area=1)[axis] if p.unit else 16
+    step = contracted_tiles(p, s, setting.target)[axis] if p.unit else 16
     programs = math.prod(-(-size(v.extent) // tile.get(v, 1)) for v in s.axes)
     steps = -(-size(axis.extent) // max(step, 1))
     wanted = min(setting.target.threads // max(programs, 1), steps // _STEPS)
