@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from codegen.analysis.access import accesses, size
 from codegen.heuristics.bounded import tile_whole
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.product import Product
+from codegen.target.model import Target
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import reorder, set_role, split
-from dsl.primitives.storage import compute_at
+from dsl.primitives.storage import cache_write, compute_at
 
-_STEP = 16  # rows of the large factor that pass while results are held in registers
+_STEP = 8  # rows of the large factor that pass while results are held in registers: so many streams are fetched ahead
+_LINE = 64  # bytes of a cache line
 
 
 def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var, Var], setting: Setting) -> Nest:
@@ -20,7 +24,7 @@ def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var,
     columns = max(n for n in (1, 2, 3, 4, 6, 8) if n == 1 or (n * rows + n + 1 <= room - 2 and n <= p.columns))
     columns = setting.choose(f"{anchor}.columns", columns, (1, 2, 3, 4, 6, 8))
     width = min(setting.target.vector_bits // p.accumulator.bits, size(terms.extent))
-    nest, block = _block_columns(nest, anchor, p, up, 16 * columns, setting)
+    nest, block = _block_columns(nest, anchor, p, up, min(16 * columns, -(-p.columns // setting.target.threads)), setting)
     heavy, names = p.stage.name, p.stage.axis_names()
     col = names[p.lane] if anchor != heavy else f"{block}.i"
     nest = split(nest, heavy, col, columns, f"{col}.t", f"{col}.u", tail="peel")
@@ -37,16 +41,19 @@ def schedule_dots(nest: Nest, anchor: str, p: Product, terms: Var, up: dict[Var,
 
 
 def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], setting: Setting) -> Nest:
-    """Rows of the lane factor pass by, some at a time and whole blocks long; the results stay in the nearest cache."""
-    target, rows = setting.target, p.lines
-    lanes = target.vector_bits // p.accumulator.bits
-    vectors = max(n for n in (1, 2, 3, 4, 6, 8)
-                  if n == 1 or (n * rows + n + 1 <= target.vector_registers - 2 and (n - 1) * lanes < p.columns))
-    width = vectors * lanes
-    most = max(1, target.caches[0] // (2 * 4 * rows * width))
-    nest, block = _block_columns(nest, anchor, p, up, width * min(most, max(1, p.columns // (width * target.threads))), setting)
+    """Rows of the lane factor pass by, some at a time and whole blocks long; the results stay in the nearest cache.
+
+    Unfinished results lie in private memory: in the result, neighbouring blocks of other threads would share cache lines with them.
+    """
+    target = setting.target
+    if anchor == p.stage.name:
+        nest, made = cache_write(nest, anchor)
+        p, up = replace(p, stage=nest[made]), dict(zip(p.stage.axes, nest[anchor].axes))
+    shapes = _stream_tiles(p, setting)
+    width, rows = setting.choose(f"{anchor}.stream_tile", shapes[0], shapes)
+    nest, _ = _block_columns(nest, anchor, p, up, _stream_block(p, width, target), setting)
     heavy, names = p.stage.name, p.stage.axis_names()
-    col = names[p.lane] if anchor != heavy else f"{block}.i"
+    col = names[p.lane]
     nest = split(nest, heavy, col, width, f"{col}.t", f"{col}.u", tail="peel")
     nest = set_role(nest, heavy, f"{col}.u", "vectorize")
     deep = max(p.stage.bound, key=lambda v: size(v.extent))
@@ -55,10 +62,26 @@ def schedule_stream(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], set
     tile = [f"{col}.u"]
     left: list[str] = []
     if p.row is not None:
-        nest, left, row = tile_whole(nest, heavy, names[p.row], "unroll")
+        nest, left, row = tile_whole(nest, heavy, names[p.row], "unroll", rows)
         tile.insert(0, row)
     sums = [names[v] for v in p.stage.bound if v is not deep]
-    return reorder(nest, heavy, [*left, *sums, f"{names[deep]}.o", f"{col}.t", f"{names[deep]}.i", *tile])
+    return reorder(nest, heavy, [*sums, f"{names[deep]}.o", *left, f"{col}.t", f"{names[deep]}.i", *tile])
+
+
+def _stream_block(p: Product, width: int, target: Target) -> int:
+    """Columns whose results stay in the nearest cache: whole tiles, and equal shares for all threads."""
+    most = max(1, target.caches[0] // (2 * p.accumulator.itemsize * p.lines * width)) * width
+    blocks = -(-p.columns // (most * target.threads)) * target.threads
+    return -(-p.columns // (blocks * width)) * width
+
+
+def _stream_tiles(p: Product, setting: Setting) -> list[tuple[int, int]]:
+    """(lanes, rows) of the tiles that fit the registers, the best first: whole lines of the factor, as many rows as leave room for them."""
+    room, lanes = setting.target.vector_registers - 2, setting.target.vector_bits // p.accumulator.bits
+    shares = dict.fromkeys(-(-p.lines // parts) for parts in range(1, p.lines + 1))
+    fits = [(n, m) for m in shares for n in (8, 6, 4, 3, 2, 1) if n * m + n + 1 <= room and (n - 1) * lanes < p.columns]
+    best = next((s for s in fits if s[0] * lanes * p.accumulator.itemsize >= _LINE), fits[0])
+    return [(n * lanes, m) for n, m in (best, *fits)]
 
 
 def passing(nest: Nest, name: str, setting: Setting) -> Product | None:
@@ -91,8 +114,6 @@ def _block_columns(nest: Nest, anchor: str, p: Product, up: dict[Var, Var], colu
     axes = nest[anchor].axis_names()
     col = axes[up[p.lane]]
     row = axes[up[p.row]] if p.row is not None else ""
-    threads = setting.target.threads
-    columns = max(1, min(columns, -(-p.columns // threads)))
     nest = split(nest, anchor, col, columns)
     batch = [axes[v] for v in nest[anchor].axes if axes[v] not in (col, row)]
     rest = [x for x in nest[anchor].order if x not in (*batch, f"{col}.o")]

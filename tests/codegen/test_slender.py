@@ -14,7 +14,7 @@ def test_few_rows_make_no_copies(kind, form, m):
     x, w = operands(kind, m, 700, 900)
     plan, got = run(PRODUCTS[kind], x, w)
     assert choice(plan, "form").value == form
-    assert not any(phase.scratch for phase in plan.tile.phases)
+    assert not any("packed" in b.name for phase in plan.tile.phases for b in phase.scratch)
     agrees(got, exact(kind, x, w), 900)
 
 
@@ -34,6 +34,22 @@ def test_dots_of_any_number_of_columns(columns):
 def test_streams_of_any_step(step):
     x, w = operands("nn", 3, 331, 75)
     agrees(run(PRODUCTS["nn"], x, w, decisions={"form": "stream", "step": step})[1], exact("nn", x, w), 75)
+
+
+@pytest.mark.parametrize(("m", "tile"), [(2, (24, 2)), (4, (16, 4)), (8, (16, 4)), (8, (8, 8)), (7, (24, 3)), (5, (8, 1))])
+def test_streams_of_any_tile(m, tile):
+    x, w = operands("nn", m, 331, 75)
+    plan, got = run(PRODUCTS["nn"], x, w, target="x86-64-avx2", decisions={"form": "stream", "stream_tile": tile})
+    assert choice(plan, "stream_tile").value == tile
+    agrees(got, exact("nn", x, w), 75)
+
+
+def test_threads_share_no_lines_of_unfinished_results():
+    """Blocks are equal shares, kept in private memory while rows pass."""
+    plan = planned(PRODUCTS["nn"], *operands("nn", 6, 1000, 4000), target="x86-64-avx2")
+    kept = next(b for phase in plan.tile.phases for b in phase.scratch)
+    blocks = plan.request.target.threads
+    assert int(kept.shape[-1]) * blocks >= 1000 > (int(kept.shape[-1]) - 24) * blocks
 
 
 def test_sums_kept_in_memory_start_from_zero():
