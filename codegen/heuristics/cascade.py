@@ -283,8 +283,9 @@ def row_bytes(nest: Nest, c: Cascade) -> int:
 
 
 def _along(c: Cascade, axis: Var, strides: Strides) -> bool:
-    """Whether memory runs along the axis."""
-    found = [read_access(r, strides).stride(axis) for x in c.components for e in x.element for r in reads(e) if axis in r.free]
+    """Whether memory runs along the axis, in what there is of every row."""
+    found = [read_access(r, strides).stride(axis) for x in c.components for e in x.element for r in reads(e)
+             if axis in r.free and (not c.rows or r.free & set(c.rows))]
     return any(n == 1 for n in found)
 
 

@@ -2,7 +2,7 @@
 
 A derivative is an ordinary program: it prints, is scheduled, compiled and differentiated like any other. ``split`` gives each
 reduction a definition of its own, ``rules`` and ``reductions`` hold the calculus, ``system`` and ``gather`` turn the adjoint of a
-read into dense loops, ``adjoint`` puts the pieces together, ``saving`` decides what the forward keeps.
+read into dense loops, ``adjoint`` puts the pieces together, ``factoring`` makes equal sums once, ``saving`` decides what the forward keeps.
 """
 
 from dsl.derivative.forward import jvp, pushforward

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dsl.algebra import inputs_and_computes, reads, substitute
 from dsl.carrier import SUM
 from dsl.derivative.adjoint import Adjoint, inline_single_uses
+from dsl.derivative.factoring import share_sums
 from dsl.derivative.gather import Contribution
 from dsl.derivative.invariance import irrelevant_extrema
 from dsl.derivative.names import unique
@@ -51,7 +52,8 @@ def pullback(outputs: Sequence[Compute], cotangents: Mapping[Tensor, Tensor], wr
     sweep.run()
     found = [sweep.result(form.of(t)) for t in wrt]
     given = inputs_and_computes((*forward, *cotangents.values()))[1]
-    return dict(zip(wrt, dense_windows(inline_single_uses(found, given), given)))
+    factored = share_sums(inline_single_uses(found, given), given, [*wrt, *(form.of(t) for t in outputs)])
+    return dict(zip(wrt, dense_windows(factored, given)))
 
 
 class _Sweep:

@@ -333,7 +333,7 @@ def total(value: Expr, loops: tuple[Var, ...]) -> Expr:
         return mul(value, const(count.const, value.dtype) if count.is_const else fold(cast(index(count), value.dtype)))
     if not any(out):
         return reduce(SUM, (value,), loops)
-    return _quotient([*out[0], reduce(SUM, (_quotient(*inside, value.dtype),), loops)], out[1], value.dtype)
+    return quotient([*out[0], reduce(SUM, (quotient(*inside, value.dtype),), loops)], out[1], value.dtype)
 
 
 def _given(condition: Expr, e: Expr) -> Expr | None:
@@ -355,7 +355,8 @@ def factors(e: Expr) -> tuple[list[Expr], list[Expr]]:
     return ([] if is_value(e, 1) else [e]), []
 
 
-def _quotient(over: list[Expr], under: list[Expr], dtype: Dtype) -> Expr:
+def quotient(over: list[Expr], under: list[Expr], dtype: Dtype) -> Expr:
+    """The product of some factors, divided by others."""
     value: Expr = const(1, dtype)
     for f in over:
         value = mul(value, f)
