@@ -52,7 +52,7 @@ def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tup
     module.triple = triple
     needed = reduce(tmax, (sum((scratch_bytes(b) for b in p.scratch), ZERO) for p in program.phases), ZERO)
     scratch = ZERO if needed.is_const and needed.const <= _STACK_LIMIT else needed
-    bodies = [PhaseEmitter(module, program, p, vector_bits // 32, features, scratch, places, modelled).emit()
+    bodies = [PhaseEmitter(module, program, p, vector_bits, features, scratch, places, modelled).emit()
               for p in program.phases]
     _entry(module, program, bodies)
     workspaces = tuple(b for b in program.buffers if b.scope == "workspace")

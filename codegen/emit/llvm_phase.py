@@ -20,8 +20,9 @@ from codegen.emit.llvm_tiles import HardwareTiles, TileDots
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, intrinsic, splat
 from codegen.emit.residents import find_residents
 from codegen.emit.word_copies import find_word_copies
+from codegen.target import full_lanes
 from codegen.tile import ir as tile
-from codegen.tile.ir import Buffer, Phase, TileProgram, Value
+from codegen.tile.ir import Buffer, Phase, TileProgram, Value, walk_ops
 from dsl.dim import ZERO, Term, Var, nonneg, product
 from dsl.dtype import bool_
 from dsl.loc import UNKNOWN, Loc
@@ -55,13 +56,14 @@ def scratch_bytes(b: Buffer) -> Term:
 class PhaseEmitter:
     """Emits one phase as ``void body(ptr context, i64 thread, i64 threads)``.
 
-    ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it; the dot instructions of the
+    Vectors have as many lanes as registers of ``vector_bits`` fit them (:func:`codegen.target.full_lanes`). ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it; the dot instructions of the
     sets ``modelled`` are spelled out in others.
     """
 
-    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, lanes: int, features: tuple[str, ...], private: Term,
+    def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, vector_bits: int, features: tuple[str, ...], private: Term,
                  places: bool = False, modelled: tuple[str, ...] = ()) -> None:
-        self.program, self.phase, self.width, self.private = program, phase, lanes, private
+        self.program, self.phase, self.private = program, phase, private
+        self.register, self.width = vector_bits // 8, _lanes(phase, vector_bits)
         self.modelled, self.dot_sets = modelled, (*features, *modelled)
         self.words = find_word_copies(phase.body)
         self.taken = operand_loads(phase.body, self._match) | {v.op for op in self.words for v in op.operands() if v.op is not None}
@@ -100,7 +102,7 @@ class PhaseEmitter:
         zero = alloca(b, ir.ArrayType(I8, ZEROS), 64)
         b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
         self._scratch()
-        self.memory = Memory(b, self.terms, self.pointers, zero, 4 * self.width)
+        self.memory = Memory(b, self.terms, self.pointers, zero, self.register)
         self.units = self._tiles()
 
     def _tiles(self) -> TileDots | None:
@@ -388,6 +390,15 @@ class PhaseEmitter:
                 bad = intrinsic(b, f"llvm.vector.reduce.or.v{shape.width}i1", I1, [bad])
             with b.if_then(bad, likely=False):
                 b.store(I32(op.code), self.error)
+
+
+def _lanes(phase: Phase, vector_bits: int) -> int:
+    """The most lanes of one vector in a phase: a register's of what it moves, or of what it computes in where values go round a loop."""
+    ops = list(walk_ops(phase.body))
+    computed = 8 * max((v.dtype.held.itemsize for op in ops for v in (*op.operands(), *op.results)), default=4)
+    moved = min((8 * op.buffer.dtype.itemsize for op in ops if isinstance(op, (tile.Load, tile.Store))), default=32)
+    kept = any(isinstance(op, (tile.Reduce, tile.Scan, tile.Dot)) or isinstance(op, tile.For) and op.inits for op in ops)
+    return full_lanes(vector_bits, computed if kept else moved, computed)
 
 
 def _is_tile(v: Var, scalars: dict[Var, Any]) -> bool:

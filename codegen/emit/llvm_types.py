@@ -214,6 +214,8 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
         return b.fcmp_unordered("!=", v, zero) if src.is_float else b.icmp_unsigned("!=", v, zero)
     if src.is_float and dst.is_float:
         return b.fpext(v, t) if dst.bits > src.bits else b.fptrunc(v, t)
+    if src.is_float and dst.bits < src.mantissa and dst.bits + (not dst.signed) <= 32:
+        return _saturate(b, v, src, dst)
     if src.is_float:
         name = f"llvm.fpto{'s' if dst.signed else 'u'}i.sat.{mangle(t)}.{mangle(v.type)}"
         return intrinsic(b, name, t, [v])
@@ -224,6 +226,17 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
     if src == bool_:
         return b.zext(v, t)
     return v if dst.bits == src.bits else b.sext(v, t) if src.signed else b.zext(v, t)
+
+
+def _saturate(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
+    """A float as an integer whose every value it can hold, brought into its range first: vectors have no narrow conversions."""
+    n = lanes_of(v)
+    low, high = (-(1 << (dst.bits - 1)), (1 << (dst.bits - 1)) - 1) if dst.signed else (0, (1 << dst.bits) - 1)
+    v = b.select(b.fcmp_ordered("ord", v, v), v, constant(0.0, src, n))
+    v = b.select(b.fcmp_ordered(">", v, constant(low, src, n)), v, constant(low, src, n))
+    v = b.select(b.fcmp_ordered("<", v, constant(high, src, n)), v, constant(high, src, n))
+    whole = b.fptosi(v, vector(I32, n))
+    return whole if dst.bits == 32 else b.trunc(whole, vector(scalar_type(dst), n))
 
 
 def _raise(b: ir.IRBuilder, v: ir.Value, src: Dtype, n: int) -> ir.Value:

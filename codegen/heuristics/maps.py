@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.decisions import Setting
-from codegen.target.model import Target
-from dsl.algebra import walk
+from codegen.target.model import Target, full_lanes
+from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
 from dsl.expr import Expr, Index
 from dsl.nest import Nest, Stage
@@ -21,16 +21,24 @@ _TURNED = 8  # the least extent of blocks that are turned in registers
 
 
 def width_of(target: Target, stage: Stage) -> int:
-    """Lanes of one vector of the widest dtype a stage computes in, at least those of f32."""
-    return target.vector_bits // 32
+    """Lanes of a stage's vectors: as many as fill a register with the narrowest elements it moves, or that a reduction computes in."""
+    stored, computed = bits_of(stage)
+    return full_lanes(target.vector_bits, computed if stage.kind == "reduce" else stored, computed)
+
+
+def bits_of(stage: Stage) -> tuple[int, int]:
+    """(bits of the narrowest element that a stage reads or writes, bits of the widest value that it computes)."""
+    moved = [x.dtype.itemsize for t in stage.tensors for x in (t, *reads(t.body))]
+    return 8 * min(moved), 8 * max(e.dtype.held.itemsize for t in stage.tensors for e in (t, *walk(t.body)))
 
 
 def tile_lane(nest: Nest, name: str, loop: str, extent: int, setting: Setting, work: int) -> tuple[Nest, list[str]]:
     """Split a loop into a peeled serial loop and a tile of several vectors; returns the new inner loops."""
-    width = width_of(setting.target, nest[name])
-    while width > 1 and width // 2 >= extent:
+    width, most = width_of(setting.target, nest[name]), 4 if work <= 8 else 2
+    narrow = setting.target.vector_bits // min(32, bits_of(nest[name])[1])
+    while width > 1 and (width // 2 >= extent or width > most * narrow):
         width //= 2
-    unroll = 4 if work <= 8 else 2 if work <= 40 else 1
+    unroll = max(1, (most if work <= 40 else 1) * narrow // max(width, narrow))
     while unroll > 1 and width * unroll > extent:
         unroll //= 2
     unroll = setting.choose(f"{name}.vectors", unroll, [n for n in (1, 2, 4, 8) if width * n <= max(extent, width)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 
-from codegen.target.model import Target
+from codegen.target.model import Target, full_lanes
 from codegen.target.tables import TARGETS
 from dsl.errors import TargetError
 
-__all__ = ["TARGETS", "Target", "by_name"]
+__all__ = ["TARGETS", "Target", "by_name", "full_lanes"]
 
 
 def by_name(name: str) -> Target:

@@ -46,3 +46,14 @@ class Target:
     def dot_sets(self) -> tuple[str, ...]:
         """The instruction sets whose dot instructions a schedule may use."""
         return (*self.features, *self.modelled)
+
+
+def full_lanes(vector_bits: int, stored: int, computed: int) -> int:
+    """Lanes that fill a register with the narrowest elements that are loaded or stored, in at most four of the widest that are computed.
+
+    Args:
+        vector_bits: of one register.
+        stored: bits of the narrowest element in memory.
+        computed: bits of the widest value. Elements of 64 bits take two registers, so that lanes are those of 32 bits beside them.
+    """
+    return min(vector_bits // min(32, stored), 4 * vector_bits // max(32, computed))
