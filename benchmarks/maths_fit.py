@@ -128,7 +128,6 @@ def _erfcx(t: mpf) -> mpf:
 HALF_LN2 = mp.log(2) / 2 * mpf("1.0001")
 QUARTER_TURN = (mp.pi / 4 * mpf("1.0001")) ** 2
 ROOT = mp.sqrt(2)
-ERF_SPLIT = mpf(1)
 ERFCX_CENTRE = 4
 CHUNK_SCALE = 500
 
@@ -163,11 +162,10 @@ FITS = [
         _by_root(lambda x: x**3 / mp.atan(x)), (mpf(0), mpf(1)), {"f32": 8, "f64": 20}),
     Fit("sinh", "(sinh(x)/x - 1) / x^2, in x^2", _by_root(lambda x: (mp.sinh(x) / x - 1) / x**2),
         _by_root(lambda x: x**3 / mp.sinh(x)), (mpf(0), mpf(1)), {"f32": 3, "f64": 6}),
-    Fit("erf", "erf(x)/x - 1, in x^2", _by_root(lambda x: mp.erf(x) / x - 1),
-        _by_root(lambda x: x / mp.erf(x)), (mpf(0), ERF_SPLIT**2), {"f32": 6, "f64": 12}),
-    Fit("erf_tail", "log2(erfc(t)) / t", lambda t: mp.log(mp.erfc(t), 2) / t,
-        lambda t: t * mp.log(2) * mp.erfc(t) / mp.erf(t),
-        {"f32": (ERF_SPLIT * mpf("0.999"), mpf(4)), "f64": (ERF_SPLIT * mpf("0.999"), mpf(6))}, {"f32": 5, "f64": 17}),
+    Fit("erf_near", "erf(x)/x - 1, in x^2", _by_root(lambda x: mp.erf(x) / x - 1),
+        _by_root(lambda x: x / mp.erf(x)), (mpf(0), mpf(1)), {"f64": 12}),
+    Fit("erf", "-log(erfc(t)) / t - 1", lambda t: -mp.log(mp.erfc(t)) / t - 1, lambda t: t * mp.erfc(t) / mp.erf(t),
+        {"f32": (mpf("1e-6"), mpf(4)), "f64": (mpf("0.999"), mpf(6))}, {"f32": 8, "f64": 17}),
     Fit("erfcx", "(1 + 2t) e^(t^2) erfc(t), in q = (t - 4)/(t + 4)",
         lambda q: (1 + 2 * _erfcx_t(q)) * _erfcx(_erfcx_t(q)), lambda q: 1 / ((1 + 2 * _erfcx_t(q)) * _erfcx(_erfcx_t(q))),
         {"f32": (mpf(-1), mpf("6.2") / mpf("14.2")), "f64": (mpf(-1), mpf("23.3") / mpf("31.3"))}, {"f32": 11, "f64": 23}),

@@ -10,13 +10,12 @@ from codegen.emit.llvm_masks import Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_transpose import concatenate, lanes_between
-from codegen.emit.llvm_turn import Interleave, Turn
+from codegen.emit.llvm_turn import NEAR, Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, mangle, memory_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Term, as_term, tile_bound
 from dsl.dtype import bool_
 
-_NEAR = 4  # up to this distance between elements, loading all that lies between them is quicker than gathering them
 ZEROS = 128  # readable bytes of zeros, which a load takes where its mask is off
 
 
@@ -60,9 +59,9 @@ class Memory(Masks):
         conds = [tiles[c] for c in op.conds]
         offset = self.offset(op.buffer, op.indices)
         dtype = op.buffer.dtype
-        turn = None if offset is None or conds else Turn.of(offset, shape)
-        if turn is not None and offset is not None:
-            return self._load_turned(op, turn, offset)
+        turns = [] if offset is None or conds else Turn.of(offset, shape)
+        if turns and offset is not None:
+            return self._load_turned(op, turns, offset)
 
         def one(coord: Coord) -> ir.Value:
             mask = self.mask(op.mask, conds, shape, coord)
@@ -76,12 +75,14 @@ class Memory(Masks):
 
         return make(shape, dtype, one)
 
-    def _load_turned(self, op: Load, turn: Turn, offset: Term) -> Tile:
+    def _load_turned(self, op: Load, turns: list[Turn], offset: Term) -> Tile:
         """Load vectors along the axis that memory is contiguous in, then transpose blocks of them into the lanes asked for."""
-        rows = turn.memory
-        raw = {c: self._load_at(op.buffer, at_coord(offset, rows, c), self.mask(op.mask, [], rows, c), rows, c) for c in rows.coords()}
-        return Tile(turn.registers, op.buffer.dtype,
-                    {c: self._from_memory(v, op.buffer.dtype) for c, v in turn.exchange(self.b, raw).items()})
+        found: dict[Coord, ir.Value] = {}
+        for turn in turns:
+            rows, (at,), mask = turn.memory, turn.seen((offset,)), turn.seen(op.mask)
+            raw = {c: self._load_at(op.buffer, at_coord(at, rows, c), self.mask(mask, [], rows, c), rows, c) for c in rows.coords()}
+            found |= {c: self._from_memory(v, op.buffer.dtype) for c, v in turn.exchange(self.b, raw).items()}
+        return Tile(turns[0].registers, op.buffer.dtype, found)
 
     def _load_at(self, buffer: Buffer, t: Term, mask: ir.Value | None, shape: Shape, coord: Coord) -> ir.Value:
         if shape.lane is None:
@@ -96,7 +97,7 @@ class Memory(Masks):
         if coef == -1:
             back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self.reversed(mask, w), w)
             return self.reverse(back)
-        if mask is None and coef is not None and 1 < coef <= _NEAR and w >= _NEAR:
+        if mask is None and coef is not None and 1 < coef <= NEAR and w >= NEAR:
             return self._load_spread(buffer, first, coef, w)
         return self._gather(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), mask, shape)
 
@@ -254,15 +255,15 @@ class Memory(Masks):
         """Shuffle registers until they are runs of memory and store those; returns whether that can be done."""
         dtype = op.buffer.dtype
         mixed = None if masks else Interleave.of(offset, shape)
-        turn = Turn.of(offset, shape) if mixed is None else None
-        regs = {c: self._to_memory(value.at(self.b, shape, c), dtype) for c in shape.coords()} if mixed or turn else {}
+        turns = Turn.of(offset, shape) if mixed is None else []
+        regs = {c: self._to_memory(value.at(self.b, shape, c), dtype) for c in shape.coords()} if mixed or turns else {}
         if mixed is not None:
             for t, v in mixed.join(self.b, offset, regs):
                 self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
-        elif turn is not None:
-            rows = turn.memory
+        for turn in turns:
+            rows, (at,), mask = turn.memory, turn.seen((offset,)), turn.seen(masks)
             for c, v in turn.restore(self.b, regs).items():
-                self._store_at(op, at_coord(offset, rows, c), v, self.mask(masks, [], rows, c), rows, c)
+                self._store_at(op, at_coord(at, rows, c), v, self.mask(mask, [], rows, c), rows, c)
         return bool(regs)
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:

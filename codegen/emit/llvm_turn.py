@@ -14,63 +14,71 @@ from codegen.emit.llvm_regs import Coord, Shape
 from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
 from dsl.dim import Term, Var, as_term
 
+NEAR = 4  # up to this distance between elements, loading all that lies between them is quicker than gathering them
 _LEAST = 2  # a smaller block is as well gathered
+_OVERLAPS = 4  # least length of runs that may overlap
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Two register shapes of one tile, and the side of the square blocks in which one is transposed into the other.
+    """Two register shapes of a run of one tile, and the side of the square blocks in which one is transposed into the other.
 
     Attributes:
-        registers: lanes along the axis that the program computes along.
-        memory: lanes along ``contiguous``, in vectors of ``block`` elements; the program's lane axis is its last unrolled one.
+        registers: lanes along the axis that the program computes along, of the whole tile.
+        memory: lanes along ``contiguous``, one vector of ``block`` elements; the program's lane axis is its last unrolled one.
         contiguous: the axis in which memory is contiguous.
+        first: where along it the run begins.
     """
 
     registers: Shape
     memory: Shape
     contiguous: Var
+    first: int
     block: int
 
     @staticmethod
-    def of(offset: Term, shape: Shape) -> Turn | None:
-        """How to turn a tile at an element offset; None when its lanes are contiguous already or nothing else is."""
+    def of(offset: Term, shape: Shape) -> list[Turn]:
+        """How to turn a tile at an element offset, run by run; none when its lanes are contiguous already or nothing else is."""
         lane = shape.lane
         if lane is None or lane not in offset.vars or offset.coef(lane) in (1, -1) or shape.width & (shape.width - 1):
-            return None
+            return []
         axis = next((v for v in shape.unrolled if offset.coef(v) == 1), None)
-        block = 1 if axis is None else _common_power(axis.size, shape.width)
-        if axis is None or block < _LEAST:
-            return None
-        others = tuple(v for v in shape.unrolled if v is not axis)
-        return Turn(shape, Shape((*others, lane), axis, block, axis.size // block), axis, block)
+        if axis is None:
+            return []
+        others, step = tuple(v for v in shape.unrolled if v is not axis), offset.coef(lane)
+        runs = _runs(axis.size, shape.width, step is not None and 1 < step <= NEAR)
+        return [Turn(shape, Shape((*others, lane), axis, block, 1), axis, first, block) for first, block in runs]
+
+    def seen(self, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        """Terms of the tile as those of the run."""
+        return tuple(t.subs({self.contiguous: as_term(self.contiguous) + self.first}) for t in terms) if self.first else terms
 
     def exchange(self, b: ir.IRBuilder, rows: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
         """Registers of the memory shape to those of the register shape."""
         out: dict[Coord, ir.Value] = {}
         width, groups = self.registers.width, self.registers.width // self.block
-        for others, chunk, at in self._blocks():
-            columns = [transpose(b, [rows[(*others, chunk * width + g * self.block + n, at)] for n in range(self.block)])
+        for others, chunk in self._blocks():
+            columns = [transpose(b, [rows[(*others, chunk * width + g * self.block + n, 0)] for n in range(self.block)])
                        for g in range(groups)]
             for n in range(self.block):
-                out[self._coord(others, at * self.block + n, chunk)] = concatenate(b, [c[n] for c in columns])
+                out[self._coord(others, self.first + n, chunk)] = concatenate(b, [c[n] for c in columns])
         return out
 
     def restore(self, b: ir.IRBuilder, regs: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
         """Registers of the register shape to those of the memory shape."""
         out: dict[Coord, ir.Value] = {}
         width, groups = self.registers.width, self.registers.width // self.block
-        for others, chunk, at in self._blocks():
-            block = [regs[self._coord(others, at * self.block + n, chunk)] for n in range(self.block)]
+        for others, chunk in self._blocks():
+            block = [regs[self._coord(others, self.first + n, chunk)] for n in range(self.block)]
             for g in range(groups):
                 for n, v in enumerate(transpose(b, [lanes_between(b, v, g * self.block, self.block) for v in block])):
-                    out[(*others, chunk * width + g * self.block + n, at)] = v
+                    out[(*others, chunk * width + g * self.block + n, 0)] = v
         return out
 
-    def _blocks(self) -> list[tuple[Coord, int, int]]:
-        """(coordinate of the other unrolled axes, chunk of lanes, block along the contiguous axis)."""
+    def _blocks(self) -> list[tuple[Coord, int]]:
+        """(coordinate of the other unrolled axes, chunk of lanes)."""
         others = itertools.product(*(range(v.size) for v in self.memory.unrolled[:-1]))
-        return [(o, c, at) for o in others for c in range(self.registers.chunks) for at in range(self.memory.chunks)]
+        return [(o, c) for o in others for c in range(self.registers.chunks)]
 
     def _coord(self, others: Coord, n: int, chunk: int) -> Coord:
         rest = iter(others)
@@ -110,10 +118,17 @@ class Interleave:
         return out
 
 
-def _common_power(a: int, b: int) -> int:
-    """The largest power of two that divides both."""
-    both = a | b
-    return both & -both
+def _runs(size: int, width: int, near: bool) -> list[tuple[int, int]]:
+    """(start, length) of runs of powers of two that cover an axis; the last may overlap the one before it.
+
+    Where lanes are ``near`` each other, whole vectors and shuffles are as good as runs that do not divide the axis.
+    """
+    block = min(1 << size.bit_length() - 1, width)
+    if size % block and (near or block < _OVERLAPS):
+        block = (size | width) & -(size | width)
+    whole, rest = size // block * block, size % block
+    last = [(size - max(_LEAST, 1 << (rest - 1).bit_length()), max(_LEAST, 1 << (rest - 1).bit_length()))] if rest else []
+    return [(n, block) for n in range(0, whole, block)] + last if block >= _LEAST else []
 
 
-__all__ = ["Interleave", "Turn"]
+__all__ = ["NEAR", "Interleave", "Turn"]

@@ -17,9 +17,23 @@ FIRST, SECOND = as_term(U), as_term(V)
 
 
 def test_lanes_across_contiguous_rows_are_turned():
-    turn = Turn.of(FIRST * 100 + SECOND, Shape((V,), U, 16, 1))
-    assert turn is not None and turn.contiguous is V and turn.block == 16
-    assert turn.memory == Shape((U,), V, 16, 2)
+    turns = Turn.of(FIRST * 100 + SECOND, Shape((V,), U, 16, 1))
+    assert [(t.first, t.block) for t in turns] == [(0, 16), (16, 16)]
+    assert all(t.contiguous is V and t.memory == Shape((U,), V, 16, 1) for t in turns)
+
+
+@pytest.mark.parametrize("size, runs", [
+    (4, [(0, 4)]), (5, [(0, 4), (3, 2)]), (7, [(0, 4), (3, 4)]), (10, [(0, 8), (8, 2)]), (13, [(0, 8), (5, 8)]), (12, [(0, 8), (8, 4)]),
+    (6, [(0, 4), (4, 2)]), (3, []), (2, [(0, 2)]), (1, []),
+])
+def test_runs_are_powers_of_two_and_the_last_may_overlap(size, runs):
+    short = Var("k", size)
+    assert [(t.first, t.block) for t in Turn.of(FIRST * 100 + as_term(short), Shape((short,), U, 8, 2))] == runs
+
+
+def test_lanes_near_each_other_are_turned_in_runs_that_divide_the_axis():
+    short = Var("k", 7)
+    assert Turn.of(FIRST * 2 + as_term(short), Shape((short,), U, 8, 2)) == []
 
 
 @pytest.mark.parametrize("offset, shape", [
@@ -29,7 +43,7 @@ def test_lanes_across_contiguous_rows_are_turned():
     (FIRST * 100 + SECOND, Shape((V,), U, 12, 1)),            # no power of two
 ])
 def test_others_are_not(offset, shape):
-    assert Turn.of(offset, shape) is None
+    assert Turn.of(offset, shape) == []
 
 
 def test_lanes_that_alternate_with_an_axis_interleave():
@@ -53,7 +67,7 @@ def across(nest, rows: int, lanes: int):
 
 
 @pytest.mark.parametrize("dtype", [f32, f64, bf16, bool_], ids=str)
-@pytest.mark.parametrize("rows, lanes", [(4, 16), (16, 16), (8, 32), (16, 4), (32, 16)])
+@pytest.mark.parametrize("rows, lanes", [(4, 16), (16, 16), (8, 32), (16, 4), (32, 16), (7, 16), (10, 8)])
 def test_turned_copies(dtype, rows, lanes):
     @dlc.kernel
     def copy(x: dtype[M, N]):

@@ -63,12 +63,12 @@ def pieces(b: MathBuilder, table: Mapping[str, tuple[float, ...]], like: Value) 
     return [b.const(value, like) for value in table[b.dtype(like)]]
 
 
-def polynomial(b: MathBuilder, name: str, x: Value) -> Value:
-    """The named polynomial of tables at x."""
+def polynomial(b: MathBuilder, name: str, x: Value, square: Value | None = None) -> Value:
+    """The named polynomial of tables at x, whose square may be at hand; then two chains cost nothing more."""
     coefficients = POLYNOMIALS[name, b.dtype(x)]
-    if len(coefficients) < LONG_POLYNOMIAL:
+    if square is None and len(coefficients) < LONG_POLYNOMIAL:
         return _horner(b, coefficients, x)
-    square = b.mul(x, x)
+    square = b.mul(x, x) if square is None else square
     return b.fma(_horner(b, coefficients[1::2], square), x, _horner(b, coefficients[0::2], square))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codegen.micro.maths.builder import MathBuilder, Value
 from codegen.micro.maths.core import format_of, polynomial, with_sign
-from codegen.micro.maths.exponential import exp2_polynomial, exp_of_negative, power_of_two, round_to_integer
+from codegen.micro.maths.exponential import exp_of_negative, expm1_polynomial, power_of_two, reduce_by_ln2
 
 # Beyond these erf is 1, and erfc is 0, in the format.
 ERF_SATURATES = {"f32": 4.0, "f64": 6.0}
@@ -12,15 +12,20 @@ ERFC_VANISHES = {"f32": 10.1, "f64": 27.3}
 
 
 def erf(b: MathBuilder, x: Value) -> Value:
-    """The error function: a polynomial below 1, and 1 - 2^q(|x|) above, where q is log2(erfc).  Exactly odd."""
-    magnitude, square, one = b.abs(x), b.mul(x, x), b.const(1.0, x)
-    near = b.fma(x, polynomial(b, "erf", square), x)
+    """The error function: 1 - e^-(t + t q(t)) for t = |x|.  Exactly odd.
+
+    With e^r = 2^n (1 + m) this is (1 - 2^n) - 2^n m, whose first term is 0 for small t, so that small results are relatively accurate.
+    In f64 a polynomial q from 0 on would have to be so long that one of its own below 1 is cheaper.
+    """
+    one, magnitude = b.const(1.0, x), b.abs(x)
     t = b.min(b.const(ERF_SATURATES[b.dtype(x)], x), magnitude)
-    exponent = b.mul(t, polynomial(b, "erf_tail", t))
-    count, bits = round_to_integer(b, exponent, None, format_of(b, x).bias)
-    complement = exp2_polynomial(b, b.sub(exponent, count))
-    far = b.fma(b.neg(complement), power_of_two(b, bits, x), one)
-    return b.select(b.cmp("lt", magnitude, one), near, with_sign(b, far, x))
+    r, bits = reduce_by_ln2(b, b.fma(b.neg(t), polynomial(b, "erf", t), b.neg(t)), format_of(b, x).bias)
+    power = power_of_two(b, bits, x)
+    far = with_sign(b, b.fma(b.neg(power), expm1_polynomial(b, r), b.sub(one, power)), x)
+    if b.dtype(x) == "f32":
+        return far
+    near = b.fma(x, polynomial(b, "erf_near", b.mul(x, x)), x)
+    return b.select(b.cmp("lt", magnitude, one), near, far)
 
 
 def erfc(b: MathBuilder, x: Value) -> Value:

@@ -59,13 +59,14 @@ def scale(b: MathBuilder, x: Value, doubly_biased: Value) -> Value:
 
 def exp_polynomial(b: MathBuilder, r: Value) -> Value:
     """e^r for |r| <= ln2 / 2."""
-    one = b.const(1.0, r)
-    return b.add(b.fma(b.mul(r, r), polynomial(b, "exp", r), r), one)
+    square = b.mul(r, r)
+    return b.add(b.fma(square, polynomial(b, "exp", r, square), r), b.const(1.0, r))
 
 
 def expm1_polynomial(b: MathBuilder, r: Value) -> Value:
     """e^r - 1 for |r| <= ln2 / 2, relatively accurate."""
-    return b.fma(b.mul(r, r), polynomial(b, "expm1", r), r)
+    square = b.mul(r, r)
+    return b.fma(square, polynomial(b, "expm1", r, square), r)
 
 
 def clamp_exp(b: MathBuilder, x: Value) -> Value:
