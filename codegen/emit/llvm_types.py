@@ -214,11 +214,8 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
         return b.fcmp_unordered("!=", v, zero) if src.is_float else b.icmp_unsigned("!=", v, zero)
     if src.is_float and dst.is_float:
         return b.fpext(v, t) if dst.bits > src.bits else b.fptrunc(v, t)
-    if src.is_float and dst.bits < src.mantissa and dst.bits + (not dst.signed) <= 32:
-        return _saturate(b, v, src, dst)
     if src.is_float:
-        name = f"llvm.fpto{'s' if dst.signed else 'u'}i.sat.{mangle(t)}.{mangle(v.type)}"
-        return intrinsic(b, name, t, [v])
+        return _saturate(b, v, src, dst)
     if dst.is_float:
         return b.sitofp(v, t) if src.signed and src != bool_ else b.uitofp(v, t)
     if dst.bits < src.bits and src != bool_:
@@ -229,8 +226,11 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
 
 
 def _saturate(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
-    """A float as an integer whose every value it can hold, brought into its range first: vectors have no narrow conversions."""
+    """A float as an integer. Where the float can hold its every value it is brought into the range first: vectors convert to 32 bits."""
     n = lanes_of(v)
+    if dst.bits >= src.mantissa or dst.bits + (not dst.signed) > 32:
+        t = vector(scalar_type(dst), n)
+        return intrinsic(b, f"llvm.fpto{'s' if dst.signed else 'u'}i.sat.{mangle(t)}.{mangle(v.type)}", t, [v])
     low, high = (-(1 << (dst.bits - 1)), (1 << (dst.bits - 1)) - 1) if dst.signed else (0, (1 << dst.bits) - 1)
     v = b.select(b.fcmp_ordered("ord", v, v), v, constant(0.0, src, n))
     v = b.select(b.fcmp_ordered(">", v, constant(low, src, n)), v, constant(low, src, n))

@@ -18,13 +18,14 @@ from codegen.heuristics.lanes import lane_axis, span
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.seeking import schedule_sought
+from codegen.heuristics.turned import side_by_side
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows
 from codegen.target.model import Target
-from dsl.dim import Var
+from dsl.dim import Var, as_term
 from dsl.nest import Nest, Stage
 from dsl.placing import place
 from dsl.primitives.loops import annotate, reorder, set_role, split
-from dsl.primitives.storage import compute_at
+from dsl.primitives.storage import compute_at, lay_out
 
 _PASSING = 8  # vectors of columns that are summed together
 _LIGHT = 8  # operations a term, above which a few vectors keep the core busy
@@ -110,18 +111,21 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
 def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Setting) -> Nest:
     """Row by row: everything attached is computed per row (or per vector of rows), then the anchor's own axes."""
     stages = [group.anchor, *group.members]
-    lane = _row_lane(nest, group, rows, setting.strides)
+    row = side_by_side([(nest[m], tuple(group.members.get(m, rows))) for m in stages], rows, setting)
+    turned = row is not None and _row_lane(nest, group, rows, setting.strides, 1) is None
+    lane = row if turned else _row_lane(nest, group, rows, setting.strides)
     name = group.anchor
     names = nest[name].axis_names()
     loops = [names[a] for a in rows]
     rest = [x for x in nest[name].order if x not in loops]
     nest = reorder(nest, name, [*loops, *rest])
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
-    beside = _beside(nest, group, lane)
+    beside = None if turned else _beside(nest, group, lane)
     if lane is not None:
-        columns = beside is None and not group.members
+        columns = beside is None and not group.members and not turned
         width = _columns_width(nest[name], lane, setting) if columns else _row_width(setting.target, size(lane.extent))
-        nest = split(nest, name, row_loop, width, tail="mask" if beside is None and not columns else "peel")
+        width = min(width, setting.target.vector_bits // 32) if turned else width
+        nest = split(nest, name, row_loop, width, tail="mask" if beside is None and not columns and not turned else "peel")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
         loops = [x if x != row_loop else f"{row_loop}.o" for x in loops]
@@ -132,10 +136,13 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     total = sum(iterations(nest[m]) * max(1, cost(nest[m].body)) for m in stages)
     for member, rows_of in group.members.items():
         nest = compute_at(nest, member, name, loops[-1])
-        nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting)
+        nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting, turned)
+        if turned:
+            mine = next(a for a, v in rows_of.items() if v is lane)
+            nest = lay_out(nest, member, lambda axes, mine=mine: tuple(as_term(a) for a in (*(a for a in axes if a is not mine), mine)))
         if beside is not None:
             nest = _unroll_attached(nest, member, next(a for a, v in rows_of.items() if v is beside))
-    nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting)
+    nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting, turned)
     if beside is not None:
         nest = spell_out(nest, next(m for m in stages if nest[m].kind == "reduce"))
     for x in loops[:-1] if _peels(nest, name, loops, beside is not None, setting.target) else loops:
@@ -188,10 +195,10 @@ def _columns_width(stage: Stage, lane: Var, setting: Setting) -> int:
     return setting.choose(f"{stage.name}.columns", -(-total // shares) * lanes, [n * lanes for n in (1, 2, 4, 8) if n <= total])
 
 
-def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides) -> Var | None:
+def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides, short: int = _SHORT) -> Var | None:
     """The row axis to put along the lanes, when memory is contiguous along it; None when lanes run inside a row.
 
-    A sum too short to fill a vector (the window of a convolution) has no say.
+    A sum of up to ``short`` terms, too few to fill a vector (the window of a convolution), has no say.
     """
     votes: dict[Var | None, int] = {None: 0}
     for m in (group.anchor, *group.members):
@@ -203,13 +210,14 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides)
                 continue
             for a in (*s.axes, *s.bound):
                 key = up.get(a)
-                if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else _SHORT):
+                if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else short):
                     votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
     return max(votes, key=lambda k: votes[k])
 
 
-def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, setting: Setting) -> Nest:
-    """Order and tile a stage's loops inside its row: spatial loops, reduction loops, the tile."""
+def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, setting: Setting,
+                turned: bool = False) -> Nest:
+    """Order and tile a stage's loops inside its row: spatial loops, reduction loops, the tile, which has whole rows if they are turned."""
     s = nest[name]
     names = s.axis_names()
     mine = [a for a in (*s.axes, *s.bound) if a not in rows]
@@ -223,6 +231,8 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
                 nest = set_role(nest, name, mapped, "vectorize")
                 tile = [mapped]
         ordered = [names[a] for a in mine if a in s.axes] + [names[a] for a in mine if a in s.bound]
+        for x in ordered if turned else ():
+            nest = set_role(nest, name, x, "unroll")
         return reorder(nest, name, [*(x for x in row_loops if x not in tile), *ordered, *tile])
     inner = lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
     if inner is None:
