@@ -14,15 +14,14 @@ from codegen.emit.llvm_memory import ZEROS, Memory
 from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_map
 from codegen.emit.llvm_reduce import emit_reduce, emit_scan
-from codegen.emit.llvm_regs import Coord, Shape, Tile, make, shape_of
+from codegen.emit.llvm_regs import Coord, Shape, Tile, lanes_of_phase, make, shape_of
 from codegen.emit.llvm_terms import Terms, iota_tile
 from codegen.emit.llvm_tiles import HardwareTiles, TileDots
 from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, intrinsic, splat
 from codegen.emit.residents import find_residents
 from codegen.emit.word_copies import find_word_copies
-from codegen.target import full_lanes
 from codegen.tile import ir as tile
-from codegen.tile.ir import Buffer, Phase, TileProgram, Value, walk_ops
+from codegen.tile.ir import Buffer, Phase, TileProgram, Value
 from dsl.dim import ZERO, Term, Var, nonneg, product
 from dsl.dtype import bool_
 from dsl.loc import UNKNOWN, Loc
@@ -64,7 +63,7 @@ class PhaseEmitter:
     def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, vector_bits: int, features: tuple[str, ...], private: Term,
                  places: bool = False, modelled: tuple[str, ...] = ()) -> None:
         self.program, self.phase, self.private = program, phase, private
-        self.register, self.width = vector_bits // 8, _lanes(phase, vector_bits)
+        self.register, self.width = vector_bits // 8, lanes_of_phase(phase, vector_bits)
         self.modelled, self.dot_sets = modelled, (*features, *modelled)
         self.words = find_word_copies(phase.body)
         self.taken = operand_loads(phase.body, self._match) | {v.op for op in self.words for v in op.operands() if v.op is not None}
@@ -391,15 +390,6 @@ class PhaseEmitter:
                 bad = intrinsic(b, f"llvm.vector.reduce.or.v{shape.width}i1", I1, [bad])
             with b.if_then(bad, likely=False):
                 b.store(I32(op.code), self.error)
-
-
-def _lanes(phase: Phase, vector_bits: int) -> int:
-    """The most lanes of one vector in a phase: a register's of what it moves, or of what it computes in where values go round a loop."""
-    ops = list(walk_ops(phase.body))
-    computed = 8 * max((v.dtype.held.itemsize for op in ops for v in (*op.operands(), *op.results)), default=4)
-    moved = min((8 * op.buffer.dtype.itemsize for op in ops if isinstance(op, (tile.Load, tile.Store))), default=32)
-    kept = any(isinstance(op, (tile.Reduce, tile.Scan, tile.Dot)) or isinstance(op, tile.For) and op.inits for op in ops)
-    return full_lanes(vector_bits, computed if kept else moved, computed)
 
 
 def _is_tile(v: Var, scalars: dict[Var, Any]) -> bool:

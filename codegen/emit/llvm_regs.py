@@ -10,7 +10,8 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_types import splat, vector
-from codegen.tile.ir import Value
+from codegen.target import full_lanes
+from codegen.tile.ir import Dot, For, Load, Phase, Reduce, Scan, Store, Value, walk_ops
 from dsl.dim import Var
 from dsl.dtype import Dtype
 
@@ -84,6 +85,15 @@ class Tile:
 def _reusable(b: ir.IRBuilder, v: ir.Value) -> bool:
     """A splat made in this basic block, or a constant, may be used again here."""
     return isinstance(v, ir.Constant) or getattr(v, "parent", None) is b.block
+
+
+def lanes_of_phase(phase: Phase, vector_bits: int) -> int:
+    """The most lanes of one vector in a phase: a register's of what it moves, or of what it computes in where values go round a loop."""
+    ops = list(walk_ops(phase.body))
+    computed = 8 * max((v.dtype.held.itemsize for op in ops for v in (*op.operands(), *op.results)), default=4)
+    moved = min((8 * op.buffer.dtype.itemsize for op in ops if isinstance(op, (Load, Store))), default=32)
+    kept = any(isinstance(op, (Reduce, Scan, Dot)) or isinstance(op, For) and op.inits for op in ops)
+    return full_lanes(vector_bits, computed if kept else moved, computed)
 
 
 def shape_of(axes: tuple[Var, ...], lanes: frozenset[Var], width: int) -> Shape:

@@ -138,8 +138,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
         nest = compute_at(nest, member, name, loops[-1])
         nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting, turned)
         if turned:
-            mine = next(a for a, v in rows_of.items() if v is lane)
-            nest = lay_out(nest, member, lambda axes, mine=mine: tuple(as_term(a) for a in (*(a for a in axes if a is not mine), mine)))
+            nest = _lane_last(nest, member, next(a for a, v in rows_of.items() if v is lane))
         if beside is not None:
             nest = _unroll_attached(nest, member, next(a for a, v in rows_of.items() if v is beside))
     nest = _tile_inner(nest, name, rows, {a: a for a in rows}, lane, setting, turned)
@@ -174,6 +173,11 @@ def _unroll_attached(nest: Nest, name: str, axis: Var) -> Nest:
     loop, order = nest[name].axis_names()[axis], nest[name].order
     nest = reorder(nest, name, [*(x for x in order[:-1] if x != loop), loop, order[-1]])
     return set_role(nest, name, loop, "unroll")
+
+
+def _lane_last(nest: Nest, name: str, lane: Var) -> Nest:
+    """Store an attached stage with one axis last."""
+    return lay_out(nest, name, lambda axes: tuple(as_term(a) for a in (*(a for a in axes if a is not lane), lane)))
 
 
 def _row_width(target: Target, extent: int) -> int:
@@ -245,20 +249,30 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
 
 # -- scans ---------------------------------------------------------------------------------------------------------
 def _schedule_scan(nest: Nest, stage: Stage, setting: Setting) -> Nest:
-    """Rows in parallel; along the scan one step at a time, with lanes over a contiguous row axis where there is one."""
+    """Rows in parallel; along the scan one step at a time, with lanes over a row axis where there is one.
+
+    Where memory is contiguous along the scan instead, blocks of steps are turned in registers.
+    """
     names = stage.axis_names()
     rows = tuple(a for a in stage.axes if names[a] in stage.order)
-    lane = lane_axis(stage, setting.strides, rows)
-    loops = [names[a] for a in rows]
-    name = stage.name
+    name, loops, steps = stage.name, [names[a] for a in rows], [names[a] for a in stage.bound]
+    near, width = lane_axis(stage, setting.strides, (*rows, *stage.bound)), setting.target.vector_bits // 32
+    most = max(rows, key=lambda v: size(v.extent), default=None)
     tile: list[str] = []
-    if lane is not None:
-        loop = names[lane]
-        nest = split(nest, name, loop, _row_width(setting.target, size(lane.extent)))
-        loops = [x if x != loop else f"{loop}.o" for x in loops]
-        tile = [f"{loop}.i"]
-        nest = set_role(nest, name, tile[0], "vectorize")
-    nest = reorder(nest, name, [*loops, *(names[a] for a in stage.bound), *tile])
+    if near in rows:
+        nest, loops, tile = _cut(nest, name, near, loops, _row_width(setting.target, size(near.extent)), "vectorize", "mask")
+    elif near is not None and most is not None and size(most.extent) >= width:
+        nest, steps, block = _cut(nest, name, near, steps, min(width, size(near.extent)), "unroll", "peel")
+        nest, loops, lanes = _cut(nest, name, most, loops, width, "vectorize", "peel")
+        tile = [*block, *lanes]
+    nest = reorder(nest, name, [*loops, *steps, *tile])
     for x in loops:
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if iterations(stage) * max(1, cost(stage.body)) <= SERIAL_WORK else nest
+
+
+def _cut(nest: Nest, name: str, axis: Var, loops: list[str], count: int, role: str, tail: str) -> tuple[Nest, list[str], list[str]]:
+    """Cut the loop over an axis into tiles; the nest, the loops with the outer one in its place, and the inner one."""
+    loop = nest[name].axis_names()[axis]
+    nest = set_role(split(nest, name, loop, count, tail=tail), name, f"{loop}.i", role)
+    return nest, [x if x != loop else f"{loop}.o" for x in loops], [f"{loop}.i"]

@@ -28,8 +28,10 @@ def width_of(target: Target, stage: Stage) -> int:
 
 def bits_of(stage: Stage) -> tuple[int, int]:
     """(bits of the narrowest element that a stage reads or writes, bits of the widest value that it computes)."""
-    moved = [x.dtype.itemsize for t in stage.tensors for x in (t, *reads(t.body))]
-    return 8 * min(moved), 8 * max(e.dtype.held.itemsize for t in stage.tensors for e in (t, *walk(t.body)))
+    made = [t.dtype for t in stage.tensors]
+    moved = [*made, *(r.dtype for t in stage.tensors for r in reads(t.body))]
+    computed = [*made, *(e.dtype for t in stage.tensors for e in walk(t.body))]
+    return 8 * min(d.itemsize for d in moved), 8 * max(d.held.itemsize for d in computed)
 
 
 def tile_lane(nest: Nest, name: str, loop: str, extent: int, setting: Setting, work: int) -> tuple[Nest, list[str]]:

@@ -95,18 +95,23 @@ def _step(cx: Context, u: Update, rows: Update, before: tuple[Value, ...] | None
         last = tuple(widen(cx, v, rows.axes) for v in u.carrier.combine(algebra, before, lifted))
         store(last)
         return last
+    if before is not None:
+        first = predicate(cx, (-as_term(u.inner[0]),))
+        joined = u.carrier.combine(algebra, before, lifted)
+        lifted = tuple(cx.builder.map("where", (first, widen(cx, j, u.axes), v), v.dtype) for j, v in zip(joined, lifted))
     made = cx.builder.add(Scan(u.carrier, lifted, u.inner[0]), *(Value(s.dtype, s.axes, s.hint) for s in lifted))
     prefixes = made if isinstance(made, tuple) else (made,)
-    if before is not None:
-        prefixes = tuple(widen(cx, v, u.axes) for v in u.carrier.combine(algebra, before, prefixes))
     store(prefixes)
     return prefixes if before is None else tuple(_last(cx, v, u.inner[0]) for v in prefixes)
 
 
 def _last(cx: Context, v: Value, axis: Var) -> Value:
-    """The last element along a tile axis: past the end every element is the identity, so it is the state of all."""
+    """The last element along a tile axis: past the end every element is the identity, so it is the state of all.
+
+    As a sum of it and of negative zeros, which change no float.
+    """
     at_end = predicate(cx, (as_term(axis) - (axis.size - 1),))
-    zero = cx.builder.const(False if v.dtype == bool_ else 0.0 if v.dtype.is_float else 0, v.dtype)
+    zero = cx.builder.const(False if v.dtype == bool_ else -0.0 if v.dtype.is_float else 0, v.dtype)
     alone = cx.builder.map("where", (at_end, v, zero), v.dtype)
     kept = tuple(a for a in v.axes if a is not axis)
     last = Reduce(ANY if v.dtype == bool_ else SUM, (alone,), (axis,))

@@ -14,6 +14,7 @@ from dsl.carrier import ARGMAX, LOGSUMEXP, MAX, PROD, RECURRENCE, SUM
 from dsl.expr import scan
 from dsl.program import axis_of
 from dsl.stages import build_nest
+from tests.codegen.products import run
 
 M, N = dlc.dims("M N")
 
@@ -38,7 +39,7 @@ def scanning(carrier, axis=1, **options):
 @pytest.mark.parametrize("options", [{}, {"reverse": True}, {"exclusive": True}, {"exclusive": True, "reverse": True}], ids=str)
 def test_prefixes(carrier, axis, options):
     kernel = scanning(carrier, axis, **options)
-    x = np.random.default_rng(0).standard_normal((7, 19)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((11, 19)).astype(np.float32)
     np.testing.assert_allclose(kernel(x), kernel.reference(x), rtol=1e-4, atol=1e-5)
 
 
@@ -89,3 +90,17 @@ def test_gradient():
     got, x.grad = x.grad, None
     torch.cumsum(x, 1).square().sum().backward()
     torch.testing.assert_close(got, x.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows, columns", [(8, 16), (37, 23), (9, 5), (1, 40)])
+def test_scans_along_memory_have_rows_in_the_lanes_and_are_turned(rows, columns):
+    x = torch.randn(rows, columns)
+
+    @dlc.kernel
+    def sums(x: f32[rows, columns]):
+        return dlc.cumsum(x, 1)
+
+    plan, got = run(sums, x)
+    assert "gather" not in plan.module.text and "scatter" not in plan.module.text
+    assert torch.equal(got, torch.from_numpy(np.cumsum(x.numpy(), axis=1, dtype=np.float32)))  # one after another, whatever the tiles
+    assert ("vectorize" in plan.nest.stages[-1].roles.values()) == (rows >= 8)
