@@ -155,8 +155,10 @@ def _lse_lift(a: Algebra, x: Values, s: Dtypes) -> Values:
 
 
 def _lse_combine(a: Algebra, x: Values, y: Values) -> Values:
-    m = a.op("max", x[0], y[0])
-    return m, a.op("add", a.op("mul", x[1], shifted_exp(a, x[0], m)), a.op("mul", y[1], shifted_exp(a, y[0], m)))
+    """The sum of the greater maximum stays as it is: one exponential, of the difference."""
+    m, less = a.op("max", x[0], y[0]), a.op("lt", x[0], y[0])
+    share = shifted_exp(a, a.op("min", x[0], y[0]), m)
+    return m, a.op("add", a.where(less, a.op("mul", x[1], share), x[1]), a.where(less, y[1], a.op("mul", y[1], share)))
 
 
 LOGSUMEXP = Carrier(

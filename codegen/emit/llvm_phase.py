@@ -55,9 +55,8 @@ def scratch_bytes(b: Buffer) -> Term:
 class PhaseEmitter:
     """Emits one phase as ``void body(ptr context, i64 thread, i64 threads)``.
 
-    Vectors have as many lanes as registers of ``vector_bits`` fit them (:func:`codegen.target.full_lanes`). ``private`` is the bytes of
-    scratch that each thread has outside the stack, zero where the stack holds it; the dot instructions of the sets ``modelled`` are
-    spelled out in others.
+    ``private`` is the bytes of scratch that each thread has outside the stack, zero where the stack holds it; the dot instructions of the
+    sets ``modelled`` are spelled out in others.
     """
 
     def __init__(self, module: ir.Module, program: TileProgram, phase: Phase, vector_bits: int, features: tuple[str, ...], private: Term,
