@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dsl.carrier import Carrier, Dtypes, Values
-from dsl.dim import Term, Var, as_term
-from dsl.dtype import Dtype
+from dsl.dim import Atom, MinMax, Mod, Term, Var, as_term
+from dsl.dtype import Dtype, i64
 from dsl.expr import Compute, Const, Expr, Index, Input, Op, Param, Read, Reduce, Scan, Tensor, Where, cast, const, index, op, where
 
 
@@ -113,6 +114,30 @@ def substitute_values(root: Expr, values: Mapping[Expr, Expr]) -> Expr:
     return transform(root, lambda e: None, memo)
 
 
+def with_values(body: Expr, values: Mapping[Var, Expr]) -> Expr:
+    """Replace index variables by integer expressions: terms that mention them become arithmetic."""
+    def atom_value(atom: Atom) -> Expr:
+        if isinstance(atom, Var):
+            return values[atom] if atom in values else index(atom)
+        if isinstance(atom, MinMax):
+            return op(atom.which, as_value(atom.a), as_value(atom.b))
+        return op("mod" if type(atom) is Mod else "floordiv", as_value(atom.num), as_value(atom.den))
+
+    def as_value(t: Term) -> Expr:
+        parts = [functools.reduce(lambda a, b: op("mul", a, b), [*([const(k, i64)] if k != 1 else []), *map(atom_value, mono)])
+                 for mono, k in t.parts.items()]
+        return functools.reduce(lambda a, b: op("add", a, b), [*([const(t.const, i64)] if t.const or not parts else []), *parts])
+
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Index) and e.term.vars & set(values):
+            return as_value(e.term)
+        if isinstance(e, Read) and any(s is not None and s.vars & set(values) for s in e.data[1]):
+            return e.tensor.read(*(as_value(i) if isinstance(i, Term) and i.vars & set(values) else i for i in e.indices))
+        return None
+
+    return transform(body, one)
+
+
 def fresh_axes(e: Expr) -> Expr:
     """A copy of a reduction whose bound axes are new variables, so that it can appear twice in one scope."""
     env: dict[Var, Term] = {}
@@ -192,4 +217,4 @@ def index_term(e: Expr) -> Term | None:
 
 
 __all__ = ["EXPRS", "Const", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term",
-           "inputs_and_computes", "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk"]
+           "inputs_and_computes", "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk", "with_values"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk
-from dsl.dim import ZERO, Atom, MinMax, Mod, Term, Var, as_term, nonneg, tmax, tmin
-from dsl.dtype import i64
-from dsl.expr import Compute, Expr, Index, Input, Op, Read, Reduce, Scan, Tensor, const, index, op, scan, where
+from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk, with_values
+from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
+from dsl.equation import picked
+from dsl.expr import Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, index, op, scan, where
 from dsl.nest import Nest, Stage
 from dsl.program import Program
 from dsl.units import squeeze
@@ -26,7 +26,7 @@ def build_nest(program: Program, permissions: bool = False, like: Program | None
     stages: list[Stage] = []
     moved: dict[Tensor, Compute] = {}
     for c in wide.computes:
-        body = substitute(c.body, {}, moved)
+        body = picked(substitute(c.body, {}, moved))
         body = _hoist(c, body, stages)
         new = Compute(c.name, c.axes, body, c.loc, c.dtype)
         moved[c] = new
@@ -149,36 +149,7 @@ def at(c: Compute, indices: tuple[Term | Expr, ...]) -> Expr:
     terms = {v: i for v, i in zip(c.axes, indices) if isinstance(i, Term)}
     values = {v: i for v, i in zip(c.axes, indices) if isinstance(i, Expr)}
     body = substitute(c.body, terms)
-    return _with_values(body, values) if values else body
-
-
-def _with_values(body: Expr, values: Mapping[Var, Expr]) -> Expr:
-    """Replace index variables by integer expressions: terms that mention them become arithmetic."""
-    def as_value(t: Term) -> Expr:
-        out: Expr = const(t.const, i64)
-        for mono, k in t.parts.items():
-            prod: Expr = const(k, i64)
-            for atom in mono:
-                prod = op("mul", prod, _atom_value(atom, values, as_value))
-            out = op("add", out, prod)
-        return out
-
-    def one(e: Expr) -> Expr | None:
-        if isinstance(e, Index) and e.term.vars & set(values):
-            return as_value(e.term)
-        if isinstance(e, Read) and any(s is not None and s.vars & set(values) for s in e.data[1]):
-            return e.tensor.read(*(as_value(i) if isinstance(i, Term) and i.vars & set(values) else i for i in e.indices))
-        return None
-
-    return transform(body, one)
-
-
-def _atom_value(atom: Atom, values: Mapping[Var, Expr], as_value: Callable[[Term], Expr]) -> Expr:
-    if isinstance(atom, Var):
-        return values[atom] if atom in values else index(atom)
-    if isinstance(atom, MinMax):
-        return op(atom.which, as_value(atom.a), as_value(atom.b))
-    return op("mod" if type(atom) is Mod else "floordiv", as_value(atom.num), as_value(atom.den))
+    return with_values(body, values) if values else body
 
 
 __all__ = ["Input", "Op", "at", "build_nest", "inline_reads", "reads", "substitute_values"]

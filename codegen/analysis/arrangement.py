@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from codegen.analysis.access import size
 from dsl.dim import Var
+from dsl.equation import equations
 from dsl.nest import Stage
-from dsl.sought import equations
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def arrange(s: Stage) -> Arrangement | None:
     """The axes of a reduction in which data names an element; None where it does not."""
     sought: dict[Var, None] = {}
     used: set[Var] = set()
-    for e in equations(s) if s.kind == "reduce" and s.attach is None and not s.relations else ():
+    for e in equations(s.body) if s.kind == "reduce" and s.attach is None and not s.relations else ():
         needed = {v for x in (e.data, *e.guards) for v in x.free}
         axis = next((v for v in s.axes if e.term.coef(v) in (1, -1) and v not in needed and size(v.extent) > 1), None)
         if axis is None or axis in used or (needed | set(e.term.vars)) & set(sought):

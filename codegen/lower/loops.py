@@ -128,7 +128,7 @@ def _emit_seek(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, body: Body) 
     if isinstance(found, str):
         raise ScheduleError(f"seek({x.name!r}): nothing says at which iteration a term of {stage.name} counts", found)
     to = TileAlgebra(cx)
-    data, rest = lower_value(cx, found.data, p), iota(cx, found.rest.subs(cx.env))
+    data, rest = lower_value(cx, found.equation.guarded, p), iota(cx, found.rest.subs(cx.env))
     at = to.op("sub", data, rest) if found.sign > 0 else to.op("sub", rest, data)
     for var, lo, hi, facts in pieces(cx, p, x):
         block = Block()

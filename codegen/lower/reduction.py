@@ -12,11 +12,12 @@ from codegen.tile.ir import Broadcast, Dot, Load, Map, Reduce, Value, tile_axes_
 from dsl.carrier import Carrier, resumes
 from dsl.dim import Term, Var
 from dsl.dtype import Dtype
+from dsl.equation import assuming
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Expr, Op
 from dsl.nest import Stage
 from dsl.placing import Placed
-from dsl.sought import Goal, assuming, goals
+from dsl.sought import Goal, goals
 
 
 @dataclass
