@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from codegen.tile.ir import Block, Buffer, Dot, For, Load, Map, Phase, Reduce, Slot, Store, TileOp, Value
+from codegen.tile.ir import Block, Buffer, Dot, For, If, Load, Map, Phase, Reduce, Seek, Slot, Store, TileOp, Value
 from dsl.dim import Term, Var
 from dsl.opset import OPS
 
@@ -44,7 +44,7 @@ class Work:
 
 
 def work_of(phase: Phase, sizes: Mapping[Var, int]) -> Work:
-    """The work of one point, masks ignored: a point at a ragged edge asks for less."""
+    """The work of one point, masks ignored: a point at a ragged edge asks for less. What data decides over is left out."""
     grid = {v for v, _ in phase.grid}
     out = Work()
     out.rounds = _walk(phase.body, 1.0, out, {}, grid, sizes)
@@ -65,7 +65,7 @@ def _walk(block: Block, times: float, out: Work, depends: dict[Var | Value, froz
             rounds = _rounds(op, sizes)
             longest = max(longest, rounds * _walk(op.body, times * rounds, out, depends, grid, sizes))
             continue
-        for inner in op.blocks():
+        for inner in op.blocks() if not (isinstance(op, Seek) or (isinstance(op, If) and op.conds)) else ():  # it may never run
             longest = max(longest, _walk(inner, times, out, depends, grid, sizes))
         used: frozenset[Var] = frozenset().union(*(depends.get(v, frozenset()) for v in op.operands()))
         for v in op.results:

@@ -360,7 +360,7 @@ class PhaseEmitter:
 
     def op_if(self, op: tile.If) -> None:
         """A guarded block."""
-        cond = self.memory.mask(op.terms, [], self.shape(()), (0,))
+        cond = self.memory.mask(op.terms, [self.tiles[c] for c in op.conds], self.shape(()), (0,))
         if cond is None:
             self.block(op.body)
             return

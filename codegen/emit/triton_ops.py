@@ -298,7 +298,7 @@ class Ops(Terms):
         """A condition on the program or a loop."""
         self.comment(op)
         outer, self.block = self.block, Lines(self.block.level, self.block)
-        condition = self.mask(op.terms, (), ())
+        condition = self.mask(op.terms, op.conds, ())
         self.write(op.body)
         body, self.block = self.block, outer
         outer.nest(f"if {condition}:", body)

@@ -62,7 +62,7 @@ def pays(s: Stage, found: Arrangement, setting: Setting) -> bool:
     """Whether a visit is cheaper than a comparison with every row, a vector at a time, and its state lies where the result does."""
     lanes = setting.target.vector_bits // 32 or setting.target.warp
     columns = points(found.columns)
-    return points(found.sought) * columns > _VISIT * lanes + 2 * columns and _in_place(s)
+    return points(found.sought) * columns > _VISIT * lanes + 2 * columns and in_place(s)
 
 
 def part(nest: Nest, s: Stage, found: Arrangement) -> tuple[Nest, str]:
@@ -79,7 +79,8 @@ def part(nest: Nest, s: Stage, found: Arrangement) -> tuple[Nest, str]:
     return rfactor(split(nest, s.name, loop, step), s.name, f"{loop}.o")
 
 
-def _in_place(s: Stage) -> bool:
+def in_place(s: Stage) -> bool:
+    """Whether the state of a reduction is of the same kind as its result, so that one memory serves both."""
     body = s.body
     return len(s.tensors) == 1 and body.data[0].state(tuple(a.dtype for a in body.args)) == (s.tensors[0].dtype,)
 

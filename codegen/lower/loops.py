@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
 from codegen.lower.parting import Piece, branches, cut
+from codegen.lower.pieces import Body, bare_loops, inner_vars, pieces
 from codegen.lower.placing import in_registers, single
 from codegen.lower.prefetch import emit_prefetches
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
 from codegen.lower.roll import emit_roll
 from codegen.lower.scan import Along
+from codegen.lower.seek import fill, met, place_of
 from codegen.lower.states import StateMemory
-from codegen.lower.values import TileAlgebra, iota, lower_value
+from codegen.lower.values import TileAlgebra, lower_value
 from codegen.tile.ir import Block, Buffer, For, If, Seek, Store, Value
 from codegen.tile.layout import contiguous
 from dsl.carrier import Carrier
-from dsl.dim import ZERO, Term, Var, as_term, tile_bound, tmax, tmin
+from dsl.dim import ZERO, Term, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Reduce, Scan
 from dsl.nest import GRID_ROLES, Stage
 from dsl.placing import Placed, PlacedLoop
 from dsl.sought import goal
-
-Body = Callable[[], None]
 
 
 def emit_stage(cx: Context, stage: Stage) -> None:
@@ -108,6 +106,17 @@ def emit_loops(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], bo
     if x.role == "seek":
         _emit_seek(cx, stage, p, x, inner)
         return
+    if x.name in stage.notes.get("skip", {}):
+        within = Block()
+        cx.builder.add(If((), within, met(cx, stage, p, x)))
+        with cx.block(within):
+            _emit_rounds(cx, stage, p, x, inner)
+        return
+    _emit_rounds(cx, stage, p, x, inner)
+
+
+def _emit_rounds(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, inner: Body) -> None:
+    """One loop, in its pieces."""
     notes = stage.notes
     for c in _parts(cx, stage, p, x):
         if c.lo.is_const and c.hi - c.lo == 1:  # a ragged end at a known place: its masks are constants
@@ -127,9 +136,7 @@ def _emit_seek(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, body: Body) 
     found = goal(stage, p, x.name)
     if isinstance(found, str):
         raise ScheduleError(f"seek({x.name!r}): nothing says at which iteration a term of {stage.name} counts", found)
-    to = TileAlgebra(cx)
-    data, rest = lower_value(cx, found.equation.guarded, p), iota(cx, found.rest.subs(cx.env))
-    at = to.op("sub", data, rest) if found.sign > 0 else to.op("sub", rest, data)
+    at = place_of(cx, p, found)
     for var, lo, hi, facts in pieces(cx, p, x):
         block = Block()
         cx.builder.add(Seek(var, at, lo, hi, block))
@@ -142,48 +149,8 @@ def _parts(cx: Context, stage: Stage, p: Placed, x: PlacedLoop) -> list[Piece]:
     whole = [Piece(var, lo, hi, as_term(var), tuple(facts)) for var, lo, hi, facts in pieces(cx, p, x)]
     if not stage.notes.get("parted"):
         return whole
-    inner = (cx.tile | _inner_vars(cx)) - {x.var}
+    inner = (cx.tile | inner_vars(cx)) - {x.var}
     return [part for w in whole for part in cut(cx, stage, p, x, w, inner)]
-
-
-def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term, list[Term]]]:
-    """The loop as (variable, from, to, facts): one piece, or a full part and a ragged part when its tail is peeled.
-
-    The full part ends where one of the stage's guards could first fail for some point of the tile; inside it the guards
-    are facts, so no mask is left. Iterations in which no point is real are not run at all.
-    """
-    guards = [g for g in (t.subs(cx.env) for t in (*p.spatial, *p.bound)) if not cx.holds(g) and (g.coef(x.var) or 0) < 0]
-    end = x.extent.subs(cx.env)
-    for g in guards:
-        end = tmin(end, _last(g, x.var, cx, best=True))
-    var = Var(x.name, x.extent)
-    if x.tail != "peel" or not guards:
-        return [(var, ZERO, end, [end - 1 - as_term(var)] if not end.is_const else [])]
-    full = end
-    for g in guards:
-        full = tmin(full, _last(g, x.var, cx, best=False))
-    full = tmax(full, ZERO)
-    head = Var(x.name, full if full.is_const else x.extent)
-    inner = (cx.tile | _inner_vars(cx)) - {x.var}
-    least = [tile_bound(g, inner, best=False) for g in guards]  # for what is computed inside, with axes of its own
-    known = [g.subs({x.var: as_term(head)}) for g in dict.fromkeys((*guards, *least))]
-    out = [(head, ZERO, full, known)] if full != 0 else []
-    return out if full == end else [*out, (var, full, end, [])]
-
-
-def _last(g: Term, var: Var, cx: Context, best: bool) -> Term:
-    """One past the last value of ``var`` for which ``g >= 0`` at the best (or worst) point of the tile axes and inner loops."""
-    coef = g.coef(var)
-    assert coef is not None and coef < 0
-    rest = tile_bound(g.subs({var: ZERO}), cx.tile | _inner_vars(cx), best)
-    return rest // (-coef) + 1
-
-
-def _inner_vars(cx: Context) -> set[Var]:
-    """Loop variables that are not open at this point: those of no enclosing For, so their range is still free."""
-    open_vars = {v for t in cx.env.values() for v in t.vars}
-    return {x.var for p in cx.placed.values() for x in p.loops
-            if x.var not in cx.env and x.var not in open_vars and x.role not in GRID_ROLES}
 
 
 # -- map stages ----------------------------------------------------------------------------------------------------
@@ -237,7 +204,7 @@ def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) ->
         mixed, inner = loops[first:last_row + 1], loops[last_row + 1:]
         rows = [x for x in mixed if not x.reduce]
         memory = StateMemory.of(cx, stage, rows, along.rows.axes, along.u.dtypes)
-        _bare_loops(cx, p, rows, lambda: memory.store(cx, identity_states(cx, along.rows)))
+        bare_loops(cx, p, rows, lambda: memory.store(cx, identity_states(cx, along.rows)))
         emit_loops(cx, stage, p, mixed, lambda: memory.store(cx, along.emit(inner, store, memory.load(cx))))
 
     emit_loops(cx, stage, p, loops[:first], through_memory)
@@ -323,7 +290,7 @@ def _reduce_through_memory(cx: Context, stage: Stage, p: Placed, outer: list[Pla
         bind_result(cx, stage, p, t, merge_tile(cx, u, states)[0])
 
     if u.goals:  # not every element is met
-        _fill(cx, stage, p, [x for x in outer if not x.reduce], lambda: bind_result(cx, stage, p, t, identity_states(cx, u)[0]))
+        fill(cx, stage, p, [x for x in outer if not x.reduce], lambda: bind_result(cx, stage, p, t, identity_states(cx, u)[0]))
     emit_loops(cx, stage, p, outer, body)
 
 
@@ -339,51 +306,8 @@ def _reduce_through_states(cx: Context, stage: Stage, p: Placed, outer: list[Pla
             assert isinstance(t.body, Reduce)
             bind_result(cx, stage, p, t, results[t.body.data[2]])
 
-    _fill(cx, stage, p, elements, lambda: memory.store(cx, identity_states(cx, u)))
+    fill(cx, stage, p, elements, lambda: memory.store(cx, identity_states(cx, u)))
     emit_loops(cx, stage, p, outer, lambda: memory.store(cx, _carry(cx, stage, p, inner, u, memory.load(cx))))
-    _bare_loops(cx, p, elements, finish)
+    bare_loops(cx, p, elements, finish)
 
 
-def _fill(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop], body: Body) -> None:
-    """Loops over elements that are all alike, in the order in which they are stored; several at a time along a loop to ``fill``.
-
-    before: ``for r in 1000: y[r] = 0``
-    after ``fill`` 32: ``for r.o in 31: y[32*r.o + r.w] = 0`` for a tile ``r.w`` of 32, then what is left one by one
-    """
-    loops = sorted(loops, key=lambda x: max((n for n, a in enumerate(stage.axes) if x.var in p.value[a].vars), default=-1))
-    width = int(stage.notes.get("fill", {}).get(loops[-1].name, 0)) if loops else 0
-    if width <= 1 or single(loops[-1]):
-        _bare_loops(cx, p, loops, body)
-        return
-    _bare_loops(cx, p, loops[:-1], lambda: _fill_along(cx, p, loops[-1], width, body))
-
-
-def _fill_along(cx: Context, p: Placed, x: PlacedLoop, width: int, body: Body) -> None:
-    """The innermost of those loops."""
-    for var, start, end, facts in pieces(cx, p, x):
-        rounds = tmax((end - start) // width, ZERO)
-        lane, step, tiles, rest = Var(f"{x.name}.w", as_term(width)), Var(f"{x.name}.f", x.extent), Block(), Block()
-        cx.tile.add(lane)
-        cx.lanes.add(lane)
-        at = start + as_term(step) * width
-        cx.builder.add(For(step, ZERO, rounds, (), tiles))
-        with cx.block(tiles, {x.var: at + as_term(lane)}, [end - width - at]):
-            body()
-        cx.builder.add(For(var, start + rounds * width, end, (), rest))
-        with cx.block(rest, {x.var: as_term(var)}, facts):
-            body()
-
-
-def _bare_loops(cx: Context, p: Placed, loops: list[PlacedLoop], body: Body) -> None:
-    """Loops at which nothing is computed."""
-    if not loops:
-        body()
-        return
-    if single(loops[0]):
-        _bare_loops(cx, p, loops[1:], body)
-        return
-    for var, lo, hi, facts in pieces(cx, p, loops[0]):
-        block = Block()
-        cx.builder.add(For(var, lo, hi, (), block))
-        with cx.block(block, {loops[0].var: as_term(var)}, facts):
-            _bare_loops(cx, p, loops[1:], body)

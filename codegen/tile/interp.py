@@ -152,7 +152,7 @@ class _Point:
 
     def branch(self, op: If, env: dict[Var, int], values: dict[Value, Array]) -> list[Array]:
         """Run the body or nothing."""
-        if all(t.eval(env) >= 0 for t in op.terms):
+        if all(t.eval(env) >= 0 for t in op.terms) and all(bool(values[c]) for c in op.conds):
             self.block(op.body, env, dict(values))
         return []
 

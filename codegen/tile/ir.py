@@ -247,10 +247,7 @@ class For(TileOp):
 
 @dataclass(eq=False)
 class Seek(TileOp):
-    """``for var in range(lo, hi)`` of which only the iteration ``var == value`` does anything: the body runs for it, or not at all.
-
-    ``value`` is an i64 scalar that memory may hold. No results.
-    """
+    """``for var in range(lo, hi)`` of which only the iteration ``var == value`` (an i64 scalar), if there is one, runs; no results."""
 
     var: Var
     value: Value
@@ -269,10 +266,15 @@ class Seek(TileOp):
 
 @dataclass(eq=False)
 class If(TileOp):
-    """Run ``body`` when all ``terms >= 0`` (terms without tile axes); no results."""
+    """Run ``body`` when all ``terms >= 0`` (terms without tile axes) and all of the bool scalars ``conds`` hold; no results."""
 
     terms: tuple[Term, ...]
     body: Block
+    conds: tuple[Value, ...] = ()
+
+    def operands(self) -> tuple[Value, ...]:
+        """The conditions that are values."""
+        return self.conds
 
     def blocks(self) -> tuple[Block, ...]:
         """The guarded block."""

@@ -119,8 +119,9 @@ class _Parser:
                 return self.loop(s, var, call, inner)
             case ast.For(ast.Name(var), ast.Call(func=ast.Name("seek"), args=[value, lo, hi]), inner):
                 return Seek(self.known(ast.Name(var), Var), self.known(value, Value), self.term(lo), self.term(hi), self.block(inner))
-            case ast.If(ast.Call(func=ast.Name("guard"), args=[terms]), inner):
-                return If(self.value(terms, "tuple[Term, ...]"), self.block(inner))
+            case ast.If(ast.Call(func=ast.Name("guard"), args=[terms], keywords=named), inner):
+                conds = {k.arg or "": self.value(k.value, "tuple[Value, ...]") for k in named}
+                return If(self.value(terms, "tuple[Term, ...]"), self.block(inner), **conds)
             case ast.AnnAssign(ast.Name(name), kind, ast.Call() as call):
                 return self.finish(s, self.call(call, {}), [name], [kind])
             case ast.Assign([ast.Tuple(targets)], ast.Call() as call):

@@ -303,6 +303,8 @@ class _Checker:
 
     def branch(self, op: If, scope: _Scope) -> None:
         """The condition is the same for the whole tile; nothing comes out."""
+        if any(c.axes or c.dtype != bool_ for c in op.conds):
+            _fail("a block is run by scalar conditions", op)
         if any(t.vars - scope.bound for t in op.terms) or op.results or op.body.params or op.body.yields:
             _fail("a condition on tile axes, or a value out of a conditional block", op)
         self.block(op.body, scope.inside(None, [f for t in op.terms for f in consequences(t)]))

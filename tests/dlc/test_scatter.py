@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import dlc
+from codegen.target import TARGETS, by_name
+from codegen.tile.text import show
+from codegen.tile.text_parse import parse
+from codegen.tile.verify import verify
 from dlc import bf16, f16, f32, f64, i32, i64
+from dlc.compiler import Plan
+from dlc.gpu import parameter_names, triton_artifact
+from dlc.runtime.triton_run import interpret
 
 B, C, D, H, K, V = dlc.dims("B C D H K V")
 F = torch.nn.functional
@@ -223,3 +232,50 @@ def test_the_derivative_of_a_scatter() -> None:
         return torch.zeros(100, 17).index_add(0, i, x)
     for got, want in zip(grads(segments, x, i), grads(fn, x, i)):
         torch.testing.assert_close(got, want, rtol=3e-5, atol=3e-3)
+
+
+# -- on a GPU ------------------------------------------------------------------------------------------------------
+GPU = {
+    "rows": (select.vjp, (normal(60, 40), integers(0, 60, 150), normal(150, 40))),
+    "rows, i32": (select_i32.vjp, (normal(60, 40), integers(0, 60, 150, dtype=torch.int32), normal(150, 40))),
+    "segments": (segments, (normal(150, 40), integers(-3, 103, 150))),
+    "greatest": (highest, (normal(150, 40), integers(-3, 103, 150))),
+    "several columns of indices": (padded.vjp, (normal(60, 33), integers(0, 60, 5, 30), normal(5, 30, 33))),
+}
+
+
+def small_gpu(kernel: dlc.Kernel, args: tuple[torch.Tensor, ...]):
+    """A plan for a GPU so small that the arrays at hand occupy it, that seeks whether it pays or not."""
+    plan = kernel.plan(*args, target=replace(by_name("sm_90"), threads=1))
+    assert plan.nest.stages
+    return Plan(replace(plan.request, decisions={name: True for name in plan.decisions.made if name.endswith(".seek")}))
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_in_the_checked_interpreter(name: str) -> None:
+    kernel, args = GPU[name]
+    plan = small_gpu(kernel, args)
+    assert " in seek(" in show(plan.tile) and "if guard([], conds=[" in show(plan.tile)
+    verify(plan.tile)
+    assert show(parse(show(plan.tile, places=False)), places=False) == show(plan.tile, places=False)
+    artifact = triton_artifact(plan)
+    inputs, outputs = parameter_names(plan)
+    tensors = dict(zip(inputs, args)) | {n: torch.full([int(n) for n in t.shape], 7.0) for n, t in zip(outputs, plan.program.outputs)}
+    report = interpret(artifact, tensors)
+    assert report.ok, report.findings
+    (got,) = (torch.as_tensor(report.outputs[n]) for n in outputs)
+    assert torch.equal(got, kernel(*args))  # the order of the terms, so the bits of a CPU
+
+
+@pytest.mark.parametrize("target", [t.name for t in TARGETS.values() if t.kind != "cpu"])
+def test_compiles_for_a_gpu(target: str) -> None:
+    table, i, g = (torch.empty(s, device="meta", dtype=d) for s, d in (
+        ((50_000, 256), torch.float32), ((4096,), torch.int64), ((4096, 256), torch.float32)))
+    assert "# seek" in str(select.vjp.schedule(target, table, i, g))
+    made = select.vjp.compile(target, table, i, g)
+    assert made.launchable and not made.spills, made
+
+
+def test_few_comparisons_stay_dense_on_a_gpu() -> None:
+    assert "# seek" not in str(select.vjp.schedule("sm_90", normal(60, 40), integers(0, 60, 150), normal(150, 40)))
+    assert "# seek" not in str(last.vjp.schedule("sm_90", normal(64, 1000), integers(0, 1000, 64, 100), normal(64, 100)))

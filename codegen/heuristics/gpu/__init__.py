@@ -8,9 +8,10 @@ What is computed where, from a definition to its kernels:
 0. ``cascade.py`` here and above: chains of reductions that one pass computes, their states carried in registers.
 1. ``fusing.py``: what only moves data is read where it is used, so a convolution is a product of tiles read through masks; values of
    rows too long for a program are computed again in every pass; cheap definitions are inlined.
-2. ``partial.py``: sums too long for the few programs there would be are made from partial sums: split-k, two-kernel reductions.
-3. ``groups.py``: what shares a kernel.
-4. ``contraction.py``, ``rows.py``, ``pointwise.py``: the grid and the tile of each.
+2. ``seeking.py``: programs look for the indices that name their rows.
+3. ``partial.py``: sums too long for the few programs there would be are made from partial sums: split-k, two-kernel reductions.
+4. ``groups.py``: what shares a kernel.
+5. ``contraction.py``, ``rows.py``, ``pointwise.py``: the grid and the tile of each.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from codegen.heuristics.gpu.groups import joins
 from codegen.heuristics.gpu.partial import part_reductions
 from codegen.heuristics.gpu.pointwise import schedule_pointwise
 from codegen.heuristics.gpu.rows import schedule_rows, schedule_scan
+from codegen.heuristics.gpu.seeking import schedule_sought
 from codegen.heuristics.gpu.tiles import blocks, power
 from codegen.heuristics.groups import Group, group_stages
 from dsl.nest import Nest
@@ -41,7 +43,9 @@ def schedule_gpu(nest: Nest, setting: Setting) -> Nest:
     nest = fuse_stages(inline_movement(nest))
     nest = repeat_in_long_rows(nest)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
-    nest = part_reductions(nest, setting)
+    nest, sought = schedule_sought(nest, setting)
+    done |= sought
+    nest = part_reductions(nest, setting, done)
     for group in group_stages(nest, joins, done).values():
         nest = _schedule_group(nest, group, setting)
     return nest

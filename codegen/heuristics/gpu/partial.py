@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 
 from codegen.analysis.access import size
 from codegen.analysis.product import Product, product_of
@@ -20,10 +21,10 @@ _ROWS = 4096  # elements of one partial result, at least
 _STEPS = 8  # steps along the contracted axis that one program takes at least: fewer do not hide the partial results' way through memory
 
 
-def part_reductions(nest: Nest, setting: Setting) -> Nest:
-    """Factor every reduction that is too long for the few programs there would be."""
+def part_reductions(nest: Nest, setting: Setting, done: AbstractSet[str]) -> Nest:
+    """Factor every reduction that is too long for the few programs there would be, but for those that are scheduled already (``done``)."""
     for s in nest.stages:
-        if s.kind != "reduce" or s.attach is not None:
+        if s.kind != "reduce" or s.attach is not None or s.name in done:
             continue
         p = product_of(s)
         nest = _split_k(nest, s, p, setting) if p is not None else _two_kernels(nest, s, setting)
