@@ -55,11 +55,11 @@ class Stats:
 class Block:
     """A piece of memory: ``size`` bytes from ``address``, on a line of 64 bytes."""
 
-    __slots__ = ("__weakref__", "address", "map", "offset", "size")
+    __slots__ = ("__weakref__", "address", "lent", "map", "offset", "size")
 
     def __init__(self, size: int, colour: int) -> None:
         """Map it. Blocks start at different offsets in their pages, or streams of several would meet in the same cache sets."""
-        self.size = size
+        self.size, self.lent = size, False
         self.map = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             try:
@@ -74,7 +74,8 @@ class Block:
         torch.frombuffer(self.map, dtype=torch.uint8).fill_(byte)
 
     def lend(self) -> None:
-        """Let the system take the contents when it is short of memory."""
+        """Let the system take the contents when it is short of memory, until they are written again."""
+        self.lent = True
         if hasattr(mmap, "MADV_FREE"):
             try:
                 self.map.madvise(mmap.MADV_FREE)
@@ -92,7 +93,7 @@ class Pool:
         self._returned: deque[Block] = deque()  # given back, not yet sorted in: a finalizer may run while the lock is held
         self._owners: dict[int, weakref.ref[memoryview]] = {}
         self._limit: int | None = None
-        self._in_use = self._cached = self._peak = self._reused = self._mapped = self._unmapped = 0
+        self._in_use = self._cached = self._lent = self._peak = self._reused = self._mapped = self._unmapped = 0
 
     def take(self, size: int) -> Block:
         """A block of at least ``size`` bytes; its contents are arbitrary.
@@ -112,7 +113,7 @@ class Pool:
             kept = self._free.get(rounded)
             block = kept.pop() if kept else None
             if block is not None:
-                self._cached -= rounded
+                self._uncache(block)
                 self._reused += 1
             else:
                 block = self._map(rounded)
@@ -205,16 +206,32 @@ class Pool:
             self._cached += block.size
             if self._cached > self.limit():
                 self._shrink(self.limit())
-            elif self._cached > _HOT:
-                block.lend()
+            elif self._cached - self._lent > _HOT:
+                self._lend()
+
+    def _lend(self) -> None:
+        """Lend the blocks of the sizes least recently used until no more than ``_HOT`` bytes are held firmly: not what is about to be reused."""
+        for block in (b for blocks in self._free.values() for b in blocks if not b.lent):
+            if self._cached - self._lent <= _HOT:
+                return
+            block.lend()
+            self._lent += block.size
+
+    def _uncache(self, block: Block) -> None:
+        """Count a block as no longer cached."""
+        self._cached -= block.size
+        if block.lent:
+            self._lent -= block.size
+            block.lent = False
 
     def _shrink(self, keep: int) -> int:
         before = self._cached
         for size in list(self._free):
             blocks = self._free[size]
             while blocks and self._cached > keep:
-                blocks.pop(0).map.close()
-                self._cached -= size
+                block = blocks.pop(0)
+                self._uncache(block)
+                block.map.close()
                 self._unmapped += 1
             if not blocks:
                 del self._free[size]
