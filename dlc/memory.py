@@ -210,7 +210,7 @@ class Pool:
                 self._lend()
 
     def _lend(self) -> None:
-        """Lend the blocks of the sizes least recently used until no more than ``_HOT`` bytes are held firmly: not what is about to be reused."""
+        """Lend blocks until no more than ``_HOT`` bytes are held firmly: of the sizes least recently used, not what is soon used again."""
         for block in (b for blocks in self._free.values() for b in blocks if not b.lent):
             if self._cached - self._lent <= _HOT:
                 return

@@ -16,6 +16,7 @@ from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Term, as_term, tile_bound
 from dsl.dtype import bool_
 
+_STREAMED = 16  # bytes of the least register that is stored past the caches
 ZEROS = 128  # readable bytes of zeros, which a load takes where its mask is off
 
 
@@ -243,6 +244,8 @@ class Memory(Masks):
         value = tiles[op.value]
         if offset is not None and not conds and self._store_shuffled(op, masks, offset, shape, value):
             return
+        if op.streaming and offset is not None and not conds and not masks and self._store_streaming(op, offset, shape, value):
+            return
         for coord in shape.coords():
             mask = self.mask(masks, conds, shape, coord)
             v = self._to_memory(value.at(self.b, shape, coord), op.buffer.dtype)
@@ -265,6 +268,34 @@ class Memory(Masks):
             for c, v in turn.restore(self.b, regs).items():
                 self._store_at(op, at_coord(at, rows, c), v, self.mask(mask, [], rows, c), rows, c)
         return bool(regs)
+
+    def _store_streaming(self, op: Store, offset: Term, shape: Shape, value: Tile) -> bool:
+        """Store past the caches where the addresses are those of whole registers, which is looked at once for the tile.
+
+        Returns whether all registers lie whole registers apart, so that one look is enough.
+        """
+        buffer, w, lane = op.buffer, shape.width, shape.lane
+        size = min(w * buffer.dtype.itemsize, self.register)
+        if lane is None or offset.coef(lane) != 1 or size < _STREAMED:
+            return False
+        places = {c: at_coord(offset, shape, c).subs({lane: as_term(c[-1] * w)}) for c in shape.coords()}
+        first = next(iter(places.values()))
+        apart = [t - first for t in places.values()]
+        if not all(d.is_const and d.const * buffer.dtype.itemsize % size == 0 for d in apart):
+            return False
+        regs = [(self.pointer(buffer, t), self._to_memory(value.at(self.b, shape, c), buffer.dtype)) for c, t in places.items()]
+        low = self.b.and_(self.b.ptrtoint(regs[0][0], I64), I64(size - 1))
+        with self.b.if_else(self.b.icmp_unsigned("==", low, I64(0)), likely=True) as (aligned, other):
+            with aligned:
+                past = self.b.module.add_metadata([I32(1)])
+                for p, v in regs:
+                    s = self.b.store(v, p)
+                    s.align = size
+                    s.set_metadata("nontemporal", past)
+            with other:
+                for p, v in regs:
+                    self.b.store(v, p).align = buffer.dtype.itemsize
+        return True
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
         buffer, lane, w = op.buffer, shape.lane, shape.width

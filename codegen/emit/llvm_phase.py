@@ -85,6 +85,8 @@ class PhaseEmitter:
             self._grid()
         if self.units is not None:
             self.units.finish()
+        if any(isinstance(op, tile.Store) and op.streaming for op in tile.walk_ops(self.phase.body)):
+            self.b.fence("seq_cst")  # stores past the caches are seen by the others before the phase ends
         self.b.ret_void()
         return self.fn
 
@@ -316,7 +318,7 @@ class PhaseEmitter:
         """The loop itself, with phis for the values that are in vector registers."""
         inits = self._registers(carried.inits, carried.shapes)
         lo, hi = self.terms.scalar(op.lo), self.terms.scalar(op.hi)
-        name = describe_var(op.var)
+        name = op.var.name.replace(".", "_")
         if op.unroll > 1:
             rounds = intrinsic(self.b, "llvm.smax.i64", I64, [self.b.sdiv(self.b.sub(hi, lo), I64(op.unroll)), I64(0)])
             inits = self._loop(f"{name}.{op.unroll}", I64(0), rounds, inits, lambda n: self._rounds(op, carried, lo, n), False)
@@ -393,8 +395,3 @@ class PhaseEmitter:
 
 def _is_tile(v: Var, scalars: dict[Var, Any]) -> bool:
     return v not in scalars
-
-
-def describe_var(v: Var) -> str:
-    """A block name for a loop."""
-    return v.name.replace(".", "_")

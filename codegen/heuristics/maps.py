@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.lanes import span
 from codegen.target.model import Target, full_lanes
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var
@@ -17,6 +18,7 @@ from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
 SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
 WEAVES = (2, 3, 4)  # results side by side in memory whose vectors are shuffled into one another
 _RUN = 4096  # elements in a row that one thread takes, where there are too few rows
+_OVERFLOW = 2  # times the last-level cache that a stage moves when its results are stored past the caches
 _TURNED = 8  # the least extent of blocks that are turned in registers
 
 
@@ -68,11 +70,24 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     elif across := _crossed(touched, loops, ends, lane):
         nest = _schedule_turned(nest, name, loops, lane, across, setting)
     else:
+        nest = annotate(nest, name, "streaming", _streams(stage, touched, setting))
         extent = loops.pop(lane)
         nest, lane, extent, outer = _share_out(nest, name, (lane, extent), loops, setting)
         nest, inner = tile_lane(nest, name, lane, extent, setting, work)
         nest = gridify(reorder(nest, name, [*outer, *inner]), name, outer)
     return annotate(nest, name, "serial", True) if small else nest
+
+
+def _streams(stage: Stage, touched: list[Access], setting: Setting) -> bool:
+    """Whether results are stored past the caches: a stage moves so much more than the last of them holds that nothing is found there later.
+
+    Otherwise a line would be read before it is written, only to be written back. What a smaller stage stores is still there when it is
+    read next, and storing past the caches would be slower (measured, ``docs/performance.md``).
+    """
+    if not all(a.extent is not None and a.extent.is_const for a in stage.axes):
+        return False
+    moved, room = sum(span(x, stage) * x.dtype.itemsize for x in touched), setting.target.caches[2]
+    return moved >= room and setting.choose(f"{stage.name}.streaming", moved >= _OVERFLOW * room, (False, True))
 
 
 def _share_out(nest: Nest, name: str, inner: tuple[str, int], outer: dict[str, int],

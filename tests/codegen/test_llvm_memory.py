@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 import dlc
 from codegen.target import by_name
 from dlc import f32, i64
+from dlc.compiler import Plan
+from dlc.runtime.arguments import TORCH
 from dlc.runtime.device import host_features, host_target
 from tests.codegen.products import PRODUCTS, operands, planned, run
 
@@ -86,3 +89,19 @@ def test_rows_at_places_that_are_data_are_loaded_whole():
     places, table = torch.randint(0, 30, (17,)), torch.randn(30, 40)
     plan, got = run(rows_of, places, table)
     assert torch.equal(got, table[places]) and "masked.gather" not in plan.module.text
+
+
+@pytest.mark.parametrize("kind", [f32, dlc.f64, dlc.bf16, dlc.f16, dlc.u8, i64, dlc.bool_], ids=str)
+@pytest.mark.parametrize("n", [64, 33, 100])
+def test_what_no_cache_holds_is_stored_past_the_caches(kind, n):
+    @dlc.kernel
+    def moved(x: kind[300, n], y: kind[300, 1]):
+        return dlc.concat([x, dlc.broadcast_to(y, (300, 7))], 1)
+
+    x, y = ((torch.randn(s) * 9).to(TORCH[kind.name]) for s in ((300, n), (300, 1)))
+    plan = planned(moved, x, y)
+    small = replace(plan.request.target, caches=(1024, 2048, 4096))
+    plan = Plan(replace(plan.request, target=small))
+    assert torch.equal(plan.launcher()([x, y])[0], torch.cat([x, y.expand(300, 7)], 1))
+    assert "!nontemporal" in plan.module.text and "fence seq_cst" in plan.module.text
+    assert "nontemporal" not in planned(moved, x, y).module.text

@@ -251,3 +251,18 @@ def test_results_can_be_pickled_shared_and_copied():
     y = doubled(torch.ones(1024, 1024))
     assert torch.equal(pickle.loads(pickle.dumps(y)), y) and torch.equal(copy.deepcopy(y), y)
     assert torch.equal(y.clone().share_memory_(), y)
+
+
+def test_what_is_used_again_and_again_is_not_lent(monkeypatch):
+    monkeypatch.setattr(memory, "_HOT", 8 << 20)
+    fresh = memory.Pool()
+    older = [fresh.take(3 << 20) for _ in range(3)]
+    for b in older:
+        fresh.give(b)
+    for _ in range(4):
+        block = fresh.take(5 << 20)
+        assert not block.lent
+        fresh.give(block)
+    assert not block.lent and any(b.lent for b in older)
+    assert not fresh.take(3 << 20).lent
+    fresh.trim()
