@@ -74,7 +74,7 @@ def _copy(load: Load, store: Store, offsets: tuple[Term, Term], axis: Var, count
     found = [_divided(t.subs({axis: as_term(words) * count}), count) for t in offsets]
     asked = [[_word_mask(t, axis, words, count) for t in op.mask] for op in (load, store)]
     places, masks = [p for p in found if p is not None], [tuple(t for t in mask if t is not None) for mask in asked]
-    if len(places) < 2 or any(len(mask) < len(all_) for mask, all_ in zip(masks, asked)):
+    if len(places) < 2 or any(len(mask) < len(given) for mask, given in zip(masks, asked)):
         return None
     views = tuple(Buffer(f"{b.name}.words", word, (as_term(1),), (as_term(1),), b.scope) for b in (load.buffer, store.buffer))
     value = Value(word, tuple(sorted((words if v is axis else v for v in load.results[0].axes), key=lambda v: v.uid)), load.results[0].hint)
