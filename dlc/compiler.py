@@ -71,7 +71,7 @@ class Request:
         like: the program at the sizes that the scheduler's schedule was made for.
         reproducible: schedule for a nominal number of cores, and take a record only if it keeps the order of every sum: the same bits on
             any number of threads, tuned or not.
-        dynamic: names of sizes left symbolic: one kernel for all their values of at least 1, scheduled for those of ``shapes``.
+        dynamic: names of sizes left symbolic: one kernel for all their values of at least ``least``, scheduled for those of ``shapes``.
     """
 
     program: Program
@@ -82,6 +82,7 @@ class Request:
     scheduler: Scheduler | None = None
     reproducible: bool = False
     dynamic: frozenset[str] = frozenset()
+    least: int = 1
     like: Program | None = None
 
     def by(self, scheduler: Scheduler, like: Program | None = None) -> Request:
@@ -118,7 +119,7 @@ class Plan:
     @cached_property
     def program(self) -> Program:
         """The definition with the sizes of the request, every access proved in bounds."""
-        return specialize(self.request.program, self.request.shapes, self.request.dynamic)
+        return specialize(self.request.program, self.request.shapes, self.request.dynamic, self.request.least)
 
     @cached_property
     def unscheduled(self) -> Nest:
@@ -253,7 +254,7 @@ class Plan:
         if r.scheduler is not None or r.target.kind != "cpu" or settings().verify_all:
             return ""
         return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), self.digest, repr(r.shapes),
-                         repr(r.strides), repr(sorted(r.dynamic)), repr(r.reproducible), repr(sorted(self.preset.items())))
+                         repr(r.strides), repr(sorted(r.dynamic)), repr(r.least), repr(r.reproducible), repr(sorted(self.preset.items())))
 
     def _kept(self) -> tuple[Recipe, bytes] | None:
         """The recipe and the machine code from the disk cache; names and places are those of the definition at hand."""
@@ -300,15 +301,18 @@ def recorded(request: Request, known: str = "") -> records.Record | None:
     return found if keeps else None
 
 
-def specialize(program: Program, shapes: Sequence[Sequence[int]], dynamic: Collection[str] = ()) -> Program:
-    """A program with the sizes of some arguments, every access proved in bounds; sizes named in ``dynamic`` stay symbolic.
+def specialize(program: Program, shapes: Sequence[Sequence[int]], dynamic: Collection[str] = (), least: int = 1) -> Program:
+    """A program with the sizes of some arguments, every access proved in bounds.
+
+    Sizes named in ``dynamic`` stay symbolic; ``least`` is what they are at least: of what is more, an unknown of at least 1 remains.
 
     Raises:
         UserError: the shapes do not fit the declaration, or an access is out of bounds (with a witness).
     """
     sizes = bind_sizes(program, shapes)
     # A size that varies is not taken for 1, whatever it is now: heuristics leave loops of one round as they are.
-    varying = {v: as_term(Var(v.name, kind="dim", likely=max(n, 2))) for v, n in sizes.items() if v.name in dynamic}
+    more = least - 1
+    varying = {v: as_term(Var(v.name, kind="dim", likely=max(n - more, 2))) + more for v, n in sizes.items() if v.name in dynamic}
     special = program.specialize({**sizes, **varying})
     prove_bounds(special)
     return special

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from dlc.compiler import Plan, Request
+from dlc.compiler import Plan, Request, specialize
 from dlc.config import settings
 from dsl.bind import bind_sizes
 from dsl.dim import Var
-from dsl.errors import DlcError
+from dsl.errors import BoundsError, DlcError
 
 FEW = 3  # values of a size after which it becomes a run-time argument
 Made = TypeVar("Made")
@@ -38,6 +38,11 @@ class Sizes:
         names = frozenset(name for name, seen in self._seen.items() if len(seen) >= FEW) - self.fixed
         return names if all(n for v, n in sizes.items() if v.name in names) else frozenset()
 
+    def least(self, names: Collection[str], now: Mapping[Var, int]) -> int:
+        """The least value, above zero, of some sizes that was met, and is now."""
+        met = (n for name in names for n in self._seen[name])
+        return min(n for n in (*met, *(n for v, n in now.items() if v.name in names)) if n)
+
 
 def compile_for(request: Request, sizes: Sizes, make: Callable[[Plan], Made]) -> tuple[Made, bool]:
     """A kernel for all values of the sizes that keep changing, and True; one for the sizes at hand, and False, where there are none.
@@ -47,21 +52,34 @@ def compile_for(request: Request, sizes: Sizes, make: Callable[[Plan], Made]) ->
     """
     values = bind_sizes(request.program, request.shapes)
     changing = sizes.changing(values) if settings().dynamic else frozenset()
-    sizes.met(values)
-    while changing:
+    made: Made | None = None
+    while changing and made is None:
         try:
-            return make(Plan(replace(request, dynamic=changing))), True
+            made = make(_varying(request, changing, sizes.least(changing, values)))
         except DlcError as e:
-            fixed = changing if len(changing) == 1 else {name for name in changing if not _can_vary(request, name)} or changing
+            specialize(request.program, request.shapes)  # an access that is out of bounds for these sizes is the caller's to know
+            fixed = {name for name in changing if not _can_vary(request, name, sizes.least((name,), values))} or changing
             sizes.fixed |= fixed
             changing -= fixed
             warnings.warn(f"dlc: {request.program.name} is compiled for each value of {', '.join(sorted(fixed))} ({e.title})", stacklevel=7)
-    return make(Plan(request)), False
+    made = make(Plan(request)) if made is None else made
+    sizes.met(values)
+    return made, bool(changing)
 
 
-def _can_vary(request: Request, name: str) -> bool:
+def _varying(request: Request, names: frozenset[str], least: int) -> Plan:
+    """The plan in which some sizes vary: from 1 on, or from ``least`` on where the definition reads out of bounds below."""
+    plan = Plan(replace(request, dynamic=names))
+    try:
+        specialize(request.program, request.shapes, names)
+    except BoundsError:
+        plan = Plan(replace(request, dynamic=names, least=least))
+    return plan
+
+
+def _can_vary(request: Request, name: str, least: int) -> bool:
     """Whether a kernel for all values of one size can be compiled."""
     try:
-        return bool(Plan(replace(request, dynamic=frozenset((name,)))).tile)
+        return bool(_varying(request, frozenset((name,)), least).tile)
     except DlcError:
         return False

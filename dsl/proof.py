@@ -73,11 +73,27 @@ def _least(t: Term, depth: int = 12) -> bool:
         if sign:
             assert axis.extent is not None
             return _least(t.subs({axis: 0 if sign > 0 else axis.extent - 1}), depth - 1)
-    for mono, k in t.parts.items():
-        for atom in mono:
-            if not isinstance(atom, Var):
-                return _bounded(t, mono, k, atom, depth - 1)
-    return _sizes_nonneg(t)
+    inner = [(mono, k, atom) for mono, k in t.parts.items() for atom in mono if not isinstance(atom, Var)]
+    if not inner:
+        return _sizes_nonneg(t)
+    if any(len(mono) > 1 for mono, _, _ in inner) and _sizes_nonneg(_as_sizes(t, [atom for _, _, atom in inner])):
+        return True
+    # What must hold for both sides of a minimum or maximum comes before what one side decides: that may differ between the two.
+    mono, k, atom = next(((m, k, a) for m, k, a in inner if isinstance(a, MinMax) and not _either(m, k, a)), inner[0])
+    return _bounded(t, mono, k, atom, depth - 1)
+
+
+def _either(mono: Mono, k: int, atom: MinMax) -> bool:
+    """Whether ``k*mono`` is at least what it is with any one side in place of a minimum or maximum."""
+    return len(mono) == 1 and (k > 0) == (atom.which == "max")
+
+
+def _as_sizes(t: Term, atoms: Iterable[Atom]) -> Term:
+    """``t`` with every atom that is at least 1 taken for a size, of which nothing else is known."""
+    for atom in dict.fromkeys(atoms):
+        if atom_bounds(atom)[0] >= 1:
+            t = _replace(t, atom, as_term(Var("s", kind="dim")))
+    return t
 
 
 def _is_exact(t: Term) -> bool:
@@ -114,7 +130,7 @@ def _bounded(t: Term, mono: Mono, k: int, atom: Div | MinMax, depth: int) -> boo
         return _least(_replace(t, atom, as_term(Var("rem", atom.den))), depth)
     rest = Term({m: c for m, c in t.parts.items() if m != mono}, t.const)
     if isinstance(atom, MinMax):
-        if len(mono) == 1 and (k > 0) == (atom.which == "max"):
+        if _either(mono, k, atom):
             return any(_least(rest + scale(side, k), depth) for side in (atom.a, atom.b))
         return all(_least(_replace(t, atom, side), depth) for side in (atom.a, atom.b))
     num, den = atom.num, atom.den

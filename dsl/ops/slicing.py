@@ -132,7 +132,7 @@ def _position(k: Any, size: Term, t: Tensor, n: int) -> Any:
     return i if i >= 0 else size + i
 
 
-def _bound(value: Any, size: Term, default: Term, low: int, high: Term) -> Term:
+def _bound(value: Any, size: Term, default: Term, low: int, high: Term | None) -> Term:
     """A slice bound with Python's meaning: negative ints count from the end, everything is limited to ``[low, high]``."""
     if value is None:
         return default
@@ -141,7 +141,8 @@ def _bound(value: Any, size: Term, default: Term, low: int, high: Term) -> Term:
     if isinstance(value, (Expr, Tensor)) or not (isinstance(value, (Term, Var)) or hasattr(value, "__index__")):
         raise IndexingError(f"a slice bound must be an int or a size, not {value}")
     b = as_term(value)
-    return tmin(tmax(size + b if b.is_const and b.const < 0 else b, low), high)
+    least = tmax(size + b if b.is_const and b.const < 0 else b, low)
+    return least if high is None else tmin(least, high)
 
 
 def _slice(k: slice, size: Term, t: Tensor) -> _Range:
@@ -151,7 +152,8 @@ def _slice(k: slice, size: Term, t: Tensor) -> _Range:
     if step > 0:
         start = _bound(k.start, size, ZERO, 0, size)
         stop = _bound(k.stop, size, size, 0, size)
-        return _Range(start, step, tmax(cdiv(stop - start, step), 0))
+        beyond = _bound(k.start, size, ZERO, 0, None)  # past the end nothing is left either way, and x[2:] has max(N - 2, 0) as x[:-2]
+        return _Range(start, step, tmax(cdiv(stop - beyond, step), 0))
     start = _bound(k.start, size, size - 1, -1, size - 1)
     stop = _bound(k.stop, size, as_term(-1), -1, size - 1)
     return _Range(start, step, tmax(cdiv(start - stop, -step), 0))

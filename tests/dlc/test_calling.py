@@ -177,7 +177,7 @@ def test_what_cannot_be_compiled_for_all_sizes_is_compiled_for_each(monkeypatch)
 
     kernel, real = dlc.kernel(normalized.fn), compiler.specialize
 
-    def refusing(program, shapes, dynamic=()):
+    def refusing(program, shapes, dynamic=(), least=1):
         if dynamic:
             raise errors.BoundsError("not for all sizes")
         return real(program, shapes, dynamic)

@@ -76,3 +76,22 @@ def test_sizes_that_no_dimension_is_equal_to_are_solved_for(kernel, view):
     assert compiled(kernel)[1] == 1 and compiled(kernel)[0] == FEW
     with pytest.raises(dlc.errors.ShapeError, match="of `x` is 6, "):
         kernel(torch.randn(3, 6), *([torch.randn(3)] if len(kernel.program.inputs) > 1 else []))
+
+
+@dlc.kernel
+def mirrored(x: f32[M, N]):
+    return dlc.pad(x, (2, 2), mode="reflect"), x[:, 2], x[:, 2:] - x[:, :-2]
+
+
+def test_sizes_vary_from_the_least_on_that_was_met_where_smaller_ones_are_out_of_bounds():
+    for n in (5, 4, 6, 7, 9, 40, 4):
+        x = torch.randn(3, n)
+        padded, third, steps = mirrored(x)
+        assert torch.equal(padded, torch.nn.functional.pad(x[None], (2, 2), mode="reflect")[0])
+        assert torch.equal(third, x[:, 2]) and torch.equal(steps, x[:, 2:] - x[:, :-2])
+    assert compiled(mirrored) == (FEW, 1)
+    assert mirrored(torch.randn(3, 3))[0].shape == (3, 7) and compiled(mirrored) == (FEW, 2), "another one from 3 on"
+    with pytest.raises(dlc.errors.BoundsError):
+        mirrored(torch.randn(3, 2))
+    assert mirrored(torch.randn(3, 50))[0].shape == (3, 54) and compiled(mirrored) == (FEW, 2)
+    assert not mirrored._calls._sizes.fixed, "a call that is refused leaves things as they were"

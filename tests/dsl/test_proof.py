@@ -46,6 +46,9 @@ def _conv_out() -> Term:
     ("clamped twice", lambda: as_term(M) - 1 - tmax(tmin(as_term(Y) * 2, as_term(M) - 1), as_term(0)), []),
     ("a fact itself", lambda: as_term(M) - 1 - (as_term(Y) - as_term(J) % 2 + 1) // 2, [
         lambda: as_term(M) - 1 - (as_term(Y) - as_term(J) % 2 + 1) // 2]),
+    ("a slice from 2 on", lambda: as_term(N) - 1 - (tmin(2, as_term(N)) + Var("i", tmax(as_term(N) - 2, 0))), []),
+    ("a slice from 2 to 5", lambda: as_term(N) - 1 - (tmin(2, as_term(N)) + Var("i", tmax(tmin(5, as_term(N)) - 2, 0))), []),
+    ("products of quotients", lambda: (as_term(N) + 1) // 2 * ((as_term(M) + 1) // 2) - (as_term(N) + 1) // 2, []),
     ("blocked", lambda: as_term(M) - 1 - (as_term(Y) // 4 * 4), []),
     ("ragged", lambda: as_term(M) - 1 - Var("k", as_term(Y) + 1), []),
     ("ragged twice", lambda: as_term(M) - 1 - Var("q", as_term(Var("k", as_term(Y) + 1)) + 1), []),
