@@ -34,8 +34,8 @@ def side_by_side(stages: list[tuple[Stage, tuple[Var, ...]]], rows: tuple[Var, .
     for s, own in stages:
         inner = [v for v in (*s.axes, *s.bound) if v not in own]
         points, work = math.prod(size(v.extent) for v in inner), max(1, max(cost(t.body) for t in s.tensors))
-        if points > 2 * lanes or points * work > _SPELLED:
-            return None
+        if points > 2 * lanes or points * work > _SPELLED or any(v.extent is None or not v.extent.is_const for v in inner):
+            return None  # what is written out has a known length
         turned = sum(points for x in accesses(s, setting.strides)
                      if x.tensor not in kept and any(x.stride(v) == 1 and size(v.extent) > 1 for v in inner))
         along += -(-points // lanes) * work + (_STEP * (lanes.bit_length() - 1) * len(s.tensors) if s.bound else 0)
