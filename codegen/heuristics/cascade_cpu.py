@@ -11,6 +11,7 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
 from codegen.heuristics.product import Product, analyse
+from codegen.heuristics.turned import side_by_side
 from dsl.dim import Var
 from dsl.nest import Nest, Stage
 from dsl.placing import place
@@ -85,11 +86,19 @@ def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, ro
 
 
 def _vectors(nest: Nest, name: str, setting: Setting) -> Nest:
-    """Lanes along the contiguous axis of the region; the rest in loops."""
+    """Lanes along the contiguous axis of the region, or over rows that are too short for it; the rest in loops."""
     s = nest[name]
     extent = place(nest)[name].extent
     own = [v for v in s.axes if extent[v] != 1]
     names = s.axis_names()
+    row = side_by_side([(s, s.axes)], tuple(own), setting)
+    if row is not None and _lane(s, [*own, *s.bound], setting) in s.bound:
+        nest = split(nest, name, names[row], setting.target.vector_bits // 32, tail="peel")
+        for x in (names[v] for v in s.bound):
+            nest = set_role(nest, name, x, "unroll")
+        nest = set_role(nest, name, f"{names[row]}.i", "vectorize")
+        loops = [f"{names[v]}.o" if v is row else names[v] for v in s.axes]
+        return reorder(nest, name, [*loops, *(names[v] for v in s.bound), f"{names[row]}.i"])
     return _tile(nest, name, [names[v] for v in s.axes if v not in own], [], own, list(s.bound), setting)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dlc
-from dlc import f32
+from dlc import f32, i64
 from tests.codegen.products import planned, run
 
 
@@ -41,3 +41,16 @@ def test_reductions_of_short_rows(reduce, theirs):
         return reduce(x, 1)
 
     torch.testing.assert_close(run(reduced, x)[1], theirs(x, 1))
+
+
+def test_short_rows_of_a_pass_over_blocks_are_turned_too():
+    x, labels = torch.randn(9000, 10), torch.randint(0, 10, (9000,))
+
+    @dlc.kernel
+    def loss(x: f32[9000, 10], labels: i64[9000]):
+        return dlc.cross_entropy(x, labels)
+
+    plan, got = run(loss, x, labels)
+    inner = [s for s in plan.nest.stages if s.kind == "reduce" and s.bound[0].extent == 10]
+    assert inner and all("unroll" in s.roles.values() and s.order[-1].endswith(".i") for s in inner)
+    torch.testing.assert_close(got, torch.nn.functional.cross_entropy(x, labels), rtol=1e-5, atol=1e-6)
