@@ -145,7 +145,7 @@ schedule error: reorder(i, i): a loop is named twice"""
 def test_an_unknown_role():
     assert message(lambda s: s.bind("k", "threads"), linear) == """\
 schedule error: unknown role 'threads' for k
-  instead: one of dot, grid, parallel, serial, unroll, vectorize"""
+  instead: one of dot, grid, parallel, seek, serial, unroll, vectorize"""
 
 
 def test_parallel_along_a_reduction():
