@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dsl.dtype import Dtype, bool_, f32, i64
+from dsl.dtype import Dtype, bool_, f32, i32, i64
 
 
 class Algebra(Protocol):
@@ -123,15 +123,20 @@ def _arg_combine(better: str) -> Callable[[Algebra, Values, Values], Values]:
         y_wins = a.op("or", a.op(better, y[0], x[0]), a.op("and", tie, y_first))
         y_nan, x_nan = a.op("ne", y[0], y[0]), a.op("ne", x[0], x[0])
         nan_wins = a.op("and", y_nan, a.op("or", a.op("not", x_nan), y_first))
-        take = a.op("or", nan_wins, a.op("and", y_wins, a.op("not", x_nan)))
+        take = a.op("or", nan_wins, y_wins)  # nothing compares with a NaN
         return a.where(take, y[0], x[0]), a.where(take, y[1], x[1])
     return combine
 
 
+def _place(d: Dtype) -> Dtype:
+    """Positions are as wide as indices, unless they are given in fewer bits."""
+    return i32 if d is i32 else i64
+
+
 def _arg(name: str, better: str, worst: Callable[[Dtype], float]) -> Carrier:
     return Carrier(
-        name, 2, lambda d: (d[0].held, i64), lambda a, s: (a.const(worst(s[0]), s[0]), a.const(highest(i64), i64)), _cast_lift,
-        _arg_combine(better), lambda a, s: s, lambda d: (d[0], i64), exact=True)
+        name, 2, lambda d: (d[0].held, _place(d[1])), lambda a, s: (a.const(worst(s[0]), s[0]), a.const(highest(s[1]), s[1])), _cast_lift,
+        _arg_combine(better), lambda a, s: s, lambda d: (d[0], _place(d[1])), exact=True)
 
 
 ARGMAX = _arg("argmax", "gt", lowest)

@@ -21,7 +21,7 @@ def overlapping(stage: Stage, lane: Var) -> Var | None:
     """A row axis whose neighbours read much of the same: a short sum, a window, moves along with it."""
     if stage.kind != "reduce" or math.prod(size(v.extent) for v in stage.bound) > WINDOW:
         return None
-    windows = [i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term) and len(i.vars) == 2]
+    windows = [i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term) and len(i.vars) > 1]
     found = [a for a in stage.axes
              if a is not lane and size(a.extent) >= _TOGETHER and any(_slides(i, a, v) for i in windows for v in stage.bound)]
     return found[-1] if found else None

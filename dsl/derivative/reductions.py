@@ -21,10 +21,13 @@ from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MAX_FIRST, MIN, MOMENTS,
 from dsl.derivative.rules import tangent
 from dsl.derivative.simplify import fold, guarded, select, zero
 from dsl.dim import ONE, ZERO, Term, Var, as_term, product
+from dsl.dtype import i32
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Param, Reduce, Scan, cast, const, index, op, reduce, scan
 
 Partials = list["Expr | None"]
+
+_NARROW = 1 << 31  # positions below are kept in half the bytes
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,11 @@ def _first_extremum(site: Site, e: Reduce) -> Partials:
     position = ZERO
     for a in e.axes:
         position = position * (a.extent if a.extent is not None else ONE) + as_term(a)
-    both = Reduce((e.args[0], index(position)), (ARGMAX, e.axes, 0), e.dtype, e.loc)
+    place: Expr = index(position)
+    count = product(a.extent for a in e.axes if a.extent is not None)
+    if count.is_const and count.const < _NARROW:
+        place = cast(place, i32)
+    both = Reduce((e.args[0], place), (ARGMAX, e.axes, 0), e.dtype, e.loc)
     return _arg_extremum(site, both)[:1]
 
 

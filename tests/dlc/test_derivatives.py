@@ -206,3 +206,21 @@ def test_transforms_of_a_kernel_of_integers() -> None:
     torch.testing.assert_close(torch.func.vmap(best)(x), x.argmax(2))
     with pytest.raises(errors.DerivativeError, match="best has no float output"):
         torch.func.jvp(best, (x[0],), (x[0],))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+def test_a_pool_gives_the_gradient_to_the_first_of_equals(kernel: int, stride: int, padding: int) -> None:
+    @dlc.kernel
+    def pool(x: f32[2, 3, 14, 14]):
+        return dlc.max_pool2d(x, kernel, stride, padding)
+
+    x = torch.randint(0, 3, (2, 3, 14, 14)).float()  # many are equal
+    x[0, 0, 3, 5] = torch.nan
+    x[1, 2, 4, 4] = -torch.inf
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, want = pool(ours), torch.nn.functional.max_pool2d(theirs, kernel, stride, padding)
+    g = torch.randint(1, 9, want.shape).float()
+    found, again = (torch.autograd.grad(y, ours, g, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(found, torch.autograd.grad(want, theirs, g)[0]) and torch.equal(found, again)
+    (position,) = [c for c in pool.vjp.program.computes if c.name.endswith("position")]
+    assert position.dtype == dlc.i32  # there are few in a window
