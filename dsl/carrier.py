@@ -229,6 +229,11 @@ def merging(c: Carrier) -> Carrier:
                    c.exact, c.commutative)
 
 
+def merges(c: Carrier) -> bool:
+    """Whether a carrier was made by :func:`merging`, or stops there before finalize."""
+    return ".merge" in c.name
+
+
 def resuming(c: Carrier, inputs: Dtypes) -> Carrier:
     """The carrier that goes on from a state: its inputs end with one, the same for every element, that is combined once with the rest.
 

@@ -42,7 +42,8 @@ class Masks:
         whole: ir.Value | None = None
         lanes: ir.Value | None = None
         found = [self._nonneg(c, shape, coord) for t in terms if _least(c := at_coord(t, shape, coord), shape, coord) < 0]
-        found += [tile.at(self.b, shape if tile.shape.lane is not None else Shape(shape.unrolled, None, 0, 1), coord) for tile in conds]
+        scalars = Shape(shape.unrolled, None, 0, 1), (*coord[:-1], 0)
+        found += [tile.at(self.b, *((shape, coord) if tile.shape.lane is not None else scalars)) for tile in conds]
         for c in found:
             if isinstance(c.type, ir.VectorType):
                 lanes = self._and(lanes, c)

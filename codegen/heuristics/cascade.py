@@ -122,7 +122,8 @@ def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
     """How many passes over a share of the blocks each, where the rows alone do not occupy the processors."""
     values = [e for a in c.accumulators if a.extra for e in a.inputs]
     longest = max((size(v.extent) for v in c.rows if not any(v in e.free for e in values)), default=1)
-    programs = _points(c.rows) // max(longest, 1) * -(-longest // _SHARED)
+    shared = _SHARED if values or any(_along(c, v, setting.strides) for v in c.axes) else _LINE
+    programs = _points(c.rows) // max(longest, 1) * -(-longest // shared)
     blocks = -(-size(choice.axis.extent) // choice.block)
     wanted = min(setting.target.threads // max(programs, 1), blocks // 2)
     parts = 1 << (max(wanted, 1).bit_length() - 1)
@@ -216,14 +217,34 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
         return _beside_product(c, axis, setting)
     row = row_bytes(nest, c)
     room = setting.target.caches[1] // 2 if setting.target.kind == "cpu" else _LONGEST * 4
-    if not along:
+    if not along and beside:
         return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
+    if not along:
+        return _across(nest, c, axis, each, setting)
     rows = _points(c.rows)
     if setting.target.kind != "cpu" and rows < setting.target.threads:
         return Choice(False, axis, block, f"several passes: {rows} rows are parted to occupy {setting.target.threads} processors")
     if row <= room:
         return Choice(False, axis, block, f"several passes: a row of {row:,} bytes stays in the cache (up to {room:,})")
     return Choice(True, axis, block, f"one pass: a row of {row:,} bytes does not stay in the cache (up to {room:,})")
+
+
+def _across(nest: Nest, c: Cascade, axis: Var, each: int, setting: Setting) -> Choice:
+    """Rows that lie side by side in memory: many are reduced at a time, and a few elements of each make a block."""
+    chain = 1 << math.isqrt(size(axis.extent)).bit_length() - 1  # as many blocks as elements in one: short chains of roundings
+    block, panel = max(1, min(size(axis.extent), max(_SIDE, min(chain, _MOST)) // each)), row_bytes(nest, c) * _LINE
+    if setting.target.kind != "cpu" and _points(c.rows) < _LINE * setting.target.threads:
+        return Choice(False, axis, block, f"several passes: {_points(c.rows):,} rows side by side are parted to occupy the processors")
+    room = setting.target.caches[0]
+    if panel <= room or each > _SIDE:
+        why = f"several passes: {_LINE} rows side by side, {panel:,} bytes, stay in the nearest cache (up to {room:,})"
+        return Choice(False, axis, block, why)
+    why = f"one pass: {_LINE} rows side by side, {panel:,} bytes, do not stay in the nearest cache (up to {room:,})"
+    return Choice(True, axis, block, why)
+
+
+_SIDE, _MOST = 16, 512  # elements of a row in a block where many rows lie side by side
+_LINE = 16  # of such rows that a line of the cache holds elements of
 
 
 def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
@@ -325,6 +346,19 @@ def find_anchor(nest: Nest, host: Stage) -> str | None:
         return None
     rows = identity_axes(readers[0], host)
     return readers[0].name if rows is not None and set(rows) == set(host.axes) and len(set(rows.values())) == len(rows) else None
+
+
+def across_rows(nest: Nest, h: Stage, strides: Strides) -> Var | None:
+    """The row axis of a rolling stage along which memory runs, where it runs along no axis of the rows themselves."""
+    votes: dict[Var | None, int] = {}
+    for s in (s for s in nest.stages if s.attach == (h.name, h.order[-1])):
+        for t in s.tensors:
+            for r in (r for r in reads(t.body) if (p := nest.producer(r.tensor)) is None or p.attach is None):
+                x, n = read_access(r, strides), math.prod(size(v.extent) for v in r.free)
+                for v in (v for v in r.free if isinstance(v, Var) and x.stride(v) == 1 and size(v.extent) > 1):
+                    row = row_of(nest, h, s, v) if v in s.axes else None
+                    votes[row] = votes.get(row, 0) + n
+    return max(votes, key=lambda v: votes[v], default=None)
 
 
 def row_of(nest: Nest, h: Stage, s: Stage, v: Var) -> Var | None:

@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.blocking import register_tile
-from codegen.heuristics.cascade import row_of
+from codegen.heuristics.cascade import across_rows, row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
@@ -18,22 +18,29 @@ from dsl.placing import place
 from dsl.primitives.loops import reorder, set_role, split
 from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region
+from dsl.primitives.storage import store_as
 
 _ROWS = 64  # rows of a product that share a block of its other factor
+_ACROSS = 128  # rows side by side whose states stay in the nearest cache beside a block of their elements
 
 
 def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
     """Schedule a rolling stage, what is attached in it, and the pointwise stage ``anchor`` that finishes it where there is one."""
     h = nest[host]
     blocked, mr = _row_axis(nest, h, setting)
-    rows = 1 if blocked is None else setting.choose(f"{host}.rows", max(1, _ROWS // mr) * mr, [mr * n for n in (2, 4, 8, 16, 32)])
+    across = across_rows(nest, h, setting.strides) if blocked is None else None
+    rows = 1
+    if across is not None:
+        blocked, rows = across, _columns(h, across, setting)
+    elif blocked is not None:
+        rows = setting.choose(f"{host}.rows", max(1, _ROWS // mr) * mr, [mr * n for n in (2, 4, 8, 16, 32)])
     names = h.axis_names()
     if anchor is None:
         order = []
         for v in h.axes:
             loop = names[v]
             if v is blocked:
-                nest = split(nest, host, loop, rows)
+                nest = split(nest, host, loop, rows, tail="mask" if across is None else "peel")
                 nest = region(nest, host, f"{loop}.i")
                 loop = f"{loop}.o"
             order.append(loop)
@@ -41,11 +48,22 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
         for x in order:
             nest = set_role(nest, host, x, "parallel")
     else:
-        nest = _schedule_anchor(nest, host, anchor, blocked, rows, setting)
+        nest = _schedule_anchor(nest, host, anchor, blocked, rows, across is not None, setting)
         nest = region(nest, host, names[blocked]) if blocked is not None else nest
     for s in [s for s in nest.stages if s.attach is not None and s.attach[0] == host]:
-        nest = _register_tile(nest, host, s.name, setting) if is_contraction(s) else _vectors(nest, s.name, setting)
+        nest = _register_tile(nest, host, s.name, setting) if is_contraction(s) else _vectors(nest, h, s.name, across, setting)
     return nest
+
+
+def _columns(h: Stage, across: Var, setting: Setting) -> int:
+    """Rows of memory side by side that one thread takes: long runs, equal shares, and enough of them for all threads."""
+    lanes, n = setting.target.vector_bits // 32, size(across.extent)
+    others = math.prod(size(v.extent) for v in h.axes if v is not across)
+    shares = max(-(-n // _ACROSS), min(-(-2 * setting.target.threads // others), n // lanes), 1)
+    default = -(-n // shares // lanes) * lanes
+    even = [k for k in range(lanes, 2 * default + 1, lanes) if n % k == 0 and 2 * k >= default]  # a ragged block has code of its own
+    default = min(even, key=lambda k: abs(k - default), default=default)
+    return setting.choose(f"{h.name}.columns", default, [lanes * k for k in (1, 2, 4, 8, 16, 32, 64, 128)])
 
 
 def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
@@ -62,8 +80,11 @@ def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
     return None, 1
 
 
-def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, setting: Setting) -> Nest:
-    """Rows in parallel, blocks of the one that has reuse; the rolling stage is computed for each, then the anchor's own points."""
+def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, across: bool, setting: Setting) -> Nest:
+    """Rows in parallel, blocks of the one that has reuse; the rolling stage is computed for each, then the anchor's own points.
+
+    Lanes run ``across`` the block of rows where those lie side by side in memory, else along the anchor's own points.
+    """
     h, a = nest[host], nest[anchor]
     up = identity_axes(a, h) or {}
     names = a.axis_names()
@@ -72,7 +93,7 @@ def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, ro
     for v in h.axes:
         loop = names[up[v]]
         if v is blocked:
-            nest = split(nest, anchor, loop, rows)
+            nest = split(nest, anchor, loop, rows, tail="peel" if across else "mask")
             grid.append(f"{loop}.o")
             inner.append(f"{loop}.i")
         else:
@@ -82,16 +103,22 @@ def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, ro
         nest = set_role(nest, anchor, x, "parallel")
     nest = compute_at(nest, host, anchor, grid[-1] if grid else "")
     own = [v for v in a.axes if v not in up.values()]
+    if across:
+        nest, step, tile = _lanes(nest, anchor, inner[0], rows, setting)
+        return reorder(nest, anchor, [*grid, *(names[v] for v in own), step, *tile])
     return _tile(nest, anchor, grid, inner, own, [], setting)
 
 
-def _vectors(nest: Nest, name: str, setting: Setting) -> Nest:
-    """Lanes along the contiguous axis of the region, or over rows that are too short for it; the rest in loops."""
+def _vectors(nest: Nest, h: Stage, name: str, across: Var | None, setting: Setting) -> Nest:
+    """Lanes along the contiguous axis of the region, over rows that lie side by side, or over those too short for it; the rest in loops."""
     s = nest[name]
     extent = place(nest)[name].extent
     own = [v for v in s.axes if extent[v] != 1]
     names = s.axis_names()
-    row = side_by_side([(s, s.axes)], tuple(own), setting)
+    lane = next((v for v in own if across is not None and row_of(nest, h, s, v) is across), None)
+    if lane is not None and s.kind == "map" and s.axes[-1] is not lane:
+        nest = store_as(nest, name, [names[v] for v in (*(v for v in s.axes if v is not lane), lane)])
+    row = side_by_side([(s, s.axes)], tuple(own), setting) if lane is None else None
     if row is not None and _lane(s, [*own, *s.bound], setting) in s.bound:
         nest = split(nest, name, names[row], setting.target.vector_bits // 32, tail="peel")
         for x in (names[v] for v in s.bound):
@@ -99,15 +126,16 @@ def _vectors(nest: Nest, name: str, setting: Setting) -> Nest:
         nest = set_role(nest, name, f"{names[row]}.i", "vectorize")
         loops = [f"{names[v]}.o" if v is row else names[v] for v in s.axes]
         return reorder(nest, name, [*loops, *(names[v] for v in s.bound), f"{names[row]}.i"])
-    return _tile(nest, name, [names[v] for v in s.axes if v not in own], [], own, list(s.bound), setting)
+    return _tile(nest, name, [names[v] for v in s.axes if v not in own], [], own, list(s.bound), setting, lane)
 
 
-def _tile(nest: Nest, name: str, outer: list[str], middle: list[str], own: list[Var], bound: list[Var], setting: Setting) -> Nest:
+def _tile(nest: Nest, name: str, outer: list[str], middle: list[str], own: list[Var], bound: list[Var], setting: Setting,
+          lane: Var | None = None) -> Nest:
     """Order a stage's loops: the outer ones, those in the middle, its own spatial ones, its reduction, the tile of vectors."""
     s = nest[name]
     names = s.axis_names()
     extent = place(nest)[name].extent
-    lane = _lane(s, [v for v in (*own, *bound) if size(extent[v]) > 1], setting)
+    lane = lane or _lane(s, [v for v in (*own, *bound) if size(extent[v]) > 1], setting)
     spatial, sums = [names[v] for v in own if v is not lane], [names[v] for v in bound if v is not lane]
     if lane is None:
         return reorder(nest, name, [*outer, *middle, *spatial, *sums])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dsl.algebra import reads, substitute, substitute_values
-from dsl.carrier import SUM
+from dsl.carrier import SUM, merges
 from dsl.cascade.factored import Mixed, Sides, leaves
 from dsl.cascade.forms import Builder
 from dsl.cascade.model import Cascade, Component, Derivation, Refusal
@@ -40,7 +40,7 @@ class _Search:
         for s in self.nest.stages:
             above = {p.name for t in s.sources() if (p := self.nest.producer(t)) is not None}
             self.upstream[s.name] = frozenset(above).union(*(self.upstream[n] for n in above))
-            if s.kind == "reduce" and s.attach is None:
+            if s.kind == "reduce" and s.attach is None and not merges(s.body.data[0]):
                 self._place(s)
         found = tuple(c for c in self.cascades if len(c.components) > 1 or len(c.accumulators) > 1 or c.folded)
         return Derivation(found, tuple(self.refusals))

@@ -275,6 +275,8 @@ class _Roll(Pass):
             for g in acc.guards:
                 e = where(self.local(g), e, const(0.0, e.dtype))
             e = self.inside(e, const(0.0, e.dtype))
+            if not acc.extra and sum(x.weight is not None and x.weight.key() == w.key() for x in self.c.accumulators) == 1:
+                return e  # nobody else reads them
             own = tuple(v for v in acc.extra if v in e.free)
             (t,) = self.define("weights", (*self.rows, *own, *self.bound), e)
             self.tiles[key] = self.read(t, (*self.rows, *own, *self.bound))

@@ -64,9 +64,19 @@ def test_rows_longer_than_the_cache_are_read_once():
     assert "roll" not in kinds(softmax, empty(8, 1 << 10))
 
 
-def test_interleaved_rows_are_reduced_side_by_side():
-    assert "roll" not in kinds(columns, empty(1 << 20, 8))
-    assert "interleaved" in columns.explain(empty(1 << 20, 8))
+def test_rows_side_by_side_in_memory_go_together():
+    """Columns: lanes run across the rows; a block is short, and long runs of memory are read in it."""
+    assert "roll" in kinds(columns, empty(4096, 4096)) and "roll" not in kinds(columns, empty(100, 4096))
+    assert "16 rows side by side, 262,144 bytes, do not stay in the nearest cache" in columns.explain(empty(4096, 4096))
+    nest = columns.plan(empty(4096, 4096)).nest
+    inside = [s for s in nest.stages if s.attach is not None and s.attach[0] == "max.roll"]
+    assert inside and all(s.role(s.order[-1]) == "vectorize" and s.order[-1].startswith("j") for s in inside)
+
+
+def test_few_rows_side_by_side_are_parted():
+    nest = columns.plan(empty(1 << 20, 8)).nest
+    assert any(v.name == "k0_p" for s in nest.stages for v in s.axes)
+    assert not any(v.name == "k0_p" for s in columns.plan(empty(1 << 16, 64)).nest.stages for v in s.axes)
 
 
 def test_scores_are_never_stored():

@@ -150,6 +150,52 @@ def test_long_rows_take_one_pass_by_default_and_short_ones_do_not() -> None:
     assert "does not stay in the cache" in k.explain(torch.empty(4, 400_000, device="meta"))
 
 
+# -- rows that lie side by side in memory --------------------------------------------------------------------------
+def column_softmax(x: f32[B, M, N]):
+    return dlc.softmax(x, axis=1)
+
+
+def column_log_softmax(x: f32[B, M, N]):
+    return dlc.log_softmax(x, axis=1)
+
+
+def column_norm(x: f32[B, M, N]):
+    mean, var = dlc.mean(x, axis=1, keepdims=True), dlc.var(x, axis=1, keepdims=True)
+    return (x - mean) * dlc.rsqrt(var + 1e-5)
+
+
+def column_statistics(x: f32[B, M, N]):
+    p = dlc.softmax(x, axis=1)
+    return -dlc.sum(p * dlc.log(p), axis=1), dlc.std(x, axis=1), dlc.max(p, axis=1), dlc.argmax(x, axis=1), dlc.sum(p * x, axis=1)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 100, 64), (3, 77, 133), (2, 65, 5), (1, 32, 8)])
+@pytest.mark.parametrize("fn", [column_softmax, column_log_softmax, column_norm, column_statistics], ids=lambda f: f.__name__)
+def test_columns(fn: Callable[..., Any], shape: tuple[int, ...], parts: int) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(4)) * 4 + 2
+    k = forced(fn, x, block=16)
+    k.decisions |= {name.replace(".pass", ".parts"): parts for name in list(k.decisions) if name.endswith(".pass")}
+    got, want = k(x), k.reference(x)
+    assert rolled(k, x)
+    for g, w in zip(*((got, want) if isinstance(got, tuple) else ((got,), (want,)))):
+        np.testing.assert_allclose(np.asarray(g), w, rtol=3e-6, atol=1e-5)
+
+
+def test_columns_take_one_pass_by_default_where_they_are_long() -> None:
+    x = torch.randn(1, 1500, 70)
+    check(dlc.kernel(column_softmax), x)
+    check(dlc.kernel(column_norm), x, rtol=4e-6)
+    low = x.to(torch.bfloat16)
+
+    def rounded(x: dlc.bf16[B, M, N]):
+        return dlc.softmax(x, axis=1)
+
+    k = dlc.kernel(rounded)
+    k.decisions = {"max.pass": "one"}
+    torch.testing.assert_close(k(low), torch.softmax(low.double(), 1).to(torch.bfloat16), rtol=1e-2, atol=1e-5)
+
+
 # -- attention -----------------------------------------------------------------------------------------------------
 def attention(q: f32[B, H, M, D], k: f32[B, G, N, D], v: f32[B, G, N, D], extra: f32[M, N], ids: i64[M], *, kind: str = "plain",
               groups: int = 1):

@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import size
 from codegen.analysis.product import Product, product_of
-from codegen.heuristics.cascade import attached, row_of
+from codegen.heuristics.cascade import across_rows, attached, row_of
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from codegen.heuristics.gpu.tiles import launch, power, tile_loop
@@ -18,6 +18,7 @@ from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region
 
 _SHARED = 128 * 64  # results in registers from which eight warps share them
+_SIDE = 32  # rows side by side in memory that a program takes
 _LEAST = 16  # rows of a tile that a matrix unit takes
 
 
@@ -26,7 +27,10 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
     h = nest[host]
     blocked, p = _product_rows(nest, h)
     rows = 1
-    if blocked is not None and p is not None:
+    if blocked is None:
+        blocked = across_rows(nest, h, setting.strides)
+        rows = rows if blocked is None else setting.choose(f"{host}.columns", min(_SIDE, power(size(blocked.extent))), (16, 32, 64, 128))
+    elif p is not None:
         most = max(_LEAST, min(128, _WIDE // max(power(n) for n in _columns(nest, h))))
         default = max(_LEAST, min(most, (128 if p.dtype.bits <= 16 else 64) // _share(nest, h), power(size(blocked.extent))))
         rows = setting.choose(f"{host}.rows", default, [n for n in (16, 32, 64, 128) if n <= most])
