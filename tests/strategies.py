@@ -47,6 +47,7 @@ class Options:
     computes: int = 3
     depth: int = 3
     rank: int = 2
+    sizes: tuple[int, ...] = SIZES
 
 
 def random_case(seed: int, **options: Any) -> Case:
@@ -83,7 +84,7 @@ class _Generator:
         return options[int(self.rng.integers(len(options)))]
 
     def _dim(self, name: str) -> Term:
-        size = int(self._pick(SIZES))
+        size = int(self._pick(self.options.sizes))
         if not self.options.symbolic:
             return as_term(size)
         v = Var(name, kind="dim")

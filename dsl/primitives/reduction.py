@@ -66,8 +66,8 @@ def rfactor(nest: Nest, stage: str, loop: str, factors: bool = False) -> tuple[N
     chunks = (axis.extent + (made.factor - 1)) // made.factor
     outer, inner = Var(loop, chunks), Var(made.inner, as_term(made.factor))
     own = (inner,) if made.factor > 1 or len(s.bound) == 1 else ()  # no axis of one point beside others
-    spatial = tuple(Var(v.name, v.extent) for v in s.axes)
-    rest = tuple(Var(v.name, v.extent) for v in s.bound if v is not axis)
+    spatial = tuple(Var(names[v], v.extent) for v in s.axes)
+    rest = tuple(Var(names[v], v.extent) for v in s.bound if v is not axis)  # one called like the parted axis keeps its other name
     place: dict[Var, Term] = {o: as_term(n) for o, n in zip(s.axes, spatial)}
     place |= {o: as_term(n) for o, n in zip((v for v in s.bound if v is not axis), rest)}
     place[axis] = as_term(outer) * made.factor + (as_term(inner) if own else 0)
