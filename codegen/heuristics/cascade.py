@@ -231,7 +231,7 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
 
 def _across(nest: Nest, c: Cascade, axis: Var, each: int, setting: Setting) -> Choice:
     """Rows that lie side by side in memory: many are reduced at a time, and a few elements of each make a block."""
-    chain = 1 << math.isqrt(size(axis.extent)).bit_length() - 1  # as many blocks as elements in one: short chains of roundings
+    chain = 1 << max(math.isqrt(size(axis.extent)).bit_length() - 1, 0)  # as many blocks as elements in one: short chains of roundings
     block, panel = max(1, min(size(axis.extent), max(_SIDE, min(chain, _MOST)) // each)), row_bytes(nest, c) * _LINE
     if setting.target.kind != "cpu" and _points(c.rows) < _LINE * setting.target.threads:
         return Choice(False, axis, block, f"several passes: {_points(c.rows):,} rows side by side are parted to occupy the processors")

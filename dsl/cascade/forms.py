@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dsl.algebra import EXPRS
-from dsl.carrier import COMOMENTS, LOGSUMEXP, MAX, MOMENTS, SUM, Carrier
+from dsl.carrier import COMOMENTS, LOGSUMEXP, MAX, MIN, MOMENTS, SUM, Carrier
 from dsl.cascade.believe import believe_product, believe_sum, evaluate
 from dsl.cascade.factored import Mixed, Product, Sides, addends, gathered, leaves, negated, product, products, total
 from dsl.cascade.model import Accumulator, Cascade, Component, Weight, ids
@@ -67,8 +67,8 @@ class Builder:
         at = _ADDITIVE[self.body.carrier.name]
         if any(self.sides.earlier(a) for n, a in enumerate(element) if n != at):
             raise Mixed(f"the position that goes along with `{self.body.carrier}` depends on earlier results")
-        if self.body.carrier is not LOGSUMEXP:
-            monotone = self._monotone(tensor, element, at)
+        if self.body.carrier in (MAX, MIN):  # a position is that of the first of equals, and of all in a row that is no number
+            monotone = self._monotone(tensor, element)
             if monotone is not None:
                 return monotone
         parts = addends(element[at], self.sides)
@@ -81,11 +81,10 @@ class Builder:
         value, name = self._plain_value((*element[:at], data, *element[at + 1:]), tensor)
         return "deferred", value if tensor.body.data[2] != at else op("add", value, cast(shift, value.dtype)), (name,)
 
-    def _monotone(self, tensor: Compute, element: tuple[Expr, ...], at: int) -> tuple[str, Expr, tuple[str, ...]] | None:
+    def _monotone(self, tensor: Compute, element: tuple[Expr, ...]) -> tuple[str, Expr, tuple[str, ...]] | None:
         """``max(s * x) = s * max(x)`` for a positive ``s``, and ``max(s * exp(x + d)) = s * exp(max(x) + d)``."""
-        arg = element[at]
         try:
-            p, *more = (gathered(p) for p in products(arg, self.sides))
+            p, *more = (gathered(p) for p in products(element[0], self.sides))
         except Mixed:
             return None
         data = tuple(f for f in p.data if self.sides.data(f))
@@ -94,15 +93,13 @@ class Builder:
             return None
         if scale is not None and not positive(scale, self.cascade.components):
             return None
-        believe_product(arg, (p,))
+        believe_product(element[0], (p,))
         weight = self._weight(p)
         inner = weight.data if weight is not None else product(data)
         assert inner is not None
-        value, name = self._plain_value((*element[:at], inner, *element[at + 1:]), tensor)
-        if tensor.body.data[2] == at:
-            value = op(weight.base, op("add", value, cast(weight.earlier, value.dtype))) if weight is not None else value
-            value = value if scale is None else op("mul", value, cast(scale, value.dtype))
-        return "deferred", value, (name,)
+        value, name = self._plain_value((inner,), tensor)
+        value = op(weight.base, op("add", value, cast(weight.earlier, value.dtype))) if weight is not None else value
+        return "deferred", value if scale is None else op("mul", value, cast(scale, value.dtype)), (name,)
 
     def _accumulator(self, carrier: Carrier, inputs: tuple[Expr, ...], tensor: Compute, **more: object) -> Accumulator:
         """The accumulator of these elements: one that is there already, else a new one."""
@@ -279,4 +276,4 @@ def _is_mean(earlier: Expr, x: Expr, c: Component, cascade: Cascade) -> bool:
         return False
     sign = 1.0 if x is _positive(x) else -1.0
     points, n = np.array([-3.5, 0.7, 2.0]), _count(cascade)
-    return bool(np.allclose(evaluate(earlier, {c.read(): points}) * n, -sign * points, rtol=1e-6))
+    return n > 0 and bool(np.allclose(evaluate(earlier, {c.read(): points}) * n, -sign * points, rtol=1e-6))
