@@ -9,6 +9,7 @@ from codegen.target.model import Target
 _LATENCY = 8  # independent accumulations that keep the multipliers busy: latency times throughput
 _LOAD = 1.2  # a load in half-cycles: two start in a cycle, less what collides
 _COPY = 10  # copying an element into a packed block, in multiply-adds
+_READ = 4  # reading an element from beyond the caches, likewise
 _RUN = 1024  # bytes of a row that are copied at a time: a run this long repays the translation of its page
 
 
@@ -104,11 +105,11 @@ def _parts(tiles: int, most: int) -> range:
 
 
 def _cost(threads: int, b: Blocks, block: tuple[int, int], tiles: tuple[int, int], packs: tuple[bool, bool]) -> float:
-    """Multiply-adds, copies counted as such, of the thread with the largest share."""
+    """Multiply-adds of the thread with the largest share, with copies, or reads of the lane factor, counted as such."""
     points = b.batch * -(-tiles[0] // block[0]) * -(-tiles[1] // block[1])
     rounds = -(-points // threads)
     width, height = block[0] * b.nr, block[1] * b.mr
-    return rounds * (width * height * b.inside + b.copy * (width * packs[0] + height * packs[1]) + 1)
+    return rounds * (width * height * b.inside + width * (b.copy if packs[0] else _READ) + b.copy * height * packs[1] + 1)
 
 
 def panels_together(target: Target, b: Blocks, lane_tiles: int) -> int:

@@ -52,3 +52,10 @@ def test_tiles_fit_the_registers_whatever_the_accumulator_is(name, bits):
     for nr, mr in (register_tile(target, 512, 512, bits), *register_tiles(target, 16, 6, bits)):
         assert nr % width == 0 and nr // width * mr + nr // width <= target.vector_registers, (nr, mr)
     assert register_tile(target, 512, 512, bits)[1] == register_rows(target, register_tile(target, 512, 512, bits)[0], 512, bits)[0]
+
+
+def test_row_blocks_do_not_read_a_kept_factor_anew():
+    """Few rows of a factor that lies in panels: threads share out its panels, and each is read for all rows."""
+    target = replace(NARROW, threads=2)
+    lanes, rows = thread_blocks(target, Blocks(4096, 8, 16, 4, 1024, 1), (False, False))
+    assert rows == 2 and lanes <= 128
