@@ -10,13 +10,14 @@ from codegen.heuristics.decisions import Setting
 from codegen.heuristics.lanes import span
 from codegen.target.model import Target, full_lanes
 from dsl.algebra import reads, walk
-from dsl.dim import Term, Var
+from dsl.dim import Div, Term, Var, as_term
 from dsl.expr import Expr, Index
 from dsl.nest import Nest, Stage
 from dsl.primitives.loops import annotate, fuse, reorder, set_role, split
 
 SERIAL_WORK = 30_000  # operations below which starting a second thread costs more than it gains
 WEAVES = (2, 3, 4)  # results side by side in memory whose vectors are shuffled into one another
+_REPEATS = 4  # runs of an index that starts anew which get a loop of their own; a loop over fewer is cut when it is lowered
 _RUN = 4096  # elements in a row that one thread takes, where there are too few rows
 _OVERFLOW = 2  # times the last-level cache that a stage moves when its results are stored past the caches
 _TURNED = 8  # the least extent of blocks that are turned in registers
@@ -72,10 +73,23 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     else:
         nest = annotate(nest, name, "streaming", _streams(stage, touched, setting))
         extent = loops.pop(lane)
+        period, runs = _period(stage, ends[lane], extent), list[str]()
+        if period >= width_of(setting.target, stage):
+            nest = split(nest, name, lane, period, f"{lane}.r", f"{lane}.e", tail="exact")
+            lane, extent, runs = f"{lane}.e", period, [f"{lane}.r"]
         nest, lane, extent, outer = _share_out(nest, name, (lane, extent), loops, setting)
         nest, inner = tile_lane(nest, name, lane, extent, setting, work)
-        nest = gridify(reorder(nest, name, [*outer, *inner]), name, outer)
+        nest = gridify(reorder(nest, name, [*outer, *runs, *inner]), name, outer if loops else [*outer, *runs])
     return annotate(nest, name, "serial", True) if small else nest
+
+
+def _period(stage: Stage, axis: Var, extent: int) -> int:
+    """After how many elements along an axis the indices that start anew do so, where that is more often than loops are cut for; else 0."""
+    terms = (i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term))
+    found = {a.den for t in terms for mono in t.parts for a in mono if isinstance(a, Div) and axis in a.num.vars}
+    period = next(iter(found)) if len(found) == 1 else as_term(extent)
+    whole = period.is_const and axis.extent == extent and extent % period.const == 0
+    return period.const if whole and extent // period.const >= _REPEATS else 0
 
 
 def _streams(stage: Stage, touched: list[Access], setting: Setting) -> bool:

@@ -75,3 +75,27 @@ def test_axes_that_move_together_are_turned_as_one(order):
 
     plan, got = run(permuted, x)
     assert torch.equal(got, x.permute(order)) and "masked.gather" not in plan.module.text
+
+
+@pytest.mark.parametrize("n", [9, 28, 32])
+def test_indices_that_start_anew_often_get_a_loop_of_their_own(n):
+    x = torch.randn(5, n)
+
+    @dlc.kernel
+    def repeated(x: f32[5, n]):
+        return dlc.repeat(x, 2, 10)
+
+    plan, got = run(repeated, x)
+    assert torch.equal(got, x.repeat(2, 10))
+    assert n % 8 or "masked.gather" not in plan.module.text
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (1, 2, 9, 11), (1, 1, 40, 16)])
+def test_windows_as_columns(shape):
+    x = torch.randn(shape)
+
+    @dlc.kernel
+    def columns(x: f32[shape]):
+        return dlc.unfold(x, 3, padding=1)
+
+    assert torch.equal(run(columns, x)[1], torch.nn.functional.unfold(x, 3, padding=1))
