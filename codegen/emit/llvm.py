@@ -15,7 +15,8 @@ from functools import reduce
 
 from llvmlite import ir
 
-from codegen.emit.llvm_phase import CONTEXT, PhaseEmitter, scratch_bytes
+from codegen.emit.llvm_grid import CONTEXT, TAKEN
+from codegen.emit.llvm_phase import PhaseEmitter, scratch_bytes
 from codegen.emit.llvm_types import I32, I64, PTR, alloca, intrinsic
 from codegen.tile.ir import Buffer, TileProgram
 from dsl.dim import ZERO, Term, tmax
@@ -60,7 +61,7 @@ def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tup
 
 
 def _entry(module: ir.Module, program: TileProgram, bodies: list[ir.Function]) -> None:
-    """Run the phases in order, each on the OpenMP pool unless it is serial; the context is {args, scratch, error}."""
+    """Run the phases in order, each on the OpenMP pool unless it is serial."""
     fn = ir.Function(module, ir.FunctionType(I32, [PTR, PTR, I64]), program.name)
     b = ir.IRBuilder(fn.append_basic_block("entry"))
     cx = alloca(b, CONTEXT)
@@ -68,6 +69,7 @@ def _entry(module: ir.Module, program: TileProgram, bodies: list[ir.Function]) -
         b.store(v, b.gep(cx, [I32(0), I32(n)], source_etype=CONTEXT))
     fork = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR, I32, I32]), "GOMP_parallel")
     for phase, body in zip(program.phases, bodies):
+        b.store(I64(0), b.gep(cx, [I32(0), I32(TAKEN)], source_etype=CONTEXT))
         if phase.serial or not phase.grid:
             b.call(body, [cx, I64(0), I64(1)])
             continue

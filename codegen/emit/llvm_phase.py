@@ -8,8 +8,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.analysis.balance import growth
 from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
+from codegen.emit.llvm_grid import CONTEXT, deal, place, run
 from codegen.emit.llvm_memory import ZEROS, Memory
 from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_map
@@ -26,7 +28,6 @@ from dsl.dim import ZERO, Term, Var, nonneg, product
 from dsl.dtype import bool_
 from dsl.loc import UNKNOWN, Loc
 
-CONTEXT = ir.LiteralStructType([PTR, PTR, I32])  # args, scratch, error
 BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # (context, thread, threads)
 
 
@@ -131,38 +132,23 @@ class PhaseEmitter:
             at = at + scratch_bytes(buffer)
 
     def _grid(self) -> None:
-        """A contiguous share of the grid points, in row-major order."""
-        b = self.b
-        sizes = [self.terms.scalar(e) for _, e in self.phase.grid]
+        """A share of the grid points: a run of them, or where they have unequal work one after another."""
+        b, phase, (context, thread, threads) = self.b, self.phase, self.fn.args
+        axes = [(v, self.terms.scalar(e)) for v, e in phase.grid]
         total: ir.Value = I64(1)
-        for s in sizes:
-            total = b.mul(total, s)
-        lo = b.sdiv(b.mul(total, self.fn.args[1]), self.fn.args[2])
-        hi = b.sdiv(b.mul(total, b.add(self.fn.args[1], I64(1))), self.fn.args[2])
+        for _, n in axes:
+            total = b.mul(total, n)
 
         def body(point: ir.Value) -> list[ir.Value]:
-            left, axes = point, list(zip(self.phase.grid, sizes))
-            if self.phase.group and len(axes) >= 2:
-                left = self._grouped(point, axes[-2:])
-                axes = axes[:-2]
-            for (v, _), s in reversed(axes):
-                self.scalars[v] = b.urem(left, s)
-                left = b.udiv(left, s)
-            self.block(self.phase.body)
+            place(b, point, axes, phase.group, self.scalars)
+            self.block(phase.body)
             return []
 
-        self._loop("point", lo, hi, [], body, False)
-
-    def _grouped(self, point: ir.Value, last: list[tuple[tuple[Var, Term], ir.Value]]) -> ir.Value:
-        """Walk ``group`` rows of points column by column; returns what is left of the point for the other axes."""
-        b = self.b
-        ((row, _), rows), ((column, _), columns) = last
-        area, block = b.mul(rows, columns), b.mul(I64(self.phase.group), columns)
-        at = b.urem(point, area)
-        first, place = b.mul(b.udiv(at, block), I64(self.phase.group)), b.urem(at, block)
-        height = intrinsic(b, "llvm.smin.i64", I64, [b.sub(rows, first), I64(self.phase.group)])
-        self.scalars[row], self.scalars[column] = b.add(first, b.urem(place, height)), b.udiv(place, height)
-        return b.udiv(point, area)
+        grows = 0 if phase.group else growth(phase)
+        if grows:
+            deal(b, context, total, grows > 0, body)
+        else:
+            self._loop("point", *run(b, total, thread, threads), [], body, False)
 
     def _loop(self, name: str, lo: ir.Value, hi: ir.Value, inits: list[ir.Value], body: Any, runs: bool) -> list[ir.Value]:
         """``for name in lo..hi`` carrying registers; tested at the bottom, guarded at the top unless it surely runs."""

@@ -204,7 +204,7 @@ def _points(axes: Iterable[Var]) -> int:
 
 
 _LEAST = 32
-_TILE = {"cpu": 256, "cuda": 32, "hip": 32}
+_TILE = {"cpu": 128, "cuda": 32, "hip": 32}
 _BLOCK = 4096  # elements of a row that are read from memory once and from the nearest cache afterwards
 
 
@@ -258,7 +258,7 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
     rows = _points(v for v in c.rows if not any(v in e.free for e in _others(c)))
     if cpu:
         most = _COLUMNS_WEIGHTED if any(a.weight is not None for a in c.accumulators) else _COLUMNS
-        block, least, where = min(n, _TILE["cpu"] if n > 2 * _TILE["cpu"] else n), _FEW_ROWS, "the cache"
+        block, least, where = min(n, _PART if n > 2 * _PART else n), _FEW_ROWS, "the cache"
     else:
         low = all(r.dtype.bits <= 16 for e in _others(c) for r in reads(e))
         most, block = (_COLUMNS, min(n, 32)) if low else (_COLUMNS // 4, min(n, 16))
@@ -286,6 +286,7 @@ def _others(c: Cascade) -> list[Expr]:
 
 _COLUMNS, _COLUMNS_WEIGHTED = 256, 512  # measured: beyond, copies of the other factor cost more than a pass over the rows
 _FEW_ROWS = 32
+_PART = 256  # elements of a row that a product on a CPU takes at a time
 _LONGEST = 16384  # elements of a row that a program on a GPU holds at once
 
 

@@ -20,8 +20,8 @@ from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region
 from dsl.primitives.storage import store_as
 
-_ROWS = 64  # rows of a product that share a block of its other factor
 _ACROSS = 128  # rows side by side whose states stay in the nearest cache beside a block of their elements
+_SHARED = 5  # rows whose products take as long as the copy of the factor that a block of rows shares
 
 
 def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -> Nest:
@@ -33,7 +33,7 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
     if across is not None:
         blocked, rows = across, _columns(h, across, setting)
     elif blocked is not None:
-        rows = setting.choose(f"{host}.rows", max(1, _ROWS // mr) * mr, [mr * n for n in (2, 4, 8, 16, 32)])
+        rows = _rows(nest, h, blocked, mr, setting)
     names = h.axis_names()
     if anchor is None:
         order = []
@@ -74,10 +74,41 @@ def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
             for own in (p.row, p.lane):
                 v = row_of(nest, h, s, own) if own is not None else None
                 if v is not None:
-                    lines = min(p.lines, _ROWS) if own is p.row else p.lines
-                    lanes, rows = register_tile(setting.target, p.columns, lines, p.accumulator.bits)
+                    lanes, rows = register_tile(setting.target, p.columns, p.lines, p.accumulator.bits)
                     return v, rows if own is p.row else lanes
     return None, 1
+
+
+def _rows(nest: Nest, h: Stage, blocked: Var, mr: int, setting: Setting) -> int:
+    """Rows of a block: whole register tiles and whole vectors of rows, so many that half of a core's second cache holds what they need.
+
+    Among those, the fewest rows for the thread with the largest share, what a block shares counted as rows.
+    """
+    threads, extent = setting.target.threads, size(blocked.extent)
+    unit = math.lcm(mr, setting.target.vector_bits // 32)
+    each, shared = _footprint(nest, h, blocked, setting)
+    most = max(unit, min(-(-extent // unit) * unit, (setting.target.caches[1] // 2 - shared) // each // unit * unit))
+    others = math.prod(size(v.extent) for v in h.axes if v is not blocked)
+
+    def load(rows: int) -> int:
+        blocks = -(-extent // rows)
+        share = -(-others * blocks // threads)
+        return share * (rows + _SHARED) - share // blocks * (blocks * rows - extent)
+
+    sizes = range(unit, most + 1, unit)
+    return setting.choose(f"{h.name}.rows", min(sizes, key=lambda n: (load(n), -n)), [mr * n for n in (2, 4, 8, 16, 32)])
+
+
+def _footprint(nest: Nest, h: Stage, blocked: Var, setting: Setting) -> tuple[int, int]:
+    """Bytes of private memory for each row of a block, and those of the factors that its rows share."""
+    placed, each, shared = place(nest), 0, 0
+    for s in (s for s in nest.stages if s.attach == (h.name, h.order[-1])):
+        if any(row_of(nest, h, s, v) is blocked for v in s.axes):
+            each += sum(math.prod(size(placed[s.name].extent[v]) for v in s.axes) * t.dtype.itemsize for t in s.tensors)
+        if is_contraction(s):
+            p = analyse(s, setting.strides)
+            shared += p.depth * size(placed[s.name].extent[p.lane]) * p.accumulator.itemsize
+    return each, shared
 
 
 def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, rows: int, across: bool, setting: Setting) -> Nest:
@@ -161,8 +192,8 @@ def _lanes(nest: Nest, name: str, loop: str, extent: int, setting: Setting) -> t
         width //= 2
     work = max(cost(t.body) for t in nest[name].tensors)
     unroll = 4 if work <= 8 else 2 if work <= 40 else 1
-    while unroll > 1 and width * unroll > extent:
-        unroll //= 2
+    while unroll > 1 and (width * unroll > extent or (extent % width == 0 and extent % (width * unroll))):
+        unroll //= 2  # what is read past the end of a region would be computed, by all that comes before it
     nest = split(nest, name, loop, width * unroll, f"{loop}.o", f"{loop}.w", tail="peel")
     if unroll == 1:
         return set_role(nest, name, f"{loop}.w", "vectorize"), f"{loop}.o", [f"{loop}.w"]

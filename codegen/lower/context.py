@@ -44,6 +44,7 @@ class Context:
         memo: values of expressions already emitted in scope.
         tile: variables that are axes of tiles.
         mask_private: see :func:`codegen.lower.lower`.
+        relevant: terms over a stage's axes that are ``>= 0`` wherever its points matter, by the stage's name.
     """
 
     nest: Nest
@@ -59,6 +60,7 @@ class Context:
     names: set[str] = field(default_factory=set)
     guards: tuple[Value, ...] = ()
     mask_private: bool = False
+    relevant: Mapping[str, tuple[Term, ...]] = field(default_factory=dict)
 
     @property
     def tile(self) -> set[Var]:

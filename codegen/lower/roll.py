@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from codegen.lower.context import Context, InMemory, InRegisters
 from codegen.lower.placing import in_registers, reads_tile
 from codegen.lower.reduction import widen
+from codegen.lower.relevant import relevant
 from codegen.lower.values import lower_value
 from codegen.tile.ir import Block, Buffer, For, Load, Store, Value
 from codegen.tile.layout import contiguous
@@ -172,8 +173,11 @@ def _in_memory(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list
         attached(cx, stage, x.name)
         return ()
 
+    found = relevant(cx.nest, stage, cx.placed)
     for s in segments(cx, stage, p, x):
+        cx.relevant = {} if s.facts else found
         _for_each(cx, x, s, (), body, stage)
+    cx.relevant = {}
     for c, target in results:
         _copy(cx, c, target)
 

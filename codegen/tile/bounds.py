@@ -33,7 +33,12 @@ def check_access(op: Load | Store, facts: Sequence[Term]) -> None:
 
 def holds(t: Term, facts: Sequence[Term]) -> bool:
     """Whether ``t >= 0`` follows from ``facts``; minima, quotients and remainders are replaced by what bounds them."""
-    if t in facts or nonneg(t, facts):
+    if t in facts or t.bounds[0] >= 0:
+        return True
+    for mono, c in t.parts.items():
+        if len(mono) == 1 and isinstance(mono[0], MinMax) and (c < 0) == (mono[0].which == "max"):  # both sides, and no more than that
+            return _without(t - Term({mono: c}, 0), c, mono[0], facts)
+    if nonneg(t, facts):
         return True
     for mono, c in t.parts.items():
         if len(mono) == 1 and not isinstance(mono[0], Var):

@@ -75,3 +75,12 @@ def test_what_programs_need_is_proved(name: str, t: Callable[[], Any], facts: li
 ])
 def test_what_is_false_is_not_proved(t: Callable[[], Any], facts: list[Callable[[], Term]]) -> None:
     assert not nonneg(as_term(t()), [f() for f in facts])
+
+
+def test_what_is_false_somewhere_is_not_proved_however_many_facts_there_are() -> None:
+    axes = [Var(f"i{n}", 40) for n in range(6)]
+    terms = [as_term(v) for v in axes]
+    facts = [tmin(7 * a, 9 * b + 5) - c // 3 for a, b, c in zip(terms, terms[1:], terms[2:])]
+    facts += [a + b - 1 for a, b in zip(terms, terms[1:])]
+    assert not nonneg(terms[0] - terms[1] // 2, facts)
+    assert nonneg(terms[0] + terms[1] - 1, facts)
