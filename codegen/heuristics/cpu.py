@@ -29,6 +29,7 @@ from dsl.primitives.storage import compute_at, lay_out
 
 _PASSING = 8  # vectors of columns that are summed together
 _LIGHT = 8  # operations a term, above which a few vectors keep the core busy
+_NEAR = 4  # elements apart that are loaded as whole vectors
 _SHORT = 7  # terms of a sum that are not worth lanes
 
 
@@ -112,8 +113,10 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     """Row by row: everything attached is computed per row (or per vector of rows), then the anchor's own axes."""
     stages = [group.anchor, *group.members]
     row = side_by_side([(nest[m], tuple(group.members.get(m, rows))) for m in stages], rows, setting)
-    turned = row is not None and _row_lane(nest, group, rows, setting.strides, 1) is None
-    lane = row if turned else _row_lane(nest, group, rows, setting.strides)
+    lane = _row_lane(nest, group, rows, setting.strides)
+    turned = (row is not None and _row_lane(nest, group, rows, setting.strides, 1) is None
+              and (lane is None or _gathers(nest, group, rows, lane, setting.strides)))
+    lane = row if turned else lane
     name = group.anchor
     names = nest[name].axis_names()
     loops = [names[a] for a in rows]
@@ -216,7 +219,24 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides,
                 key = up.get(a)
                 if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else short):
                     votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
-    return max(votes, key=lambda k: votes[k])
+    best = max(votes, key=lambda k: votes[k])
+    if best is not None or not _gathers(nest, group, rows, None, strides):
+        return best
+    others = [k for k in votes if k is not None and not _gathers(nest, group, rows, k, strides)]
+    return max(others, key=lambda k: votes[k], default=None)
+
+
+def _gathers(nest: Nest, group: Group, rows: tuple[Var, ...], lane: Var | None, strides: Strides) -> bool:
+    """Whether lanes along a row axis, or inside of a row, read elements of the full box one by one."""
+    for m in (group.anchor, *group.members):
+        s = nest[m]
+        up = {a: a for a in rows} if m == group.anchor else group.members[m]
+        mine = [x for x in accesses(s, strides) if not x.write]
+        along = [a for a in (*s.axes, *s.bound) if up.get(a) is lane]
+        axis = max(along, key=lambda a: sum(span(x, s) for x in mine if x.stride(a) == 1), default=None)
+        if axis is not None and s.kind == "reduce" and any(abs(_NEAR + 1 if (n := x.stride(axis)) is None else n) > _NEAR for x in mine):
+            return True
+    return False
 
 
 def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var], lane: Var | None, setting: Setting,

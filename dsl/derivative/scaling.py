@@ -5,8 +5,9 @@ between. Euler's theorem gives the adjoint of ``s`` without a look at that: ``ds
 ``s`` scales. In ``softmax(q @ k.T) @ v`` the sum of the weights divides a row of the result, so its adjoint is minus the sum of ``dY * Y``
 over a row of the result, divided by it, where the plain rule sums over all keys what would have to be kept or made again for it.
 
-The degrees are those of :mod:`dsl.derivative.invariance`. ``Y`` is looked for behind a reduction that takes the axes of the larger values
-away: where there is none the plain rule is as good.
+The degrees are those of :mod:`dsl.derivative.invariance`. Only divisors are asked for (``w < 0``): where one is zero nothing finite comes
+of it, or a guard has taken its place and nothing moves, while a factor of zero has a derivative that ``Y``, being zero too, knows nothing
+of. ``Y`` is looked for behind a reduction that takes the axes of the larger values away: where there is none the plain rule is as good.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dsl.derivative.gather import Contribution
 from dsl.derivative.invariance import Degree, degree_of, own_move
 from dsl.derivative.simplify import mul, select, zero
 from dsl.derivative.split import stripped
-from dsl.dim import Var, as_term
+from dsl.dim import Term, Var, as_term
 from dsl.expr import Compute, Read, Reduce, Tensor, const, index, op
 
 _GUESS = 1024  # of a size that is not known
@@ -112,15 +113,25 @@ def _meet(ends: set[Tensor], readers: dict[Tensor, list[Compute]]) -> bool:
 
 
 def _plain(d: Degree) -> bool:
-    """Whether an element is moved by one element of the sum, at a position that is a part of its own."""
-    return all(all(t.const == 0 and len(t.vars) == 1 and t == as_term(next(iter(t.vars))) or t.is_const for t in key) for key in d.weights)
+    """Whether an element is divided by one element of the sum, at a position that is a part of its own."""
+    return all(w < 0 for w in d.weights.values()) and all(_own(t) for key in d.weights for t in key)
+
+
+def _own(t: Term) -> bool:
+    return t.is_const or (t.const == 0 and len(t.vars) == 1 and t == as_term(next(iter(t.vars))))
 
 
 def _pays(s: Scaling, forward: Sequence[Compute]) -> bool:
-    """Whether some result lies behind a reduction, and there are no more of its elements than of what reads the sum."""
+    """Whether every result lies behind a reduction, and there are no more of its elements than of what reads the sum."""
     direct = [c for c in forward if any(r.tensor is s.sum for r in reads(c.body))]
-    behind = all(isinstance(stripped(y.body)[1], Reduce) or y not in direct for y, _ in s.results)
-    return behind and sum(_points(y) for y, _ in s.results) <= sum(_points(c) for c in direct)
+    touched, behind = {s.sum}, set[Tensor]()
+    for c in forward[list(forward).index(s.sum) + 1:]:
+        mine = {r.tensor for r in reads(c.body)} & touched
+        if mine:
+            touched.add(c)
+        if mine & behind or (mine and isinstance(stripped(c.body)[1], Reduce)):
+            behind.add(c)
+    return all(y in behind for y, _ in s.results) and sum(_points(y) for y, _ in s.results) <= sum(_points(c) for c in direct)
 
 
 def _points(c: Compute) -> int:

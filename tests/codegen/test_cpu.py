@@ -76,3 +76,17 @@ def test_a_ragged_tile_has_code_of_its_own_where_other_loops_occupy_the_threads(
 def test_a_long_sum_of_few_columns_is_parted_among_threads():
     nest = scheduled(reduction("sum", 0, (262144, 64)), torch.empty(262144, 64))
     assert loops(nest, "sum.part")["k0.o"][0] == "parallel"
+
+
+def test_lanes_gather_nothing_where_another_axis_needs_not() -> None:
+    """The gradient of distances: most bytes lie along the sum, but what is subtracted does not."""
+    @dlc.kernel
+    def pulled(g: f32[50, 70], x: f32[50, 24], y: f32[70, 24]):
+        j = dlc.reduce_axis(70)
+        return dlc.compute((50, 24), lambda i, d: dlc.sum(g[i, j] * (x[i, d] - y[j, d]), j), name="pulled")
+
+    args = torch.randn(50, 70), torch.randn(50, 24), torch.randn(70, 24)
+    stage = pulled.plan(*args).nest.stages[-1]
+    assert [x.split(".")[0] for x in stage.order if stage.role(x) == "vectorize"] == ["d"]
+    want = args[0].sum(1, keepdim=True) * args[1] - args[0] @ args[2]
+    torch.testing.assert_close(pulled(*args), want, rtol=1e-4, atol=1e-4)

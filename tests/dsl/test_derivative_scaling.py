@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,20 @@ def test_a_row_in_which_nothing_is_left_has_no_gradient(rng: np.random.Generator
     back = k._backward(("q", "k", "v"))
     d_q, d_k, d_v = back.reference(*arrays, mask, rng.standard_normal((2, 3, 2)))
     assert not d_q[:, 1].any() and d_q[:, 0].any() and all(np.isfinite(d).all() for d in (d_q, d_k, d_v))
+
+
+def weighed(x: f64[M, N], v: f64[M, D]):
+    return dlc.sum(dlc.sum(x, -1, keepdims=True) * v, -1)
+
+
+def decayed(x: f64[M, N]):
+    return dlc.exp(-dlc.sum(x, -1) * 0.1)
+
+
+@pytest.mark.parametrize("fn", [weighed, decayed])
+def test_a_sum_that_multiplies_keeps_its_plain_adjoint(fn: Callable[..., object], rng: np.random.Generator) -> None:
+    """A factor of zero has a derivative that the results, being zero, know nothing of."""
+    assert not scaled(trace(fn))
+    x = rng.standard_normal((3, 4))
+    x[1] = [1.0, -1.0, 2.0, -2.0]
+    check(fn, x, *([rng.standard_normal((3, 5))] if fn is weighed else []), rng=rng, order=2, tol=2e-5)
