@@ -3,6 +3,7 @@
 python -m benchmarks [family ...] [--peers torch,compile,autotune,jax] [--threads 1,2] [--operands cold,warm] [--into] [--tune 10]
                      [--filter regex] [--quick] [--json out.json]
 python -m benchmarks launch
+python -m benchmarks compile
 python -m benchmarks compare before.json after.json
 python -m benchmarks page results.json -o page.html
 """
@@ -18,12 +19,13 @@ from itertools import groupby
 from json import dumps
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from benchmarks.calls import absent
+from benchmarks.compile_times import run as run_compile
 from benchmarks.harness import TUNED, Case, Protocol, Result, run_case
 from benchmarks.launch import run as run_launch
 from benchmarks.page import build_page
@@ -34,7 +36,7 @@ from dlc.host import cpus
 from dlc.tune.limits import Limits, machine_limits
 
 FAMILIES = Path(__file__).parent / "families"
-_COMMANDS = ("run", "launch", "compare", "page")
+_COMMANDS = ("run", "launch", "compile", "compare", "page")
 _BUDGET, _QUICK_BUDGET = 1.5, 0.15
 _PATIENCE, _QUICK_PATIENCE = 20.0, 2.0  # seconds of a peer's call from which on it is called once
 _QUICK_FLOPS, _QUICK_EXACT = 1e10, 3e9  # of the largest case of --quick, and of the largest whose error it measures, in float64
@@ -128,10 +130,24 @@ def launch(
     quick: Annotated[bool, typer.Option(help="A tenth of the time.")] = False,
 ) -> None:
     """What one call costs, beside torch's."""
-    found = run_launch(quick)
-    for unit, factor, costs in (("us", 1e6, found["calls"]), ("ms", 1e3, found["results"])):
-        for c in costs:
-            line = f"{c['name']:28} {c['median'] * factor:8.2f} {unit}   {c['p25'] * factor:.2f} - {c['p75'] * factor:.2f}"
+    _costs(run_launch(quick), {"calls": "us", "results": "ms"}, json)
+
+
+@app.command("compile")
+def compile_times(
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    quick: Annotated[bool, typer.Option(help="Two rounds instead of seven.")] = False,
+) -> None:
+    """What a user waits for: the import, kernels compiled anew, kernels read from the disk."""
+    _costs(run_compile(quick), {"import": "ms", "compile": "ms", "load": "ms"}, json)
+
+
+def _costs(found: dict[str, Any], units: dict[str, str], json: Path | None) -> None:
+    for group, unit in units.items():
+        console.print(f"{group}, {unit}", highlight=False)
+        factor = {"us": 1e6, "ms": 1e3}[unit]
+        for c in found[group]:
+            line = f"  {c['name']:28} {c['median'] * factor:8.2f}   {c['p25'] * factor:.2f} - {c['p75'] * factor:.2f}"
             console.print(line, highlight=False)
     if json is not None:
         json.write_text(dumps(found, indent=1))

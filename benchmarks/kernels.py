@@ -72,3 +72,9 @@ def chain(x: f32[M, N], y: f32[N]):
 def row_sums(x: f32[M, N]):
     """Contiguous reduction."""
     return dlc.sum(x, 1)
+
+
+@dlc.kernel
+def conv3x3(x: f32[N, C, H, W], w: f32[K, C, 3, 3]):
+    """Windows of three by three, padded to the image's size."""
+    return dlc.conv2d(x, w, padding=1)

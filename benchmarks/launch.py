@@ -108,7 +108,7 @@ def measure(named: Mapping[str, Callable[[], Any]], inner: int = 5000) -> list[C
             for _ in range(inner):
                 call()
             samples[name].append((time.perf_counter() - started) / inner)
-    return [_cost(name, s) for name, s in samples.items()]
+    return [cost(name, s) for name, s in samples.items()]
 
 
 def results(megabytes: int = 64) -> list[Cost]:
@@ -136,6 +136,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     return {"calls": [asdict(c) for c in found], "results": [asdict(c) for c in results(8 if quick else 64)]}
 
 
-def _cost(name: str, samples: list[float]) -> Cost:
+def cost(name: str, samples: list[float]) -> Cost:
+    """The cost that some samples show."""
     low, middle, high = statistics.quantiles(samples, n=4)
     return Cost(name, middle, low, high, min(samples))

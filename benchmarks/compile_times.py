@@ -1,0 +1,70 @@
+"""What a user waits for: the import, a kernel compiled with no cache in the way, one read from the disk.
+
+``python -m benchmarks compile`` compiles each kernel several times in this process, after one that pays for the import of the compiler, and
+then loads it from a cache directory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks import kernels as k
+from benchmarks.launch import cost
+from dlc.compiler import Plan
+from dlc.kernel import Kernel
+
+Made = tuple[Kernel, Sequence[Sequence[int]]]
+_IMPORT = "import time, torch; t = time.perf_counter(); import dlc; print(time.perf_counter() - t)"
+
+KERNELS: dict[str, Made] = {
+    "pointwise chain": (k.chain, [(1000, 1000), (1000,)]),
+    "row sums": (k.row_sums, [(1000, 1000)]),
+    "softmax": (k.softmax, [(1000, 1000)]),
+    "layer norm": (k.layer_norm, [(1000, 768), (768,), (768,)]),
+    "product, bias, gelu": (k.linear_gelu, [(512, 768), (3072, 768), (3072,)]),
+    "attention": (k.attention, [(1, 8, 512, 64)] * 3),
+    "causal attention": (k.causal_attention, [(1, 8, 512, 64)] * 3),
+    "convolution 3x3": (k.conv3x3, [(8, 64, 56, 56), (64, 64, 3, 3)]),
+    "softmax, backward": (k.softmax.vjp, [(1000, 1000)] * 2),
+}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Everything, as plain data; times in seconds."""
+    rounds = 2 if quick else 7
+    compiled, loaded = [], []
+    for name, (kernel, shapes) in KERNELS.items():
+        args = [torch.empty(s) for s in shapes]
+        kernel.timings(*args)
+        compiled.append(cost(name, [kernel.timings(*args).seconds for _ in range(rounds)]))
+        loaded.append(cost(name, _loads(kernel, args, rounds)))
+    imports = [float(subprocess.run([sys.executable, "-c", _IMPORT], check=True, capture_output=True, text=True).stdout)
+               for _ in range(rounds)]
+    return {"import": [asdict(cost("import dlc, after torch", imports))], "compile": [asdict(c) for c in compiled],
+            "load": [asdict(c) for c in loaded]}
+
+
+def _loads(kernel: Kernel, args: Sequence[torch.Tensor], rounds: int) -> list[float]:
+    """Seconds from the request to a function to call, the machine code lying on the disk."""
+    request = kernel.plan(*args).request
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, DLC_CACHE_DIR=folder):
+        Plan(request).launcher()
+        return [_timed(lambda: Plan(request).launcher()) for _ in range(rounds)]
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
