@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from codegen.heuristics import Decisions
     from codegen.micro import instructions
     from codegen.pipelines import Made
-    from codegen.tile import layout
+    from codegen.tile import in_place, layout
     from codegen.tile.ir import TileProgram
     from dsl import order, stages, strays
     from dsl.nest import Nest
 else:
     heuristics, pipelines, llvm = lazy("codegen.heuristics"), lazy("codegen.pipelines"), lazy("codegen.emit.llvm")
-    instructions, layout = lazy("codegen.micro.instructions"), lazy("codegen.tile.layout")
+    instructions, layout, in_place = lazy("codegen.micro.instructions"), lazy("codegen.tile.layout"), lazy("codegen.tile.in_place")
     order, stages, strays = lazy("dsl.order"), lazy("dsl.stages"), lazy("dsl.strays")
 
 _FORMAT = "4"
@@ -208,7 +208,7 @@ class Plan:
     @cached_property
     def recipe(self) -> Recipe:
         """How the machine code is called."""
-        return recipe(self.program, list(self.strides.values()), self.tile, self.module)
+        return recipe(self.program, list(self.strides.values()), self.tile, self.module, in_place.find_in_place(self.tile))
 
     def listing(self) -> str:
         """The LLVM module for reading, with the user's lines as comments."""

@@ -88,6 +88,8 @@ def _period(stage: Stage, axis: Var, extent: int) -> int:
     terms = (i for t in stage.tensors for r in reads(t.body) for i in r.indices if isinstance(i, Term))
     found = {a.den for t in terms for mono in t.parts for a in mono if isinstance(a, Div) and axis in a.num.vars}
     period = next(iter(found)) if len(found) == 1 else as_term(extent)
+    if period == 0:
+        return 0
     whole = period.is_const and axis.extent == extent and extent % period.const == 0
     return period.const if whole and extent // period.const >= _REPEATS else 0
 

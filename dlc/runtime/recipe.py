@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from codegen.artifact import Formula, formula
-from codegen.tile.in_place import find_in_place
 from dsl.dim import Term, Var, as_term, product
 from dsl.errors import InternalError
 from dsl.loc import Loc
@@ -82,7 +81,8 @@ class Recipe:
             raise ValueError(f"not a recipe: {e}") from e
 
 
-def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgram, module: CpuModule) -> Recipe:
+def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgram, module: CpuModule,
+           in_place: tuple[tuple[int, int], ...]) -> Recipe:
     """The recipe of a compiled program.
 
     Args:
@@ -90,6 +90,7 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         strides: of each input, in elements.
         tile: its tile program.
         module: its code.
+        in_place: see :class:`Recipe`.
 
     Raises:
         InternalError: a symbolic size that no entry of a shape or stride determines.
@@ -105,7 +106,7 @@ def recipe(program: Program, strides: Sequence[Sequence[Term]], tile: TileProgra
         tuple((t.name, t.dtype.name, _formulas(t.shape, names), _formulas(own, names)) for t, own in zip(program.inputs, strides)),
         tuple((t.dtype.name, _formulas(t.shape, names)) for t in program.outputs),
         tuple(formula(product(b.shape) * b.dtype.itemsize, names) for b in module.workspaces), formula(module.scratch, names),
-        tuple(names[v] for v in tile.sizes), find_in_place(tile), place_of(program), _solved(program, strides, names))
+        tuple(names[v] for v in tile.sizes), in_place, place_of(program), _solved(program, strides, names))
     if unknown := set(names.values()) - set(made.bound):
         raise InternalError(f"{program.name} has sizes that its arguments do not show", f"{[v for v, n in names.items() if n in unknown]}",
                             loc=program.loc)

@@ -109,7 +109,7 @@ def test_kernels_take_the_scratch_they_state_and_give_it_back(threads, monkeypat
     monkeypatch.setattr(memory.pool, "take", lambda size: taken.append(size) or real(size))
     torch.set_num_threads(threads)
     try:
-        q, k = torch.randn(65, 16), torch.randn(300, 16)
+        q, k = torch.randn(65, 64), torch.randn(3000, 64)
         for kernel, args in ((attention, [q, k, k]), (columns, [q])):
             recipe = kernel.plan(*args).launcher().recipe
             taken.clear()
