@@ -10,22 +10,30 @@ from llvmlite import ir
 from codegen.emit.llvm_types import I32, I64, PTR, intrinsic
 from dsl.dim import Var
 
-CONTEXT = ir.LiteralStructType([PTR, PTR, I32, I64])  # args, scratch, error, points of the phase that threads have taken
-TAKEN = 3
+_LINE = ir.ArrayType(ir.IntType(8), 64)  # keeps what threads write to away from what they read
+CONTEXT = ir.LiteralStructType([PTR, PTR, I32, _LINE, I64, _LINE])  # args, scratch, error, then points of the phase that threads have taken
+TAKEN = 4
+_RUNS = 64  # that a thread takes, about
 
 Axis = tuple[Var, ir.Value]  # a grid axis and its extent
 
 
-def deal(b: Any, context: ir.Value, total: ir.Value, backwards: bool, body: Callable[[ir.Value], object]) -> None:
-    """Points one by one to whichever thread is free, those with the most work first; no result depends on who computes it."""
+def deal(b: Any, context: ir.Value, total: ir.Value, threads: ir.Value, backwards: bool,
+         each: Callable[[ir.Value, ir.Value], object]) -> None:
+    """Short runs of points to whichever thread is free, those with the most work first; no result depends on who computes it.
+
+    ``each`` takes a run: from, to. A thread's whole share is several dozens of them, since threads wait for each other to take one.
+    """
     taken = b.gep(context, [I32(0), I32(TAKEN)], source_etype=CONTEXT)
-    take, inside, after = (b.function.append_basic_block(name) for name in ("take", "point", "point.end"))
+    size = intrinsic(b, "llvm.smax.i64", I64, [b.sdiv(total, b.mul(threads, I64(_RUNS))), I64(1)])
+    take, inside, after = (b.function.append_basic_block(name) for name in ("take", "points", "points.end"))
     b.branch(take)
     b.position_at_end(take)
-    n = b.atomic_rmw("add", taken, I64(1), "monotonic")
+    n = b.atomic_rmw("add", taken, size, "monotonic")
     b.cbranch(b.icmp_signed("<", n, total), inside, after)
     b.position_at_end(inside)
-    body(b.sub(b.sub(total, I64(1)), n) if backwards else n)
+    end = intrinsic(b, "llvm.smin.i64", I64, [b.add(n, size), total])
+    each(*((b.sub(total, end), b.sub(total, n)) if backwards else (n, end)))
     b.branch(take)
     b.position_at_end(after)
 

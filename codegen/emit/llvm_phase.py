@@ -146,7 +146,7 @@ class PhaseEmitter:
 
         grows = 0 if phase.group else growth(phase)
         if grows:
-            deal(b, context, total, grows > 0, body)
+            deal(b, context, total, threads, grows > 0, lambda lo, hi: self._loop("point", lo, hi, [], body, True))
         else:
             self._loop("point", *run(b, total, thread, threads), [], body, False)
 

@@ -227,14 +227,15 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides,
 
 
 def _gathers(nest: Nest, group: Group, rows: tuple[Var, ...], lane: Var | None, strides: Strides) -> bool:
-    """Whether lanes along a row axis, or inside of a row, read elements of the full box one by one."""
+    """Whether lanes along a row axis, or inside of a row, take elements of memory one by one."""
+    made = {t for m in group.members for t in nest[m].tensors}
     for m in (group.anchor, *group.members):
         s = nest[m]
         up = {a: a for a in rows} if m == group.anchor else group.members[m]
-        mine = [x for x in accesses(s, strides) if not x.write]
+        mine = [x for x in accesses(s, strides) if x.tensor not in made]
         along = [a for a in (*s.axes, *s.bound) if up.get(a) is lane]
         axis = max(along, key=lambda a: sum(span(x, s) for x in mine if x.stride(a) == 1), default=None)
-        if axis is not None and s.kind == "reduce" and any(abs(_NEAR + 1 if (n := x.stride(axis)) is None else n) > _NEAR for x in mine):
+        if axis is not None and any(abs(_NEAR + 1 if (n := x.stride(axis)) is None else n) > _NEAR for x in mine):
             return True
     return False
 
