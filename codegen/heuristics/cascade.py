@@ -175,9 +175,10 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     if not made:
         alone = c.folded and len(c.components) == 1
         return Choice(False, axis, _TILE[setting.target.kind], "several passes: what it would take along is a result") if alone else None
-    again = max(_points((*c.rows, *c.axes)) // max(_points(s.axes), 1) for s in made)
+    largest = max(made, key=lambda s: _points(s.axes))
+    again = _points((*c.rows, *c.axes)) // max(_points(largest.axes), 1)
     if again > 1:
-        why = f"several passes: one would make each element of {made[0].name} {again} times"
+        why = f"several passes: one would make each element of {largest.name} {again} times"
         return Choice(False, axis, _TILE[setting.target.kind], why)
     sizes = [_points(s.axes) * s.tensors[0].dtype.itemsize for s in made]
     n, names = sum(sizes), ", ".join(s.name for s in made)

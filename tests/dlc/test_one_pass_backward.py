@@ -143,6 +143,17 @@ def test_long_rows_are_recomputed_by_themselves() -> None:
     assert dlc.kernel(plain).vjp.explain(short, short, short, short).count("is kept") == 2
 
 
+@pytest.mark.parametrize("fn", [causal, masked, grouped])
+def test_long_heads_keep_no_scores(fn: Callable[..., Any]) -> None:
+    """By the default schedule of the backward that makes the statistics anew."""
+    n, heads = 4096, 6 if fn is grouped else 2
+    shapes = [(1, heads, n, 64), *[(1, 2, n, 64)] * 2]
+    args = [torch.empty(s, device="meta") for s in shapes] + ([torch.empty(n, n, device="meta", dtype=torch.bool)] if fn is masked else [])
+    k = dlc.kernel(fn)
+    named = dict(zip((t.name for t in k.program.inputs), args))
+    assert largest_kept(k.vjp, [named.get(t.name, args[0]) for t in k.vjp.program.inputs]) < n * n
+
+
 def test_blocks_that_a_mask_leaves_nothing_of_are_not_run() -> None:
     k, args = backward_of(causal, stacks(heads=1))
     one_pass(k, args)
