@@ -196,6 +196,8 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     elif all(r.tensor.dtype.bits <= 16 for s in made for t in s.tensors for r in reads(t.body)):
         deep = max(_points(s.bound) for s in made) * 2
         block *= 2 if 3 * deep * 2 * block <= setting.target.caches[0] else 1  # narrow factors leave registers for more scores
+    if setting.target.kind == "hip" and len(made) > 1 and max(_points(s.bound) for s in made) > _NARROW:
+        block //= 2  # wide factors of two matrices beside each other leave registers for fewer
     why = f"one pass: {names} is never stored, {n:,} bytes in several passes"
     return Choice(True, axis, min(size(axis.extent), block), why, again=not own)
 
@@ -204,7 +206,7 @@ def _points(axes: Iterable[Var]) -> int:
     return math.prod(size(v.extent) for v in axes)
 
 
-_LEAST = 32
+_LEAST, _NARROW = 32, 64
 _TILE = {"cpu": 128, "cuda": 32, "hip": 32}
 _BLOCK = 4096  # elements of a row that are read from memory once and from the nearest cache afterwards
 
