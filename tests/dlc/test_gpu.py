@@ -187,3 +187,14 @@ def test_long_rows_are_read_once():
     plan = kernel.plan(*args, target=by_name("sm_90"))
     assert any(s.kind == "roll" for s in plan.nest.stages)
     np.testing.assert_allclose(interpreted(plan, args)[0], kernel.reference(*args), rtol=2e-6)
+
+
+@dlc.kernel
+def noise(x: f32[M, N]):
+    return dlc.mean(x + dlc.randn(5, (M, N)))
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_sums_of_long_formulas_compile_without_spills(target):
+    made = noise.compile(target, torch.empty(200, 300, device="meta"))
+    assert made.launchable and not made.spills, made

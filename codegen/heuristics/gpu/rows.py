@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from codegen.analysis.access import accesses, size
+from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.gpu.fusing import WIDEST
 from codegen.heuristics.gpu.tiles import SECTOR, blocks, launch, power, tile_loop
@@ -16,7 +16,8 @@ from dsl.primitives.loops import reorder, set_role
 from dsl.primitives.storage import compute_at
 
 _ROWS = 4096  # elements of a program that reduces rows
-_PER_THREAD = 16
+_PER_THREAD, _MOST_WARPS = 16, 16
+_LONG = 120  # operations of a formula whose parts fill a thread's registers
 _PASS = 8192  # elements of a row taken at a time where it does not fit
 
 
@@ -27,6 +28,8 @@ def schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Sett
     inner = max(math.prod(size(v.extent) for v in _inside(nest[m], rows, group)) for m in stages)
     lane, strided = _contiguous_row(nest, group, rows, setting)
     width, block = _row_tile(rows, lane, inner, name, setting, strided)
+    each, most = _share([nest[m] for m in stages], setting)
+    block = min(block, most * setting.target.warp * each)
     names = nest[name].axis_names()
     grid: list[str] = []
     tile: list[str] = []
@@ -35,7 +38,7 @@ def schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Sett
         grid.append(outer)
         tile += made
     nest = _tile_inside(nest, name, rows, group, [*grid], tile, block)
-    nest = launch(nest, name, grid, _warps(width * min(block, power(inner)), setting), setting)
+    nest = launch(nest, name, grid, _warps(width * min(block, power(inner)), setting, each, most), setting)
     for member, up in group.members.items():
         nest = compute_at(nest, member, name, grid[-1] if grid else "")
         own = nest[member].axis_names()
@@ -47,9 +50,16 @@ def schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Sett
     return nest
 
 
-def _warps(elements: int, setting: Setting) -> int:
-    return (min(16, elements // (_PER_THREAD * setting.target.warp)) if elements > _ROWS
-            else min(8, 2 * elements // (_PER_THREAD * setting.target.warp)))
+def _warps(elements: int, setting: Setting, each: int = _PER_THREAD, most: int = _MOST_WARPS) -> int:
+    if elements > _ROWS or each < _PER_THREAD:
+        return max(1, min(most, elements // (each * setting.target.warp)))
+    return min(8, 2 * elements // (each * setting.target.warp))
+
+
+def _share(stages: list[Stage], setting: Setting) -> tuple[int, int]:
+    """Elements of a thread and warps of a program at most: fewer of either where a long formula, of random numbers say, fills registers."""
+    work = max(cost(t.body) for s in stages for t in s.tensors)
+    return (_PER_THREAD, _MOST_WARPS) if work <= _LONG else (_PER_THREAD * 8 // setting.target.warp, _MOST_WARPS // 2)
 
 
 def _inside(stage: Stage, rows: tuple[Var, ...], group: Group) -> list[Var]:
