@@ -55,7 +55,7 @@ def _torchs_adamw(p: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> tuple[to
     return made, {"step": torch.tensor(_STEP - 1.0), "exp_avg": m, "exp_avg_sq": v}
 
 
-def _in_place(name: str, n: int, bytes: float, states: Sequence[Callable[[int], torch.Tensor]], kernel: Any, update: Update,  # noqa: A002
+def _in_place(name: str, n: int, traffic: float, states: Sequence[Callable[[int], torch.Tensor]], kernel: Any, update: Update,
               optimiser: Callable[..., tuple[torch.optim.Optimizer, dict[str, Any]]]) -> Case:
     """A step that updates parameters and states where they lie: ours by ``out=``, torch's fused optimiser, torch.compile with copies."""
 
@@ -84,7 +84,7 @@ def _in_place(name: str, n: int, bytes: float, states: Sequence[Callable[[int], 
         calls[REFERENCE] = lambda: update(*(t.double() for t in (p, g, *kept)))
         return calls
 
-    return Case(f"{name} in place", setup, 0.0, bytes)
+    return Case(f"{name} in place", setup, 0.0, traffic)
 
 
 def _filled(update: Update) -> Callable[..., tuple[torch.Tensor, ...]]:
