@@ -138,7 +138,7 @@ def run_case(c: Case, compiled: bool) -> dict[str, Any]:
         calls["torch.compile"] = lambda: fast(*args)
     seconds = interleaved(calls)
     moved = sum(a.numel() * a.element_size() for a in (*args, result))
-    return {"name": c.name, "error": error(result, exact).relative, "error_torch": error(c.peer(*args), exact).relative,
+    return {"name": c.name, "errors": {"dlc": error(result, exact).as_dict(), "torch": error(c.peer(*args), exact).as_dict()},
             "bound": made.bound, "seconds": {n: statistics.median(t) for n, t in seconds.items()}, "samples": seconds, "flops": c.flops,
             "bytes": moved}
 
@@ -163,12 +163,13 @@ def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """A table of results."""
-    table = Table("case", "dlc", "torch", "torch.compile", "torch / dlc", "TFLOP/s", "GB/s", "bound / dlc", "error", "torch's")
+    table = Table("case", "dlc", "torch", "torch.compile", "torch / dlc", "TFLOP/s", "GB/s", "bound / dlc", "error dlc", "error torch")
     for r in rows:
         t = r["seconds"]
         micro = [f"{t[n] * 1e6:.1f} us" if n in t else "-" for n in ("dlc", "torch", "torch.compile")]
         table.add_row(r["name"], *micro, f"{t['torch'] / t['dlc']:.2f}", f"{r['flops'] / t['dlc'] / 1e12:.0f}",
-                      f"{r['bytes'] / t['dlc'] / 1e9:.0f}", f"{r['bound'] / t['dlc']:.0%}", f"{r['error']:.1e}", f"{r['error_torch']:.1e}")
+                      f"{r['bytes'] / t['dlc'] / 1e9:.0f}", f"{r['bound'] / t['dlc']:.0%}",
+                      *(f"{e['relative']:.1e} {e['ulp']:.2g} ulp" for e in r["errors"].values()))
     console.print(table)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.calls import Bound, Compiled, NoVariant, untuned
+from dlc.tune.accuracy import Error, as_values, error, worst
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Call, Measurement, Ratio, describe, measure, ratio
 
@@ -80,14 +81,6 @@ def case(
 def compiled(function: Callable[..., object], **options: Any) -> Compiled:
     """``torch.compile(function)``: see :class:`benchmarks.calls.Compiled`."""
     return Compiled(function, **options)
-
-
-@dataclass(frozen=True)
-class Error:
-    """How far a result is from float64: the largest error over the largest result, and root mean square over the same."""
-
-    largest: float
-    rms: float
 
 
 @dataclass
@@ -289,31 +282,18 @@ def error_against(got: object, exact: object) -> Error:
     Raises:
         ValueError: the results differ in number or shape.
     """
-    ours, theirs = _parts(got), _parts(exact)
-    if [a.shape for a in ours] != [b.shape for b in theirs]:
-        raise ValueError(f"shapes {[a.shape for a in ours]} instead of {[b.shape for b in theirs]}")
-    pairs = [_error(a, b) for a, b in zip(ours, theirs)]
-    return Error(max((e.largest for e in pairs), default=0.0), max((e.rms for e in pairs), default=0.0))
+    ours, theirs = _parts(got), [part.to(torch.float64).numpy() for part in _parts(exact)]
+    if [tuple(a.shape) for a in ours] != [b.shape for b in theirs]:
+        raise ValueError(f"shapes {[tuple(a.shape) for a in ours]} instead of {[b.shape for b in theirs]}")
+    return worst(error(a, b) for a, b in zip(ours, theirs))
 
 
-def _error(got: np.ndarray, exact: np.ndarray) -> Error:
-    if exact.size == 0:
-        return Error(0.0, 0.0)
-    differs = (got != exact) & ~(np.isnan(got) & np.isnan(exact))  # equal infinities agree
-    difference = np.abs(np.subtract(got, exact, out=np.zeros_like(exact), where=differs))
-    scale = float(np.abs(exact).max(initial=0.0, where=np.isfinite(exact)))
-    largest, rms = float(difference.max()), float(np.sqrt(np.mean(difference**2)))
-    return Error(largest / scale, rms / scale) if scale > 0 else Error(largest, rms)
-
-
-def _parts(value: object) -> list[np.ndarray]:
+def _parts(value: object) -> list[torch.Tensor]:
     if isinstance(value, (tuple, list)):
         return [part for item in value for part in _parts(item)]
     if not isinstance(value, (torch.Tensor, np.ndarray, float, int)) and hasattr(value, "__dlpack__"):
         value = torch.from_dlpack(value)
-    if isinstance(value, torch.Tensor):
-        return [value.detach().to("cpu", torch.float64).numpy()]
-    return [np.asarray(value, dtype=np.float64)]
+    return [as_values(value).detach().cpu()]
 
 
 def _doubled(x: torch.Tensor) -> torch.Tensor:

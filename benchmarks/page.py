@@ -51,7 +51,7 @@ def _summary(report: Report, results: Sequence[Result]) -> None:
     for title, others in (("Tuned", [r.ratio(ours=TUNED) for r in results]), ("With memory given", [r.ratio_into() for r in results])):
         if medians := [ratio.median for ratio in others if ratio]:
             report.kpi(title, f"{geometric_mean(medians):.2f}x", f"geometric mean of {len(medians)} cases")
-    worse = [(r.errors[OURS].largest, r.case) for r in results if OURS in r.errors]
+    worse = [(r.errors[OURS].relative, r.case) for r in results if OURS in r.errors]
     if worse:
         report.kpi("Largest error", f"{max(worse)[0]:.1e}", max(worse)[1])
     _families(report, results)
@@ -92,7 +92,7 @@ def _group(report: Report, group: Sequence[Result], limits: Limits | None) -> No
         dtypes = sorted({result.dtype for result in group})
         bandwidths = {level: limits.bandwidth_gbs[level] for level in ("L2", "DRAM")}
         report.plot(roofline_chart(points, {d: limits.gflops(d) for d in dtypes}, bandwidths), "Under the machine's measured limits.")
-    errors = {r.case: {name: error.largest for name, error in r.errors.items()} for r in group if r.errors}
+    errors = {r.case: {name: error.relative for name, error in r.errors.items()} for r in group if r.errors}
     if errors:
         report.plot(error_chart(errors), "Largest difference from float64, over the largest result.")
 

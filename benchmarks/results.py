@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 from dataclasses import asdict, dataclass, field
@@ -11,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Error, Result
+from benchmarks.harness import Result
 from dlc.host import description, fingerprint
+from dlc.tune.accuracy import Error
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Measurement
 
@@ -89,6 +91,7 @@ def save(path: Path, run: Run) -> None:
 
 def _plain(result: Result) -> dict[str, Any]:
     data = asdict(result)
+    data["errors"] = {name: {what: v for what, v in e.items() if not math.isnan(v)} for name, e in data["errors"].items()}
     for kind in ("times", "into"):
         data[kind] = {name: _rounded(m.to_json()) for name, m in getattr(result, kind).items()}
     return data
@@ -101,7 +104,7 @@ def _rounded(measurement: dict[str, Any]) -> dict[str, Any]:
 
 def _result(data: dict[str, Any]) -> Result:
     times, into = ({name: Measurement.from_json(entry) for name, entry in data.get(kind, {}).items()} for kind in ("times", "into"))
-    errors = {name: Error(**entry) for name, entry in data["errors"].items()}
+    errors = {name: Error(**{"relative": math.nan, "ulp": math.nan, **entry}) for name, entry in data["errors"].items()}
     return Result(**{**data, "times": times, "into": into, "errors": errors})
 
 

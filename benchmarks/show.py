@@ -134,8 +134,11 @@ def percent(value: float) -> str:
 
 
 def error_text(result: Result, name: str | None) -> str:
-    """The largest error of a library, in two digits."""
-    return f"{result.errors[name].largest:.1e}" if name in result.errors else DASH
+    """The error of a library: relative to the largest result, and in units in the last place where that was measured."""
+    if name not in result.errors:
+        return DASH
+    e = result.errors[name]
+    return f"{e.relative:.1e}" + ("" if math.isnan(e.ulp) else f" {e.ulp:.2g} ulp")
 
 
 def _time(m: Measurement) -> str:

@@ -153,7 +153,7 @@ class Asked(ABC):
     # -- tuning ------------------------------------------------------------------------------------------------
     def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
              tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0,
-             target: str | None = None) -> TuneReport | OfflineReport:
+             target: str | None = None, data: str | Sequence[str] | None = None) -> TuneReport | OfflineReport:
         """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
 
         Args:
@@ -163,16 +163,18 @@ class Asked(ABC):
             reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
                 other orders of summation, within four times the default's error against float64.
             tolerance: the largest error, relative to the largest result, that a schedule's orders of summation may allow by their
-                a-priori bound; schedules that allow more, or whose bound is not known, are refused. None for any.
+                a-priori bound; schedules that allow more, or whose bound is not known, are refused, the default too. None for any.
             candidates: try no more than so many; None for as many as the budget allows.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the search.
             target: ``cpu``, this one, unless given; for a GPU that need not be here, candidates are compiled, what spills or cannot be
                 launched is refused, the rest ranked by a model and the best run under emulation: see :mod:`dlc.tune.offline`. Meta
                 tensors are enough.
+            data: kinds of data to tell errors on and to check the finalists with, as in :meth:`bench`.
 
         Raises:
-            UserError: the arguments do not fit, the target is another CPU, or the kernel has a schedule given by hand.
+            UserError: the arguments do not fit, the target is another CPU, the kernel has a schedule given by hand, or no schedule keeps
+                within the tolerance.
         """
         on = _named(target or "cpu")
         if self.scheduler is not None or on.kind in self.schedules:
@@ -186,28 +188,35 @@ class Asked(ABC):
         if on.kind == "cpu" and on.name != host_target().name:
             raise TargetError(f"{on.name} is not the CPU here, {host_target().name}", "CPUs are tuned by the time that their code takes",
                               "tune on that machine, and bring the record: dlc records export, import")
+        if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+            raise ArgumentError(f"the tolerance of a search is {tolerance!r}", remedy="a number, the error relative to the largest result")
         tensors = self._tensors(args)
         request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
         if on.kind != "cpu":
             if against is not None:
                 raise ArgumentError("a peer cannot be timed on a GPU that is not here", remedy="leave against= away, or target=")
+            if tolerance is not None or data is not None:
+                raise ArgumentError("errors are not measured on a GPU that is not here", "candidates run under emulation at small sizes",
+                                    "leave tolerance= and data= away, or target=")
             return offline.tune_offline(request, budget, bars.Progress(self.__name__, budget, progress), reproducible, seed, candidates)
-        arrays = [as_numpy(t) for t in tensors]
-        peer = None if against is None else lambda: against(*args)
-        task = tuner.Task(request, tensors, lambda: interp.evaluate(self.program, *arrays, float64=True), peer, budget, reproducible, seed,
-                    tolerance=tolerance, candidates=candidates)
+
+        def exact(given: Sequence[Any]) -> Any:
+            return interp.evaluate(self.program, *map(as_numpy, given), float64=True)
+
+        task = tuner.Task(request, tensors, exact, against, budget, reproducible, seed, tolerance=tolerance, candidates=candidates,
+                          given=args, data=data)
         report = tuner.tune(task, bars.Progress(self.__name__, budget, progress))
         self._calls.forget()
         return report
 
     def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0,
-              threads: int | None = None, limits: bool = True) -> BenchReport:
+              threads: int | None = None, limits: bool = True, data: str | Sequence[str] | None = None) -> BenchReport:
         """Measure the kernel, and a peer beside it: see :func:`dlc.bench.bench`."""
-        return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits)
+        return bench(self, *args, against=against, cold=cold, budget=budget, threads=threads, limits=limits, data=data)
 
-    def numerics(self, *args: Any, against: Callable[..., Any] | None = None, kinds: Sequence[str] | None = None) -> NumericsReport:
+    def numerics(self, *args: Any, against: Callable[..., Any] | None = None, data: str | Sequence[str] | None = None) -> NumericsReport:
         """Errors on ordinary and adversarial data, beside a peer's and the bound: see :func:`dlc.numerics.study`."""
-        return numerics.study(self, *args, against=against, kinds=kinds)
+        return numerics.study(self, *args, against=against, data=data)
 
     def order(self, *args: Any) -> str:
         """The order in which every reduction adds up for these arguments, a line each: see :mod:`dsl.order`."""

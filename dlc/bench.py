@@ -5,15 +5,14 @@ Interleaved times with warm and with cold operands, rates, share of the machine'
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from dlc.lazy import lazy
-from dlc.runtime.arguments import as_numpy
 from dsl.dim import product
 from dsl.errors import ArgumentError
 
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dlc.compiler import Plan
-    from dlc.tune import accuracy, bounds, measure
+    from dlc.tune import exactness, measure
     from dlc.tune import limits as machine
     from dlc.tune.accuracy import Error
-    from dlc.tune.bounds import Bound
+    from dlc.tune.exactness import Row
     from dlc.tune.limits import Limits
     from dlc.tune.measure import Measurement, Ratio
     from dsl import cost
     from dsl.program import Program
 else:
-    accuracy, bounds, machine = lazy("dlc.tune.accuracy"), lazy("dlc.tune.bounds"), lazy("dlc.tune.limits")
+    exactness, machine = lazy("dlc.tune.exactness"), lazy("dlc.tune.limits")
     measure, cost = lazy("dlc.tune.measure"), lazy("dsl.cost")
 
-rich_console, rich_table = lazy("rich.console"), lazy("rich.table")
+rich_table = lazy("rich.table")
 
-_WIDE, _MICRO = 140, 1e6
+_MICRO = 1e6
 
 
 class Measurable(Protocol):
@@ -63,12 +62,12 @@ class BenchReport:
         warm, cold: ``dlc`` and ``peer`` to their samples, in seconds, with operands in the caches and with the caches emptied before
             every call. Empty where not asked for.
         flops, bytes: arithmetic of the definition, and its inputs and outputs each moved once, per call.
-        exactness: ``dlc`` and ``peer`` to their errors against float64.
-        bound: the error that the order of dlc's sums allows.
+        rows: errors of ``dlc`` and ``peer`` against float64 and what the order of dlc's sums allows, for each kind of data.
         order: that order, see :mod:`dsl.order`.
         threads: threads used.
         limits: what this machine can do at most with as many threads; None where not asked for.
         dtype: the dtype whose peak counts.
+        notes: what else is to be said.
     """
 
     name: str
@@ -77,13 +76,12 @@ class BenchReport:
     cold: Mapping[str, Measurement]
     flops: int
     bytes: int
-    exactness: Mapping[str, Error]
+    rows: Sequence[Row]
     threads: int
     limits: Limits | None = None
     dtype: str = "f32"
-    failures: Mapping[str, str] = field(default_factory=dict)
-    bound: Bound = field(default_factory=lambda: bounds.Bound(None))
     order: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def times(self) -> Mapping[str, Measurement]:
@@ -91,8 +89,18 @@ class BenchReport:
         return self.warm or self.cold
 
     @property
+    def exactness(self) -> Mapping[str, Error]:
+        """Errors by side on the first kind of data, which is the arguments as given unless others were asked for."""
+        return self.rows[0].errors
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Why a side has no errors there."""
+        return self.rows[0].failures
+
+    @property
     def errors(self) -> dict[str, float]:
-        """Largest distance from the exact values relative to the largest of them, by side."""
+        """Largest distance from the exact values relative to the largest of them, by side, on the same data."""
         return {name: e.relative for name, e in self.exactness.items()}
 
     @property
@@ -117,8 +125,7 @@ class BenchReport:
         """Plain data for JSON; times in seconds."""
         return {
             "name": self.name, "arguments": list(self.arguments), "threads": self.threads, "flops": self.flops, "bytes": self.bytes,
-            "dtype": self.dtype, "errors": {name: e.as_dict() for name, e in self.exactness.items()}, "failures": dict(self.failures),
-            "error_bound": self.bound.relative, "order": self.order.splitlines(),
+            "dtype": self.dtype, "data": exactness.as_dict(self.rows), "order": self.order.splitlines(), "notes": list(self.notes),
             "ratios": {name: {"median": r.median, "p25": r.p25, "p75": r.p75, "pairs": r.pairs} for name, r in self.ratios.items()},
             "seconds": {state: {n: self._figures(m, state == "cold") for n, m in times.items()}
                         for state, times in (("warm", self.warm), ("cold", self.cold))},
@@ -133,10 +140,10 @@ class BenchReport:
                 "share_of_limit": self.share(m.median, cold)}
 
     def table(self) -> Table:
-        """The figures as a table for the terminal."""
+        """The times as a table for the terminal."""
         t = rich_table.Table(title=f"{self.name}({', '.join(self.arguments)}), {self.threads} threads", title_justify="left", box=None,
                              pad_edge=False)
-        for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit", "error", "ulp", "bound")):
+        for n, column in enumerate(("", "operands", "median", "p25 - p75", "GFLOP/s", "GB/s", "of limit")):
             t.add_column(column, justify="left" if n < 2 else "right", no_wrap=True)
         for state, times in (("warm", self.warm), ("cold", self.cold)):
             for name, m in times.items():
@@ -145,21 +152,19 @@ class BenchReport:
 
     def _row(self, name: str, state: str, m: Measurement) -> list[str]:
         if not m.samples:
-            return [name, state, "failed", m.failure or "", *[""] * 6]
-        share, e = self.share(m.median, state == "cold"), self.exactness.get(name)
+            return [name, state, "failed", m.failure or "", *[""] * 3]
+        share = self.share(m.median, state == "cold")
         return [name, state, f"{m.median * _MICRO:.1f} us", f"{m.p25 * _MICRO:.1f} - {m.p75 * _MICRO:.1f}",
-                f"{self.flops / m.median / 1e9:.1f}", f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}",
-                "" if e is None else f"{e.relative:.1e}", "" if e is None else f"{e.ulp:.3g}",
-                "" if name != "dlc" or self.bound.relative is None else f"{self.bound.relative:.1e}"]
+                f"{self.flops / m.median / 1e9:.1f}", f"{self.bytes / m.median / 1e9:.1f}", "" if share is None else f"{share:.0%}"]
 
     def __str__(self) -> str:
-        out = io.StringIO()
-        rich_console.Console(file=out, width=_WIDE, no_color=True, force_terminal=False).print(self.table())
-        return out.getvalue() + "\n".join(f"peer / dlc, {state}: {r}" for state, r in self.ratios.items())
+        lines = [f"peer / dlc, {state}: {r}" for state, r in self.ratios.items()]
+        return "\n".join([exactness.shown(self.table(), exactness.table(self.rows, "errors against float64")).rstrip("\n"), *lines,
+                          *exactness.remarks(self.rows), *self.notes])
 
 
 def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0,
-          threads: int | None = None, limits: bool = False) -> BenchReport:
+          threads: int | None = None, limits: bool = False, data: str | Sequence[str] | None = None) -> BenchReport:
     """Measure a kernel, and a peer beside it in the same interleaved run.
 
     Args:
@@ -170,57 +175,34 @@ def bench(kernel: Measurable, *args: Any, against: Callable[..., Any] | None = N
         budget: seconds.
         threads: size of the thread pool; as it is when None.
         limits: also tell the share of what this machine can do, which is measured in about two seconds when it is not known yet.
+        data: kinds of data to tell the errors on, see :func:`dlc.tune.adversary.kinds`: ``ordinary`` for the arguments as they are,
+            ``offset``, ``cancel``, ``denormal`` and ``extreme`` made from them; ``all``. None for as many as float64 takes a few seconds
+            for.
 
     Raises:
-        UserError: the arguments do not fit, or the peer's result has another shape than the kernel's.
+        UserError: the arguments do not fit, the peer's result has another shape than the kernel's, or there is no such kind of data.
     """
     if not budget > 0:
         raise ArgumentError(f"the budget of a measurement is {budget!r} seconds", remedy="a positive number")
-    calls: dict[str, Callable[[], Any]] = {"dlc": lambda: kernel(*args)}
-    if against is not None:
-        calls["peer"] = lambda: against(*args)
-    count = threads or torch.get_num_threads()
+    sides: dict[str, Callable[..., Any]] = {"dlc": kernel} if against is None else {"dlc": kernel, "peer": against}
+    calls = {name: partial(side, *args) for name, side in sides.items()}
+    count, plan = threads or torch.get_num_threads(), kernel.plan(*args)
     with torch.no_grad():
-        exact = _tuple(kernel.reference(*args))
-        exactness, failures = _exactness(exact, calls)
+        rows, notes = exactness.study(plan, args, kernel.reference, sides, data)
         states = [False, True] if cold is None else [cold]
         times = {state: measure.measure(calls, budget=budget / len(states), cold=state, threads=threads) for state in states}
-    plan = kernel.plan(*args)
     special = plan.program
-    allowed = bounds.bound(plan, [as_numpy(a) for a in args], exact)
     known = machine.machine_limits(count) if limits else None
     described = tuple(f"{t.name}: {t.dtype}[{', '.join(map(str, t.shape))}]" if t.shape else f"{t.name}: {t.dtype}" for t in special.inputs)
     return BenchReport(kernel.__name__, described, times.get(False, {}), times.get(True, {}),
-                       cost.flops(special), cost.bytes_moved(special), exactness, count, known, _dtype(special),
-                       failures, allowed, plan.order)
+                       cost.flops(special), cost.bytes_moved(special), rows, count, known, _dtype(special), plan.order,
+                       notes)
 
 
 def _ratio(times: Mapping[str, Measurement]) -> Ratio | None:
     if not {"dlc", "peer"} <= set(times) or not (times["dlc"].ok and times["peer"].ok):
         return None
     return measure.ratio(times["peer"], times["dlc"])
-
-
-def _exactness(exact: Sequence[Any], calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Error], dict[str, str]]:
-    """Errors by side; why a peer that raises has none."""
-    errors, failures = {}, {}
-    for name, call in calls.items():
-        try:
-            results = _tuple(call())
-        except Exception as e:
-            if name == "dlc":
-                raise
-            failures[name] = f"{type(e).__name__}: {e}"
-            continue
-        if len(results) != len(exact):
-            raise ArgumentError(f"the {name} gives {len(results)} results, the definition {len(exact)}",
-                                remedy="compare functions with the same results")
-        errors[name] = accuracy.worst(accuracy.error(g, e, f"the result of {name}") for g, e in zip(results, exact))
-    return errors, failures
-
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _dtype(program: Program) -> str:

@@ -62,7 +62,7 @@ class Record:
         decisions: the choices that won, by name; empty when the heuristics' own were not beaten.
         seconds: raw samples of the confirmation, in seconds: ``default``, ``tuned``, ``peer``.
         ratio: time of the default over time of the tuned schedule, as confirmed.
-        errors: largest error against float64 of each, relative to the largest value.
+        data: errors of each against float64 and the bound of the chosen order, by kind of data: see :mod:`dlc.tune.exactness`.
         schedule: the schedule's trace where there is one, else the loop nest as text.
         code: digest of the generated code.
         confirmed: whether ``seconds`` come from a fresh process; not so when the user stopped the search.
@@ -79,7 +79,7 @@ class Record:
     decisions: Mapping[str, Any]
     seconds: Mapping[str, Sequence[float]]
     ratio: float
-    errors: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     schedule: Any = ""
     code: str = ""
     confirmed: bool = True

@@ -38,6 +38,8 @@ Against = Annotated[str | None, typer.Option(
     help="the peer: an expression of the parameters, such as 'torch.softmax(x, 1)', or file.py:function")]
 Threads = Annotated[int | None, typer.Option(min=1, help="size of the thread pool")]
 Seed = Annotated[int, typer.Option(help="of the random data")]
+Data = Annotated[str | None, typer.Option(
+    help="kinds of data to tell errors on: ordinary,offset,cancel,denormal,extreme, or all; as many as take little time if not given")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 Plot = Annotated[Path | None, typer.Option(help="draw the figures: a file that ends in .svg, .png or .pdf")]
 
@@ -47,12 +49,12 @@ def bench(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = 
           budget: Annotated[float, typer.Option(help="seconds")] = 2.0, threads: Threads = None, seed: Seed = 0,
           warm: Annotated[bool, typer.Option("--warm", help="only with operands in the caches")] = False,
           cold: Annotated[bool, typer.Option("--cold", help="only with emptied caches")] = False,
-          as_json: Json = False, plot: Plot = None) -> None:
+          data: Data = None, as_json: Json = False, plot: Plot = None) -> None:
     """Time a kernel, beside a peer if there is one, with its errors against float64 and its share of the machine's limit."""
     k = find_kernel(kernel)
     args = random(k, shape or (), dim or (), value or (), seed)
     state = None if warm == cold else cold
-    report = k.bench(*args, against=find_peer(against, k), budget=budget, threads=threads, cold=state)
+    report = k.bench(*args, against=find_peer(against, k), budget=budget, threads=threads, cold=state, data=data)
     if plot is not None:
         save_figure(bench_figure(report), plot)
     _show(report.as_dict() if as_json else str(report), as_json)
@@ -60,10 +62,10 @@ def bench(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = 
 
 @app.command()
 def numerics(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None, seed: Seed = 0,
-             as_json: Json = False) -> None:
+             data: Data = None, as_json: Json = False) -> None:
     """Errors against float64 on ordinary and adversarial data, beside a peer's and beside what the order of summation allows."""
     k = find_kernel(kernel)
-    report = k.numerics(*random(k, shape or (), dim or (), value or (), seed), against=find_peer(against, k))
+    report = k.numerics(*random(k, shape or (), dim or (), value or (), seed), against=find_peer(against, k), data=data)
     _show(report.as_dict() if as_json else str(report), as_json)
 
 
@@ -76,7 +78,7 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
              "--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
          target: Annotated[str | None, typer.Option(
              "--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
-         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False,
+         data: Data = None, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False,
          plot: Plot = None) -> None:
     """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
     k = find_kernel(kernel)
@@ -85,7 +87,7 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
     if threads is not None:
         torch.set_num_threads(threads)
     report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance,
-                    candidates=candidates, progress=False if quiet else None, seed=seed, target=target)
+                    candidates=candidates, progress=False if quiet else None, seed=seed, target=target, data=data)
     if plot is not None:
         if not isinstance(report, TuneReport):
             raise ArgumentError("there are no times to plot", "nothing was run on the GPU", "leave --plot away, or --target", UNKNOWN)

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from dlc.records import Record
+from dlc.tune.exactness import Row, as_dict, remarks, shown, table
 from dlc.tune.measure import Measurement, Ratio, ratio
 from dlc.tune.session import Trial
+
+_SAME, _REASONS = "the same code", 5
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class TuneReport:
         reason: in words, why this one.
         seconds: what the search took.
         interrupted: whether the user stopped it.
+        notes: what else is to be said.
+        rows: errors of ``default``, ``tuned`` and ``peer`` against float64, and what the chosen order allows, for each kind of data.
     """
 
     name: str
@@ -37,7 +42,8 @@ class TuneReport:
     reason: str
     seconds: float
     interrupted: bool = False
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    rows: Sequence[Row] = ()
 
     @property
     def improved(self) -> bool:
@@ -65,7 +71,7 @@ class TuneReport:
             "peer_ratio": None if peer is None else {"median": peer.median, "p25": peer.p25, "p75": peer.p75, "pairs": peer.pairs},
             "decisions": dict(self.record.decisions), "threads": self.record.key.threads, "target": self.record.key.target,
             "times": {n: {"median": m.median, "p25": m.p25, "p75": m.p75, "samples": list(m.samples)} for n, m in self.times.items()},
-            "history": [_plain(t) for t in self.history], "notes": list(self.notes)}
+            "data": as_dict(self.rows), "history": [_plain(t) for t in self.history], "notes": list(self.notes)}
 
     def __str__(self) -> str:
         tried, failed = len(self.history), sum(t.failure is not None for t in self.history)
@@ -81,12 +87,26 @@ class TuneReport:
             default = {c.name: c.value for c in self.history[0].choices}
             lines += [f"  {c.name} = {c.value}  (default {default.get(c.name, 'not met')})"
                       for c in self.best.choices if c.value != default.get(c.name)]
-        return "\n".join([*lines, *(f"  note: {n}" for n in self.notes)])
+        lines += self._refused()
+        if self.rows:
+            lines += shown(table(self.rows, "errors against float64")).splitlines()
+        return "\n".join([*lines, *(f"  note: {n}" for n in (*remarks(self.rows), *self.notes))])
+
+    def _refused(self) -> list[str]:
+        """Why candidates are out of the race, the most common reasons first, each with the first one it befell."""
+        whom: dict[str, list[Trial]] = {}
+        for t in self.history:
+            if t.failure is not None and not t.failure.startswith(_SAME):
+                whom.setdefault(t.failure, []).append(t)
+        ranked = sorted(whom.items(), key=lambda item: -len(item[1]))
+        return [f"  refused: {self.history[0].changes(first)}" + (f" and {len(others)} more" if others else "") + f": {why}"
+                for why, (first, *others) in ranked[:_REASONS]]
 
 
 def _plain(t: Trial) -> dict[str, Any]:
     return {"number": t.number, "at": t.at, "decisions": {c.name: c.value for c in t.choices} or dict(t.decisions), "failure": t.failure,
-            "error": None if t.error is None else t.error.as_dict(), "samples": list(t.samples), "speedup": t.speedup,
+            "error": None if t.error is None else t.error.as_dict(), "bound": None if t.bound is None else t.bound.relative,
+            "samples": list(t.samples), "speedup": t.speedup,
             "spread": float(np.ptp(t.samples)) if t.samples else None}
 
 

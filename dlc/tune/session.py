@@ -18,6 +18,8 @@ from codegen.heuristics import Choice
 from dlc.runtime.child import Child
 from dlc.runtime.nursery import Nursery
 from dlc.tune.accuracy import Error
+from dlc.tune.adversary import ORDINARY
+from dlc.tune.bounds import Bound
 from dlc.tune.worker import Built, Checked, Work
 from dsl.errors import DlcError
 
@@ -33,8 +35,8 @@ class Trial:
         code: digest of its generated code.
         order: the order of its reductions.
         schedule: the trace of its schedule.
-        error: against float64; None when it did not run.
-        bits: digest of its results.
+        checked: kind of data to its error against float64 and a digest of its results, where it ran.
+        bound: what its orders of summation allow on the arguments as given; None where it was not asked for.
         samples: seconds, each beside the default's sample of the same round in ``beside``.
         failure: why it was not timed, or not to the end.
         at: seconds since the search began.
@@ -47,13 +49,18 @@ class Trial:
     code: str = ""
     order: str = ""
     schedule: Any = ()
-    error: Error | None = None
-    bits: str = ""
+    checked: dict[str, Checked] = field(default_factory=dict)
+    bound: Bound | None = None
     samples: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     failure: str | None = None
     at: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def error(self) -> Error | None:
+        """Against float64 on the arguments as given; None when it did not run."""
+        return self.checked[ORDINARY].error if ORDINARY in self.checked else None
 
     @property
     def least(self) -> float | None:
@@ -72,6 +79,12 @@ class Trial:
         The best, because with few samples a median is at the mercy of whatever else the machine does.
         """
         return min(self.beside) / min(self.samples) if self.samples and self.failure is None else None
+
+    def changes(self, other: Trial) -> str:
+        """What another candidate chooses that this one does not, in words."""
+        own = {c.name: c.value for c in self.choices}
+        made = {c.name: c.value for c in other.choices} or dict(other.decisions)
+        return ", ".join(f"{name}={value}" for name, value in made.items() if own.get(name) != value) or "the same choices"
 
     def fail(self, error: DlcError) -> None:
         """Note why it is out of the race."""
@@ -101,13 +114,14 @@ class Session:
         helpers: how they are run.
 
     Attributes:
-        exact: the exact results, to be set before anything is checked.
+        data: the kind of data that candidates are checked on.
+        exact: the exact results for it.
     """
 
     def __init__(self, work: Work, arguments: Sequence[torch.Tensor], threads: int, jobs: int, helpers: Helpers = HELPERS) -> None:
         self.work, self.threads, self.helpers = work, threads, helpers
         self._arguments = pickle.dumps([_own(a) for a in arguments], protocol=5)  # torch would share them instead of sending them
-        self.exact: Sequence[np.ndarray] = ()
+        self.data, self.exact = "", list[np.ndarray]()
         self._directory = tempfile.TemporaryDirectory(prefix="dlc-tune-", ignore_cleanup_errors=True)
         # The losers stay out of the user's caches, and a read-only one does not matter.
         env = {name: self._directory.name for name in ("DLC_CACHE_DIR", "TRITON_CACHE_DIR")}
@@ -115,6 +129,7 @@ class Session:
         self._builders = [self._nursery.child() for _ in range(max(jobs, 1))]
         self._runner = self._builders[0]
         self._state: tuple[int, set[int]] = (0, set())
+        self._sent = ""
         self._nursery.start()
 
     def __enter__(self) -> Session:
@@ -181,11 +196,15 @@ class Session:
             return e.title
         return found
 
+    def expect(self, data: str, exact: Sequence[np.ndarray]) -> None:
+        """Check candidates from now on with arguments of a kind of data, against these results."""
+        self.data, self.exact, self._sent = data, list(exact), ""
+
     def check(self, trial: Trial) -> None:
         """Run a candidate and note its error and the bits of its results, or its failure."""
         checked: Checked | None = self._ask(trial, "check")
         if checked is not None:
-            trial.error, trial.bits = checked.error, checked.bits
+            trial.checked[self.data] = checked
 
     def sample(self, trial: Trial) -> float | None:
         """Seconds of one call with cold operands; None when the candidate failed."""
@@ -196,8 +215,11 @@ class Session:
         try:
             pid = self._runner.start()
             if self._state[0] != pid:
-                self._runner.call(("open", self.work, self._arguments, self.exact, self.threads), self.helpers.build)
-                self._state = pid, set()
+                self._runner.call(("open", self.work, self._arguments, self.threads), self.helpers.build)
+                self._state, self._sent = (pid, set()), ""
+            if self._sent != self.data:
+                self._runner.call(("expect", self.data, self.exact), self.helpers.build)
+                self._sent = self.data
             if trial.number not in self._state[1]:
                 self._runner.call(("load", trial.number, trial.decisions), self.helpers.build)
                 self._state[1].add(trial.number)

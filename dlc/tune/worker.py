@@ -28,6 +28,7 @@ from dlc.runtime.launch import Launcher
 from dlc.runtime.triton_compile import compile_triton
 from dlc.runtime.triton_run import to_numpy
 from dlc.tune.accuracy import Error, allowed_error, error, worst
+from dlc.tune.adversary import ORDINARY, changed
 from dlc.tune.measure import flush_caches
 from dsl.errors import InternalError
 from dsl.interp import evaluate
@@ -88,12 +89,13 @@ class Checked:
 
 @dataclass
 class _Session:
-    """The arguments, the exact results and the candidates that are loaded."""
+    """The arguments and the candidates that are loaded; the data that they are checked on now, and its exact results."""
 
     work: Work
     arguments: Sequence[torch.Tensor]
-    exact: Sequence[np.ndarray]
-    loaded: dict[int, Launcher]
+    loaded: dict[int, Launcher] = field(default_factory=dict)
+    checked: Sequence[torch.Tensor] = ()
+    exact: Sequence[np.ndarray] = ()
 
 
 _session: _Session | None = None
@@ -151,12 +153,18 @@ def emulate(small: Work, decisions: Mapping[str, Any], arguments: bytes) -> str 
     return None if found.relative <= allowed else f"wrong results under emulation: error {found.relative:.1e}, {allowed:.1e} allowed"
 
 
-def open_session(work: Work, arguments: bytes, exact: Sequence[np.ndarray], threads: int) -> None:
-    """Take over what every candidate is called with and held against."""
+def open_session(work: Work, arguments: bytes, threads: int) -> None:
+    """Take over what every candidate is called with."""
     global _session
     torch.set_num_threads(threads)
     gc.disable()  # a collection in the middle of a sample would be charged to whoever happens to run
-    _session = _Session(work, pickle.loads(arguments), exact, {})
+    _session = _Session(work, pickle.loads(arguments))
+
+
+def expect(kind: str, exact: Sequence[np.ndarray]) -> None:
+    """Check candidates from now on with arguments of a kind of data, against these results."""
+    s = _opened()
+    s.checked, s.exact = s.arguments if kind == ORDINARY else changed(s.arguments, kind), exact
 
 
 def load(number: int, decisions: Mapping[str, Any]) -> None:
@@ -177,12 +185,18 @@ def check(number: int) -> Checked:
     s = _opened()
     launcher = s.loaded[number]
     outs = [torch.full((max(n := t.numel() * t.element_size(), 1),), _GARBAGE, dtype=torch.uint8)[:n].view(t.dtype).reshape(t.shape)
-            for t in launcher(s.arguments)]
-    results = launcher(s.arguments, outs)
+            for t in launcher(s.checked)]
+    results = launcher(s.checked, outs)
     bits = hashlib.sha256()
     for r in results:
-        bits.update(r.reshape(-1).view(torch.uint8).numpy().tobytes())
+        bits.update(_bits(r))
     return Checked(worst(error(r, e) for r, e in zip(results, s.exact)), bits.hexdigest())
+
+
+def _bits(r: torch.Tensor) -> bytes:
+    """All bits of a result; of what is not a number, only that it is none."""
+    raw = r.reshape(-1, 1).view(torch.uint8)
+    return raw.masked_fill(r.double().isnan().reshape(-1, 1), 0xFF).numpy().tobytes() if r.is_floating_point() else raw.numpy().tobytes()
 
 
 def sample(number: int) -> float:
@@ -201,5 +215,5 @@ def _opened() -> _Session:
     return _session
 
 
-ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "load": load, "forget": forget, "check": check, "sample": sample,
-                           "emulate": emulate}
+ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "expect": expect, "load": load, "forget": forget, "check": check,
+                           "sample": sample, "emulate": emulate}

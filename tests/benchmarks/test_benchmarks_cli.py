@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from rich.console import Console
 
 from benchmarks import __main__ as cli
 from benchmarks import results as store
-from benchmarks.harness import Case, Error, Protocol, Result, case, compiled, error_against, run_case
+from benchmarks.harness import Case, Protocol, Result, case, compiled, error_against, run_case
 from benchmarks.page import build_page
 from benchmarks.show import ABOVE, changes, geometric_mean, results_table, seconds, share_text
+from dlc.tune.accuracy import Error
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Measurement
 
@@ -195,7 +197,7 @@ def test_the_page_has_every_case(tmp_path: Path, shown: io.StringIO) -> None:
     failed = result("failing", 1.0, 1.0)
     failed.times["torch"] = Measurement(failure="RuntimeError: <no>")
     exact = result("first", 1.0, 1.5)
-    exact.errors = {"dlc": Error(1e-7, 1e-8), "torch": Error(2e-7, 1e-8)}
+    exact.errors = {"dlc": Error(1e-7, 0.5), "torch": Error(2e-7, math.nan)}
     source, page = tmp_path / "r.json", tmp_path / "page.html"
     store.save(source, store.new_run([exact, failed], {1: LIMITS}))
     assert run("page", source, "-o", page) == 0
@@ -214,10 +216,11 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 def test_errors_against_float64() -> None:
     exact = np.array([1.0, -4.0])
     assert error_against(torch.tensor([1.0, -4.0], dtype=torch.bfloat16), exact) == Error(0.0, 0.0)
-    assert error_against([np.float32([1.5, -4.0]), exact], (exact, exact)).largest == pytest.approx(0.125)
-    assert error_against(np.array([np.inf, 1.0]), np.array([np.inf, 1.0])).largest == 0.0
-    assert error_against(1e-3, 0.0).largest == 1e-3
-    assert np.isnan(error_against(np.array([np.nan]), np.array([1.0])).largest)
+    assert error_against([np.float32([1.5, -4.0]), exact], (exact, exact)).relative == pytest.approx(0.125)
+    assert error_against(np.array([np.inf, 1.0]), np.array([np.inf, 1.0])).relative == 0.0
+    assert error_against(1e-3, 0.0).relative == 1e-3
+    assert error_against(torch.tensor([1.0, -3.984375], dtype=torch.bfloat16), exact).ulp == 1.0
+    assert np.isnan(error_against(np.array([np.nan]), np.array([1.0])).relative)
     with pytest.raises(ValueError, match="shapes"):
         error_against(np.zeros(3), exact)
 

@@ -36,8 +36,19 @@ def test_figures_add_up() -> None:
     assert ours["gflops"] == pytest.approx(r.flops / ours["median"] / 1e9) and ours["p25"] <= ours["median"] <= ours["p75"]
     assert 0 < ours["share_of_limit"] < 1.5
     assert plain["ratios"]["warm"]["median"] == r.ratio
+    assert [row.data for row in r.rows] == ["ordinary", "offset", "cancel", "denormal", "extreme"]
+    assert all(set(row["errors"]) == {"dlc", "peer"} and row["errors"]["dlc"]["relative"] <= row["bound"] for row in plain["data"].values())
     text = str(r)
+    assert all(name in text for name in ("errors against float64", "ulp", "bound", "extreme"))
     assert "x: f32[48, 32]" in text and "peer / dlc, cold" in text and all(len(line) <= 140 for line in text.splitlines())
+
+
+def test_errors_on_the_data_that_is_named() -> None:
+    r = product.bench(torch.randn(8, 8), torch.randn(8, 8), budget=0.05, limits=False, data="cancel,offset")
+    assert [row.data for row in r.rows] == ["cancel", "offset"] and list(r.as_dict()["data"]) == ["cancel", "offset"]
+    assert r.exactness == r.rows[0].errors and "cancel" in str(r) and "ordinary" not in str(r)
+    with pytest.raises(ArgumentError, match="no data of the kind 'huge'"):
+        product.bench(torch.randn(8, 8), torch.randn(8, 8), budget=0.05, data="huge")
 
 
 def test_one_state_and_a_number_of_threads() -> None:

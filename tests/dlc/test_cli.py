@@ -72,29 +72,34 @@ SIZES = ("--dim", "M=20", "--dim", "N=24", "--dim", "K=16")
 
 def test_bench_prints_figures_and_draws(file: Path, tmp_path: Path) -> None:
     found = figures("bench", f"{file}:product", *SIZES, "--against", "x @ w", "--budget", "0.2", "--plot", tmp_path / "b.svg")
-    assert found["flops"] == 2 * 20 * 24 * 16 and found["ratios"]["warm"]["median"] > 0 and found["errors"]["peer"]["relative"] < 1e-5
+    assert found["flops"] == 2 * 20 * 24 * 16 and found["ratios"]["warm"]["median"] > 0
+    assert found["data"]["ordinary"]["errors"]["peer"]["relative"] < 1e-5
+    assert list(found["data"]) == ["ordinary", "offset", "cancel", "denormal", "extreme"] and not found["notes"]
     assert "<svg" in (tmp_path / "b.svg").read_text()
     text = output("bench", f"{file}:product", "--shape", "x=20,16", "--shape", "w=16x24", "--against", f"{file}:peer", "--budget", "0.1",
-                  "--cold", "--threads", "1")
+                  "--cold", "--threads", "1", "--data", "ordinary,cancel")
+    assert "cancel" in text and "denormal" not in text
     assert "peer / dlc, cold" in text and "1 threads" in text and "warm" not in text
 
 
 def test_bench_makes_data_that_fits_the_declaration(file: Path) -> None:
     found = figures("bench", f"{file}:gathered", "--dim", "M=3", "--dim", "N=8", "--dim", "K=100", "--value", "s=2.5", "--budget", "0.1")
-    assert found["errors"]["dlc"]["relative"] < 1e-6
+    assert found["data"]["ordinary"]["errors"]["dlc"]["relative"] < 1e-6
     assert found["arguments"][-1] == "s: f32"
 
 
 def test_numerics_tells_errors_and_bounds_by_kind_of_data(file: Path) -> None:
     words = ("numerics", f"{file}:product", "-d", "M=8", "-d", "N=9", "-d", "K=20", "--against", "torch.matmul(x, w)")
     data = figures(*words)["data"]
-    assert set(data) > {"as given", "cancellation"} and all(0 < row["errors"]["dlc"]["relative"] <= row["bound"] for row in data.values())
+    assert set(data) > {"ordinary", "cancel"} and all(0 < row["errors"]["dlc"]["relative"] <= row["bound"] for row in data.values())
     assert "sum[k<20]: serial(k)" in output(*words)
 
 
 def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = figures("tune", f"{file}:product", *SIZES, "--budget", "60", "--candidates", "3", "--quiet", "--plot", tmp_path / "t.png",
-                    "--against", "torch.mm(x, w)")
+                    "--against", "torch.mm(x, w)", "--data", "ordinary,offset,extreme")
+    assert list(found["data"]) == ["ordinary", "offset", "extreme"]
+    assert all({"default", "peer"} <= set(row["errors"]) and row["bound"] > 0 for row in found["data"].values())
     assert found["name"] == "product" and len(found["history"]) > 1 and found["times"]["peer"]["samples"]
     assert (tmp_path / "t.png").stat().st_size > 1000
     assert "product" in output("records", "list") and len(json.loads(output("records", "list", "--json"))) == 1
@@ -174,6 +179,10 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_wrong_elsewhere(cache_
     (["bench", "{file}:product", *SIZES, "--against", "x.sum()"], "shape"),
     (["bench", "{file}:product", *SIZES, "--against", "{file}:nobody"], "no function"),
     (["bench", "{file}:product", *SIZES, "--budget", "0"], "budget"),
+    (["bench", "{file}:product", *SIZES, "--data", "odd"], "no data of the kind 'odd'"),
+    (["tune", "{file}:product", *SIZES, "--data", "ordinary,"], "no data of the kind ''"),
+    (["tune", "{file}:product", *SIZES, "--tolerance", "-1"], "tolerance"),
+    (["tune", "{file}:product", *SIZES, "--target", "sm_90", "--data", "offset"], "not measured on a GPU that is not here"),
     (["bench", "{file}:gathered", *SIZES, "--value", "s=two"], "not a number"),
     (["bench", "{file}:product", *SIZES, "--plot", "x.doc", "--budget", "0.05"], "x.doc"),
     (["records", "import", "missing.jsonl"], "cannot read"),

@@ -10,7 +10,8 @@ import torch
 import dlc
 from dlc import f32, i64
 from dlc.compiler import Plan
-from dlc.numerics import KINDS, study
+from dlc.numerics import study
+from dlc.tune.adversary import KINDS
 
 M, N, K = dlc.dims("M N K")
 
@@ -38,28 +39,28 @@ def test_every_kind_of_data_with_bounds_that_hold() -> None:
         assert set(row.errors) == {"dlc", "peer"} and row.bound.relative is not None
         assert row.errors["dlc"].relative <= row.bound.relative
     assert r.order.startswith("sum: sum[") and "order: sum: sum[" in str(r)
-    assert json.loads(json.dumps(r.as_dict()))["data"]["cancellation"]["bound"] > 0
+    assert json.loads(json.dumps(r.as_dict()))["data"]["cancel"]["bound"] > 0
 
 
 def test_integers_stay_and_a_peer_that_fails_is_told() -> None:
     def peer(x, at):
         raise RuntimeError("no")
 
-    r = study(picked, torch.randn(4, 6), torch.tensor([0, 5, 2, 1]), against=peer, kinds=["as given", "large offset"])
+    r = study(picked, torch.randn(4, 6), torch.tensor([0, 5, 2, 1]), against=peer, data="ordinary,offset")
     assert [row.failures for row in r.rows] == [{"peer": "RuntimeError: no"}] * 2 and "RuntimeError: no" in str(r)
     assert all(row.errors["dlc"].relative == 0 for row in r.rows)
 
 
 def test_numpy_arguments_and_strides() -> None:
     x = np.random.default_rng(0).standard_normal((6, 9), np.float32)
-    assert study(softmax, x, kinds=["denormals"]).rows[0].errors["dlc"].relative < 1e-6
+    assert study(softmax, x, data="denormal").rows[0].errors["dlc"].relative < 1e-6
     wide = torch.randn(9, 6).T
-    assert study(softmax, wide, kinds=["wide range"]).rows[0].errors["dlc"].relative < 1e-6
+    assert study(softmax, wide, data=["extreme"]).rows[0].errors["dlc"].relative < 1e-6
 
 
 def test_a_product_too_large_for_a_bound_says_so(monkeypatch) -> None:
     monkeypatch.setattr("dlc.tune.bounds.MOST_FLOPS", 10)
-    r = study(product, torch.randn(3, 4), torch.randn(5, 4), kinds=["as given"])
+    r = study(product, torch.randn(3, 4), torch.randn(5, 4), data="ordinary")
     assert r.rows[0].bound.relative is None and "no bound: too large to evaluate" in str(r)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def fresh(cache_dir: Path) -> Path:
 
 def task(kernel, *tensors, **options) -> Task:
     request = kernel.request([t.shape for t in tensors], [t.stride() for t in tensors])
-    return Task(request, tensors, lambda: evaluate(kernel.program, *[t.numpy() for t in tensors], float64=True), **options)
+    return Task(request, tensors, lambda given: evaluate(kernel.program, *[t.numpy() for t in given], float64=True), **options)
 
 
 def quiet(budget: float = 5.0) -> Progress:
@@ -64,6 +65,10 @@ def test_tuning_keeps_the_bits_and_leaves_a_record() -> None:
     assert found.decisions == ({c.name: c.value for c in report.best.choices} if report.improved else {})
     assert product.plan(x, w).record == found
     plain = report.as_dict()
+    assert list(plain["data"]) == ["ordinary", "offset", "cancel", "denormal", "extreme"] and plain["data"] == report.record.data
+    for row in plain["data"].values():
+        assert set(row["errors"]) == {"default", "peer", *(["tuned"] if report.improved else [])} and row["bound"] > 0
+        assert all(e["relative"] <= row["bound"] for name, e in row["errors"].items() if name != "peer")
     assert plain["improved"] == report.improved and len(plain["history"]) == len(report.history)
     assert product.__name__ in str(report)
 
@@ -71,22 +76,69 @@ def test_tuning_keeps_the_bits_and_leaves_a_record() -> None:
 def test_other_orders_of_summation_are_admitted_on_request_only() -> None:
     x = torch.randn(64, 512)
     strict = tune(task(softmax, x, budget=60.0, candidates=8), quiet())
-    assert {t.bits for t in strict.history if t.samples} == {strict.history[0].bits}
+    assert len({t.checked["ordinary"].bits for t in strict.history if t.samples}) == 1
     assert any("another order of summation (sum: " in (t.failure or "") for t in strict.history)
     assert {t.order for t in strict.history if t.samples} == {strict.record.order} == {softmax.order(x)}
     free = tune(task(softmax, x, budget=60.0, candidates=8, reproducible=False), quiet())
-    assert len({t.bits for t in free.history if t.samples}) > 1
+    assert len({t.checked["ordinary"].bits for t in free.history if t.samples}) > 1
     default = free.history[0].error
     assert default is not None
     assert all(t.error is not None and t.error.relative <= max(4 * default.relative, 8 * 2**-23) for t in free.history if t.samples)
 
 
-def test_orders_that_allow_too_large_an_error_are_refused() -> None:
+@dlc.kernel
+def total(x: f32[M, N]):
+    return dlc.sum(x, 1)
+
+
+ROWS, MOST = torch.randn(64, 512, generator=torch.Generator().manual_seed(0)), 6
+
+
+@functools.cache
+def bounds_of_orders() -> list[tuple[float, str]]:
+    """What each order allows that a search of so many candidates comes to, the least first; and its name."""
+    found = tune(task(total, ROWS, budget=60.0, candidates=MOST, reproducible=False, tolerance=1.0), quiet())
+    return sorted({(t.bound.relative, t.order) for t in found.history if t.bound is not None and t.bound.relative is not None})
+
+
+def test_a_tolerance_between_two_orders_admits_one_and_refuses_the_other() -> None:
+    x, known = ROWS, bounds_of_orders()
+    default = next(n for n, (_, order) in enumerate(known) if order == total.order(x))
+    assert 0 < default < len(known) - 1, "the default is neither the best nor the worst of its orders"
+    between = (known[default][0] + known[default + 1][0]) / 2
+    report = total.tune(x, budget=60, candidates=MOST, reproducible=False, tolerance=between, progress=False)
+    (worse, name), *_ = known[default + 1:]
+    refused = next(t for t in report.history if t.order == name)
+    why = f"its order allows an error of {worse:.1e}, {between:.1e} tolerated"
+    assert refused.failure == why and not refused.samples and why in str(report)
+    assert why in [t["failure"] for t in report.as_dict()["history"]]
+    assert report.best.order in [order for allowed, order in known if allowed <= between] and report.record.order == report.best.order
+    assert all(t.bound.relative <= between for t in report.history if t.samples)
+    (ordinary, *_) = report.rows
+    assert max(e.relative for e in ordinary.errors.values()) <= ordinary.bound.relative <= between
+
+
+def test_a_default_beyond_the_tolerance_gives_way_even_to_a_slower_schedule() -> None:
+    x, known = ROWS, bounds_of_orders()
+    between = (known[0][0] + known[1][0]) / 2
+    report = total.tune(x, budget=60, candidates=MOST, reproducible=False, tolerance=between, progress=False)
+    assert report.improved and report.best.order == known[0][1] and "which is refused: its order allows" in report.reason
+    assert total.plan(x).order == known[0][1] and report.rows[0].bound.relative <= between and report.rows[0].bounded == "tuned"
+
+
+def test_a_tolerance_that_nothing_keeps_is_an_error() -> None:
     x = torch.randn(64, 512)
-    limited = task(softmax, x, budget=60.0, candidates=4, reproducible=False, tolerance=1e-9)
-    report = tune(limited, quiet())
-    assert not report.improved and all("1.0e-09 tolerated" in (t.failure or "") or "same code" in t.failure for t in report.history[1:])
-    assert any("the default schedule: its order allows an error of" in n for n in report.notes)
+    with pytest.raises(ScheduleError) as strict:
+        total.tune(x, budget=60, tolerance=1e-9, progress=False)
+    text = str(strict.value)
+    assert "no schedule of total keeps within the tolerance of 1.0e-09" in text and "the default: its order allows an error of" in text
+    assert "reproducible=False, which admits other orders" in text
+    with pytest.raises(ScheduleError) as free:
+        total.tune(x, budget=60, candidates=4, reproducible=False, tolerance=1e-9, progress=False)
+    assert "others the least allows" in str(free.value) and "reproducible" not in str(free.value)
+    assert records.all_records() == []
+    with pytest.raises(ArgumentError, match="tolerance"):
+        total.tune(x, budget=60, tolerance=float("nan"))
 
 
 def test_what_crashes_hangs_or_errs_is_left_aside() -> None:
