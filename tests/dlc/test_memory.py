@@ -1,8 +1,12 @@
 """The pool of huge pages: memory is used again, given back, bounded, and safe in threads, finalizers and forked children."""
 
 import gc
+import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,3 +270,56 @@ def test_what_is_used_again_and_again_is_not_lent(monkeypatch):
     assert not block.lent and any(b.lent for b in older)
     assert not fresh.take(3 << 20).lent
     fresh.trim()
+
+
+# -- what is really held -------------------------------------------------------------------------------------------
+ATTENTION = """
+import json, re, torch, dlc
+from dlc import f32, memory
+
+M, N, D = dlc.dims("M N D")
+
+
+def definition(q: f32[M, D], k: f32[N, D], v: f32[N, D]):
+    return dlc.softmax(q @ k.T * 0.125) @ v
+
+
+def held(what):
+    return int(re.search(rf"{what}:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+
+
+def grown(kernel, length, backward):
+    # The most that a call holds beyond what was held before: by the system's count of resident pages, and by the pool's own.
+    q, k, v = (torch.randn(length, 64, requires_grad=backward) for _ in range(3))
+    up = torch.ones(length, 64)
+    memory.trim()
+    open("/proc/self/clear_refs", "w").write("5")  # the largest resident size starts anew
+    before, pooled = held("VmRSS"), memory.stats().in_use
+    out = kernel(q, k, v)
+    if backward:
+        out.backward(up)
+    return held("VmHWM") - before, memory.stats().peak - pooled
+
+
+one, several = dlc.kernel(definition), dlc.kernel(definition)
+several.decisions = {"max.pass": "several"}
+for kernel in (one, several):
+    grown(kernel, 512, False)  # what the compiler itself needs is there from now on
+grown(one, 512, True)
+print(json.dumps({"forward": grown(one, 16384, False), "backward": grown(one, 16384, True), "several": grown(several, 4096, False)}))
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no count of resident pages that can be started anew")
+def test_attention_over_sixteen_thousand_keys_holds_nothing_of_the_size_of_its_scores(tmp_path):
+    """Measured, in a process of its own; the form that does keep its scores, four times as short, shows that the meter works."""
+    file = tmp_path / "attention.py"
+    file.write_text(ATTENTION)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    scores, array = 16384**2 * 4, 16384 * 64 * 4
+    assert found["forward"][0] < scores / 32 and found["forward"][1] < 3 * array
+    assert found["backward"][0] < scores / 8 and found["backward"][1] < 12 * array
+    assert min(found["several"]) > 4096**2 * 4
