@@ -12,7 +12,9 @@ import llvmlite.binding as llvm  # noqa: TID251 (a benchmark, not the compiler: 
 import numpy as np
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder, vector
 from codegen.emit.llvm_math import emit
+from codegen.emit.llvm_types import PTR
 from codegen.micro.maths import arity
 
 _ELEMENT = {"f32": ir.FloatType(), "f64": ir.DoubleType()}
@@ -84,12 +86,11 @@ def _machine() -> Any:
 
 def _write_loop(module: ir.Module, name: str, dtype: str, lanes: int, unroll: int) -> None:
     element, index = _ELEMENT[dtype], ir.IntType(64)
-    vector = ir.VectorType(element, lanes)
     inputs = arity(name)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [element.as_pointer()] * (inputs + 1) + [index]), "loop")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR] * (inputs + 1) + [index]), "loop")
     for argument in function.args[:-1]:
         argument.add_attribute("noalias")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = Builder(function.append_basic_block("entry"))
     body, done = function.append_basic_block("body"), function.append_basic_block("done")
     start, size = builder.block, function.args[-1]
     builder.cbranch(builder.icmp_signed(">", size, index(0)), body, done)
@@ -97,16 +98,13 @@ def _write_loop(module: ir.Module, name: str, dtype: str, lanes: int, unroll: in
     at = builder.phi(index)
     at.add_incoming(index(0), start)
     places = [builder.add(at, index(lanes * k)) for k in range(unroll)]
-    loaded = [[builder.load(_vector_pointer(builder, p, place, vector), align=4) for p in function.args[:inputs]] for place in places]
+    loaded = [[builder.load(builder.gep(p, [place], source_etype=element), align=4, typ=vector(element, lanes))
+               for p in function.args[:inputs]] for place in places]
     results = [emit(builder, name, values) for values in loaded]
     for place, result in zip(places, results):
-        builder.store(result, _vector_pointer(builder, function.args[inputs], place, vector), align=4)
+        builder.store(result, builder.gep(function.args[inputs], [place], source_etype=element), align=4)
     following = builder.add(at, index(lanes * unroll))
     at.add_incoming(following, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, size), body, done)
     builder.position_at_end(done)
     builder.ret_void()
-
-
-def _vector_pointer(builder: ir.IRBuilder, base: ir.Value, place: ir.Value, vector: ir.Type) -> ir.Value:
-    return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())

@@ -15,6 +15,7 @@ from functools import reduce
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_grid import CONTEXT, TAKEN
 from codegen.emit.llvm_phase import PhaseEmitter, scratch_bytes
 from codegen.emit.llvm_types import I32, I64, PTR, alloca, intrinsic
@@ -63,7 +64,7 @@ def emit_llvm(program: TileProgram, triple: str, vector_bits: int, features: tup
 def _entry(module: ir.Module, program: TileProgram, bodies: list[ir.Function]) -> None:
     """Run the phases in order, each on the OpenMP pool unless it is serial."""
     fn = ir.Function(module, ir.FunctionType(I32, [PTR, PTR, I64]), program.name)
-    b = ir.IRBuilder(fn.append_basic_block("entry"))
+    b = Builder(fn.append_basic_block("entry"))
     cx = alloca(b, CONTEXT)
     for n, v in enumerate((fn.args[0], fn.args[1], I32(0))):
         b.store(v, b.gep(cx, [I32(0), I32(n)], source_etype=CONTEXT))
@@ -85,7 +86,7 @@ def _entry(module: ir.Module, program: TileProgram, bodies: list[ir.Function]) -
 def _worker(module: ir.Module, body: ir.Function) -> ir.Function:
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR]), body.name + ".worker")
     fn.linkage = "internal"
-    b = ir.IRBuilder(fn.append_basic_block("entry"))
+    b = Builder(fn.append_basic_block("entry"))
     who, many = (b.sext(intrinsic(b, f"omp_get_{n}", I32, []), I64) for n in ("thread_num", "num_threads"))
     b.call(body, [fn.args[0], who, many])
     b.ret_void()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from codegen.emit.dot_match import DotMatch, Factor
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_memory import Memory, at_coord
 from codegen.emit.llvm_model import spell_dot
 from codegen.emit.llvm_ops import emit_op
@@ -18,7 +19,7 @@ from dsl.dim import Term, Var, as_term
 ShapeOf = Callable[[tuple[Var, ...]], Shape]
 
 
-def emit_vector_dot(b: ir.IRBuilder, memory: Memory, op: Dot, tiles: dict[Value, Tile], out: Shape, m: DotMatch, modelled: bool) -> Tile:
+def emit_vector_dot(b: Builder, memory: Memory, op: Dot, tiles: dict[Value, Tile], out: Shape, m: DotMatch, modelled: bool) -> Tile:
     """The tile of ``acc + a . b``, one instruction (or what it means) a register; each operand is loaded once."""
     d = m.instruction
     element = scalar_type(d.operand) if modelled else named_type(d.element)
@@ -44,7 +45,7 @@ def emit_vector_dot(b: ir.IRBuilder, memory: Memory, op: Dot, tiles: dict[Value,
     return Tile(out, op.results[0].dtype, {coord: one(coord) for coord in out.coords()})
 
 
-def emit_dot_by_elements(b: ir.IRBuilder, op: Dot, tiles: dict[Value, Tile], shape_of: ShapeOf) -> Tile:
+def emit_dot_by_elements(b: Builder, op: Dot, tiles: dict[Value, Tile], shape_of: ShapeOf) -> Tile:
     """Multiply-accumulate over the contracted axes, one element at a time."""
     r = op.results[0]
     out = shape_of(r.axes)

@@ -6,8 +6,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I32, I64, int_const, intrinsic, splat, vector
+from codegen.emit.llvm_types import I32, I64, int_const, intrinsic, lane_numbers, splat
 from dsl.dim import Term, as_term
 
 
@@ -33,7 +34,7 @@ class Masks:
     condition in every lane, joined with lanes that it finds to be all off, for an access without a mask.
     """
 
-    def __init__(self, b: ir.IRBuilder, terms: Any) -> None:
+    def __init__(self, b: Builder, terms: Any) -> None:
         self.b, self.terms = b, terms
         self._parts: dict[int, tuple[ir.Value, ir.Value, ir.Value]] = {}
 
@@ -76,7 +77,7 @@ class Masks:
     def reverse(self, v: ir.Value) -> ir.Value:
         """The lanes of a register in reverse order."""
         w = v.type.count
-        return self.b.shuffle_vector(v, v, ir.Constant(vector(I32, w), [I32(w - 1 - n) for n in range(w)]))
+        return self.b.shuffle_vector(v, v, lane_numbers(*range(w - 1, -1, -1)))
 
     def _nonneg(self, t: Term, shape: Shape, coord: Coord) -> ir.Value:
         b = self.b
@@ -86,7 +87,7 @@ class Masks:
         first = coord[-1] * w
         if coef in (1, -1):
             rest = self.terms.scalar(t.subs({shape.lane: as_term(first)}))
-            iota = ir.Constant(vector(I32, w), [I32(n) for n in range(w)])
+            iota = lane_numbers(*range(w))
             low = intrinsic(b, "llvm.smax.i64", I64, [rest, I64(-w - 1)])
             edge = b.trunc(intrinsic(b, "llvm.smin.i64", I64, [low, I64(w + 1)]), I32)
             sign = splat(b, edge if coef == -1 else b.neg(edge), w)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_types import intrinsic, literal, vector
 from codegen.micro.maths import FUNCTIONS
 
@@ -20,7 +21,7 @@ _NAMES = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64", "i1": "bo
 _SYMBOL = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 
-def emit(builder: ir.IRBuilder, name: str, args: list[ir.Value]) -> ir.Value:
+def emit(builder: Builder, name: str, args: list[ir.Value]) -> ir.Value:
     """The named function of `codegen.micro.maths`, of floats, doubles or vectors of them, at the builder's position."""
     return FUNCTIONS[name](LlvmMath(builder), *args)
 
@@ -28,7 +29,7 @@ def emit(builder: ir.IRBuilder, name: str, args: list[ir.Value]) -> ir.Value:
 class LlvmMath:
     """A MathBuilder that appends instructions, without fast-math flags; the position may end in another block."""
 
-    def __init__(self, builder: ir.IRBuilder) -> None:
+    def __init__(self, builder: Builder) -> None:
         self.builder = builder
 
     def dtype(self, x: ir.Value) -> str:

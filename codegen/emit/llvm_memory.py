@@ -6,12 +6,13 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_masks import Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import NEAR, Interleave, Turn
-from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, mangle, memory_type, splat, vector, word
+from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, lane_numbers, mangle, memory_type, splat, vector, word
 from codegen.tile.ir import Buffer, Load, Store, Value
 from dsl.dim import Term, as_term, tile_bound
 from dsl.dtype import bool_
@@ -26,7 +27,7 @@ class Memory(Masks):
     ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie, ``register`` the bytes of a vector register.
     """
 
-    def __init__(self, b: ir.IRBuilder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int) -> None:
+    def __init__(self, b: Builder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int) -> None:
         super().__init__(b, terms)
         self.pointers, self.zero, self.register = pointers, zero, register
         self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
@@ -112,7 +113,7 @@ class Memory(Masks):
             own = [w + step * lane - starts[n] if step * lane // w == n else -1 for lane in range(w)]
             before = [step * lane if n == 1 else lane for lane in range(w)]
             picks = [o if o >= 0 else b if step * lane // w < n else 0 for lane, (o, b) in enumerate(zip(own, before))]
-            out = self.b.shuffle_vector(out, parts[n], ir.Constant(vector(I32, w), [I32(k) for k in picks]))
+            out = self.b.shuffle_vector(out, parts[n], lane_numbers(*picks))
         return out
 
     def _load_splat(self, buffer: Buffer, t: Term, mask: ir.Value | None, w: int) -> ir.Value:
@@ -157,11 +158,7 @@ class Memory(Masks):
 
     def _masked(self, name: str, result: ir.Type, args: list[ir.Value], buffer: Buffer, at: int = 0) -> ir.Value:
         """A masked memory intrinsic; its alignment is an attribute of the pointer operand."""
-        call = intrinsic(self.b, name, result, args)
-        attributes = ir.values.ArgumentAttributes()
-        attributes.align = buffer.dtype.itemsize
-        call.arg_attributes[at] = attributes
-        return call
+        return intrinsic(self.b, name, result, args, {at: buffer.dtype.itemsize})
 
     def _gather(self, buffer: Buffer, offsets: ir.Value, mask: ir.Value | None, shape: Shape) -> ir.Value:
         w = shape.width

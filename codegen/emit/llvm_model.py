@@ -10,19 +10,20 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_ops import emit_op
-from codegen.emit.llvm_types import I8, I32, I64, PTR, alloca, convert, counted, scalar_type, splat, vector
+from codegen.emit.llvm_types import I8, I64, PTR, alloca, convert, counted, lane_numbers, scalar_type, splat, vector
 from codegen.micro.instructions import TILES, DotInstruction
 from codegen.micro.tile_block import TileBlock
 
 _SIZE = TILES.rows * TILES.row_bytes
 
 
-def spell_dot(b: ir.IRBuilder, d: DotInstruction, acc: ir.Value, rows: ir.Value, lanes: ir.Value) -> ir.Value:
+def spell_dot(b: Builder, d: DotInstruction, acc: ir.Value, rows: ir.Value, lanes: ir.Value) -> ir.Value:
     """``acc[l] + sum over t of rows[l, t] * lanes[l, t]`` for vectors of the accumulator and of integers as wide as a factor."""
     count = acc.type.count
     for t in range(d.terms):
-        picks = ir.Constant(vector(I32, count), [I32(d.terms * n + t) for n in range(count)])
+        picks = lane_numbers(*range(t, d.terms * count, d.terms))
         x, y = (convert(b, b.shuffle_vector(v, v, picks), d.operand, d.result) for v in (rows, lanes))
         acc = emit_op(b, "fma", [x, y, acc], d.result)
     return acc
@@ -31,7 +32,7 @@ def spell_dot(b: ir.IRBuilder, d: DotInstruction, acc: ir.Value, rows: ir.Value,
 class SoftwareTiles:
     """Tile registers in a function's stack; the operations of :class:`codegen.emit.llvm_tiles.Registers`."""
 
-    def __init__(self, b: ir.IRBuilder) -> None:
+    def __init__(self, b: Builder) -> None:
         self.b = b
         self.memory = alloca(b, ir.ArrayType(I8, TILES.count * _SIZE), 64, "tiles")
         self.block: TileBlock | None = None
@@ -68,7 +69,7 @@ class SoftwareTiles:
 
 def _move(module: ir.Module, width: int) -> ir.Function:
     """``(to, distance of its rows, from, distance of its rows, rows)``: a copy of rows of ``width`` bytes."""
-    def body(fn: ir.Function, b: ir.IRBuilder) -> None:
+    def body(fn: ir.Function, b: Builder) -> None:
         def row(n: ir.Value) -> None:
             p, q = (b.gep(fn.args[k], [b.mul(n, fn.args[k + 1])], source_etype=I8) for k in (2, 0))
             v = b.load(p, typ=vector(I8, width))
@@ -85,7 +86,7 @@ def _dot(module: ir.Module, block: TileBlock) -> ir.Function:
     result, element = vector(scalar_type(d.result), block.lanes), scalar_type(d.operand)
     group, whole = ir.IntType(d.terms * d.operand.bits), vector(element, block.lanes * d.terms)
 
-    def body(fn: ir.Function, b: ir.IRBuilder) -> None:
+    def body(fn: ir.Function, b: Builder) -> None:
         def at(p: ir.Value, row: ir.Value, byte: ir.Value) -> ir.Value:
             return b.gep(p, [b.add(b.mul(row, I64(TILES.row_bytes)), byte)], source_etype=I8)
 
@@ -103,11 +104,11 @@ def _dot(module: ir.Module, block: TileBlock) -> ir.Function:
     return _function(module, f"{d.name}.{block.rows}.{block.lanes}.{block.steps}", [PTR, PTR, PTR], body)
 
 
-def _function(module: ir.Module, name: str, arguments: list[ir.Type], body: Callable[[ir.Function, ir.IRBuilder], None]) -> ir.Function:
+def _function(module: ir.Module, name: str, arguments: list[ir.Type], body: Callable[[ir.Function, Builder], None]) -> ir.Function:
     if name not in module.globals:
         fn = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
         fn.linkage = "internal"
-        b = ir.IRBuilder(fn.append_basic_block("entry"))
+        b = Builder(fn.append_basic_block("entry"))
         body(fn, b)
         b.ret_void()
     return module.globals[name]

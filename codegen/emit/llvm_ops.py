@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from codegen.emit import llvm_math
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_regs import Coord, Shape, Tile
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_types import constant, convert, int_const, intrinsic, lanes_of, mangle, vector
@@ -14,10 +15,10 @@ from codegen.tile.ir import Map
 from dsl.dtype import Dtype, bool_, u32
 from dsl.errors import InternalError
 
-Emit = Callable[[ir.IRBuilder, list[ir.Value], Dtype], ir.Value]
+Emit = Callable[[Builder, list[ir.Value], Dtype], ir.Value]
 
 
-def emit_op(b: ir.IRBuilder, name: str, args: list[ir.Value], d: Dtype) -> ir.Value:
+def emit_op(b: Builder, name: str, args: list[ir.Value], d: Dtype) -> ir.Value:
     """Emit operation ``name`` on operands of dtype ``d`` (all equal; the selected dtype for ``where``)."""
     if name == "where":
         return b.select(*args)
@@ -29,7 +30,7 @@ def emit_op(b: ir.IRBuilder, name: str, args: list[ir.Value], d: Dtype) -> ir.Va
     raise InternalError(f"no CPU code for `{name}` on {d}")
 
 
-def emit_map(b: ir.IRBuilder, op: Map, args: list[Tile], shape: Shape) -> Tile:
+def emit_map(b: Builder, op: Map, args: list[Tile], shape: Shape) -> Tile:
     """A pointwise operation, register by register; functions of many dependent steps two registers at a time.
 
     Step by step the instructions of two alternate, so that one goes on while the other waits; one after the other, the second would lie
@@ -63,14 +64,14 @@ def _call(stem: str) -> Emit:
 
 def _fminmax(op: str) -> Emit:
     """The lesser or greater; NaN when either is NaN, as in numpy and torch."""
-    def emit(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+    def emit(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
         x, y = a
         picked = b.select(b.fcmp_ordered(op, x, y), x, y)  # one min/max instruction, which returns y when either is NaN
         return b.select(b.fcmp_unordered("uno", x, x), x, picked)
     return emit
 
 
-def _ffloordiv(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _ffloordiv(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Python's: the quotient of ``a - a % b``, which ``a / b`` may round past; ``a / 0`` is that of division."""
     x, y = a
     rest, quotient, zero = b.frem(x, y), b.fdiv(x, y), constant(0.0, d, lanes_of(x))
@@ -80,20 +81,20 @@ def _ffloordiv(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     return b.select(b.fcmp_ordered("==", y, zero), quotient, whole)
 
 
-def _fmod(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _fmod(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Remainder with the divisor's sign: ``frem`` corrected."""
     r = b.frem(*a)
     return b.select(_wrong_sign(b, r, a[1]), b.fadd(r, a[1]), r)
 
 
-def _wrong_sign(b: ir.IRBuilder, rest: ir.Value, divisor: ir.Value) -> ir.Value:
+def _wrong_sign(b: Builder, rest: ir.Value, divisor: ir.Value) -> ir.Value:
     """Whether a remainder is neither zero nor of its divisor's sign."""
     zero = ir.Constant(rest.type, None)
     differ = b.xor(b.fcmp_ordered("<", rest, zero), b.fcmp_ordered("<", divisor, zero))
     return b.and_(differ, b.fcmp_ordered("!=", rest, zero))
 
 
-def _safe_divisor(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _safe_divisor(b: Builder, a: list[ir.Value], d: Dtype) -> tuple[ir.Value, ir.Value, ir.Value]:
     """(is zero, divisor that traps on nothing, overflow flag): zero and ``MIN / -1`` are replaced by one."""
     t = a[1].type
     zero = b.icmp_unsigned("==", a[1], int_const(t, 0))
@@ -105,7 +106,7 @@ def _safe_divisor(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> tuple[ir.Valu
     return zero, b.select(bad, int_const(t, 1), a[1]), over
 
 
-def _ifloordiv(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _ifloordiv(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Towards minus infinity; -1 (all ones) for a zero divisor, where torch raises."""
     zero, safe, _ = _safe_divisor(b, a, d)
     if not d.signed:
@@ -117,7 +118,7 @@ def _ifloordiv(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
     return b.select(zero, int_const(a[0].type, -1), b.sub(q, b.zext(down, q.type)))
 
 
-def _imod(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _imod(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Remainder with the divisor's sign; the dividend for a zero divisor."""
     zero, safe, _ = _safe_divisor(b, a, d)
     if not d.signed:
@@ -132,25 +133,25 @@ def _iminmax(op: str) -> Emit:
     return lambda b, a, d: b.select(b.icmp_signed(op, *a) if d.signed else b.icmp_unsigned(op, *a), *a)
 
 
-def _iabs(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _iabs(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     zero = int_const(a[0].type, 0)
     return b.select(b.icmp_signed("<", a[0], zero), b.sub(zero, a[0]), a[0]) if d.signed else a[0]
 
 
-def _isign(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _isign(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     zero, one = int_const(a[0].type, 0), int_const(a[0].type, 1)
     positive = b.select(b.icmp_signed(">", a[0], zero) if d.signed else b.icmp_unsigned(">", a[0], zero), one, zero)
     return b.select(b.icmp_signed("<", a[0], zero), int_const(a[0].type, -1), positive) if d.signed else positive
 
 
-def _fsign(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _fsign(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     n = lanes_of(a[0])
     zero = constant(0.0, d, n)
     up = b.select(b.fcmp_ordered(">", a[0], zero), constant(1.0, d, n), zero)
     return b.select(b.fcmp_ordered("<", a[0], zero), constant(-1.0, d, n), up)
 
 
-def _ipow(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _ipow(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     """Square and multiply over every bit of the exponent; a negative exponent gives 0 (1 or -1 for bases of unit size)."""
     base, e = a
     t = base.type
@@ -171,7 +172,7 @@ def _ipow(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
 
 def _shift(kind: str) -> Emit:
     """Shifts by the width or more give what shifting bit by bit would."""
-    def emit(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+    def emit(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
         t = a[1].type
         far = b.icmp_unsigned(">=", a[1], int_const(t, d.bits))
         if kind == "shr" and d.signed:
@@ -181,14 +182,14 @@ def _shift(kind: str) -> Emit:
     return emit
 
 
-def _mulhi(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _mulhi(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     n = lanes_of(a[0])
     wide_type = vector(ir.IntType(64), n) if n else ir.IntType(64)
     wide = b.mul(b.zext(a[0], wide_type), b.zext(a[1], wide_type))
     return b.trunc(b.lshr(wide, int_const(wide_type, 32)), a[0].type)
 
 
-def _is_inf(b: ir.IRBuilder, a: list[ir.Value], d: Dtype) -> ir.Value:
+def _is_inf(b: Builder, a: list[ir.Value], d: Dtype) -> ir.Value:
     return b.fcmp_ordered("==", _call("fabs")(b, a, d), constant(float("inf"), d, lanes_of(a[0])))
 
 
@@ -221,7 +222,7 @@ _INT: dict[str, Emit] = {
 class RegisterAlgebra:
     """The :class:`dsl.carrier.Algebra` on (LLVM value, dtype) pairs: how carriers combine registers and lanes."""
 
-    def __init__(self, b: ir.IRBuilder) -> None:
+    def __init__(self, b: Builder) -> None:
         self.b = b
 
     def op(self, name: str, *args: tuple[ir.Value, Dtype]) -> tuple[ir.Value, Dtype]:

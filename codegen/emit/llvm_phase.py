@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from codegen.analysis.balance import growth
 from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
 from codegen.emit.llvm_grid import CONTEXT, deal, place, run
 from codegen.emit.llvm_memory import ZEROS, Memory
@@ -19,7 +20,7 @@ from codegen.emit.llvm_reduce import emit_reduce, emit_scan
 from codegen.emit.llvm_regs import Coord, Shape, Tile, lanes_of_phase, make, shape_of
 from codegen.emit.llvm_terms import Terms, iota_tile
 from codegen.emit.llvm_tiles import HardwareTiles, TileDots
-from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, Builder, alloca, constant, intrinsic, splat
+from codegen.emit.llvm_types import I1, I8, I32, I64, PTR, alloca, constant, intrinsic, splat
 from codegen.emit.residents import find_residents
 from codegen.emit.word_copies import find_word_copies
 from codegen.tile import ir as tile

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_ops import RegisterAlgebra
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I1, I32, lanes_of, splat, vector
+from codegen.emit.llvm_types import I1, I32, lane_numbers, lanes_of, splat, undefined, vector
 from codegen.tile.ir import Reduce, Scan, Value, union_axes
 from dsl.carrier import Carrier
 from dsl.dim import Var
@@ -18,7 +19,7 @@ from dsl.dtype import Dtype
 State = list[ir.Value]
 
 
-def emit_reduce(b: ir.IRBuilder, op: Reduce, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
+def emit_reduce(b: Builder, op: Reduce, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
     """The result tiles of a reduction."""
     states = [tiles[s] for s in op.states]
     dtypes = [t.dtype for t in states]
@@ -38,7 +39,7 @@ def emit_reduce(b: ir.IRBuilder, op: Reduce, tiles: dict[Value, Tile], shape_of:
     return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
 
 
-def _into_lanes(b: ir.IRBuilder, op: Reduce, states: list[Tile], shape: Shape, out: Shape) -> list[Tile]:
+def _into_lanes(b: Builder, op: Reduce, states: list[Tile], shape: Shape, out: Shape) -> list[Tile]:
     """The lanes are reduced, and the results lie along the lanes of another axis: one result after another."""
     dtypes = [t.dtype for t in states]
     regs: list[dict[Coord, ir.Value]] = [{} for _ in states]
@@ -50,12 +51,12 @@ def _into_lanes(b: ir.IRBuilder, op: Reduce, states: list[Tile], shape: Shape, o
             parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, here, op.axes, None)]
             state = _across_lanes(b, op.carrier, _tree(b, op.carrier, parts, dtypes), dtypes, shape.width)
             for store, v in zip(regs, state):
-                whole = store.get(coord, ir.Constant(vector(v.type, out.width), ir.Undefined))
+                whole = store.get(coord, undefined(vector(v.type, out.width)))
                 store[coord] = b.insert_element(whole, v, I32(n))
     return [Tile(out, r.dtype, found) for r, found in zip(op.results, regs)]
 
 
-def emit_scan(b: ir.IRBuilder, op: Scan, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
+def emit_scan(b: Builder, op: Scan, tiles: dict[Value, Tile], shape_of: Callable[[tuple[Var, ...]], Shape]) -> list[Tile]:
     """The prefixes along an axis: register after register along an unrolled one, in steps of doubling length along the lanes."""
     states = [tiles[s] for s in op.states]
     dtypes = [t.dtype for t in states]
@@ -78,12 +79,12 @@ def emit_scan(b: ir.IRBuilder, op: Scan, tiles: dict[Value, Tile], shape_of: Cal
     return [Tile(shape, r.dtype, found) for r, found in zip(op.results, regs)]
 
 
-def _within(b: ir.IRBuilder, op: Scan, state: State, dtypes: list[Dtype], width: int) -> State:
+def _within(b: Builder, op: Scan, state: State, dtypes: list[Dtype], width: int) -> State:
     """Prefixes of one vector."""
     step = 1
     while step < width:
         far = [n + step if op.reverse else n - step for n in range(width)]
-        moved = ir.Constant(vector(I32, width), [I32(n if 0 <= n < width else 0) for n in far])
+        moved = lane_numbers(*(n if 0 <= n < width else 0 for n in far))
         there = ir.Constant(vector(I1, width), [I1(0 <= n < width) for n in far])
         joined = _combine(b, op.carrier, [b.shuffle_vector(v, v, moved) for v in state], state, dtypes)
         state = [b.select(there, new, old) for new, old in zip(joined, state)]
@@ -97,26 +98,26 @@ def _merged(shape: Shape, env: dict[Var, int], gone: tuple[Var, ...], chunk: int
     return list(itertools.product(*ranges, range(shape.chunks) if chunk is None else (chunk,)))
 
 
-def _combine(b: ir.IRBuilder, carrier: Carrier, x: State, y: State, dtypes: list[Dtype]) -> State:
+def _combine(b: Builder, carrier: Carrier, x: State, y: State, dtypes: list[Dtype]) -> State:
     algebra = RegisterAlgebra(b)
     algebra.lanes = lanes_of(x[0])
     return [v for v, _ in carrier.combine(algebra, tuple(zip(x, dtypes)), tuple(zip(y, dtypes)))]
 
 
-def _tree(b: ir.IRBuilder, carrier: Carrier, parts: list[State], dtypes: list[Dtype]) -> State:
+def _tree(b: Builder, carrier: Carrier, parts: list[State], dtypes: list[Dtype]) -> State:
     while len(parts) > 1:
         odd = [parts[-1]] if len(parts) % 2 else []
         parts = [_combine(b, carrier, parts[n], parts[n + 1], dtypes) for n in range(0, len(parts) - 1, 2)] + odd
     return parts[0]
 
 
-def _across_lanes(b: ir.IRBuilder, carrier: Carrier, state: State, dtypes: list[Dtype], width: int) -> State:
+def _across_lanes(b: Builder, carrier: Carrier, state: State, dtypes: list[Dtype], width: int) -> State:
     while width > 1:
         half, odd = width // 2, width % 2
         if odd:
             lanes = [[b.extract_element(v, I32(n)) for v in state] for n in range(width)]
             return _tree(b, carrier, lanes, dtypes)
-        low, high = (ir.Constant(vector(I32, half), [I32(n + k) for n in range(half)]) for k in (0, half))
+        low, high = (lane_numbers(*range(k, k + half)) for k in (0, half))
         x = [b.shuffle_vector(v, v, low) for v in state]
         y = [b.shuffle_vector(v, v, high) for v in state]
         state, width = _combine(b, carrier, x, y, dtypes), half

@@ -9,7 +9,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import splat, vector
+from codegen.emit.llvm_builder import Builder
+from codegen.emit.llvm_types import splat, undefined, vector
 from codegen.target import full_lanes
 from codegen.tile.ir import Dot, For, Load, Phase, Reduce, Scan, Store, Value, walk_ops
 from dsl.dim import Var
@@ -46,7 +47,7 @@ class Tile:
     regs: dict[Coord, ir.Value]
     cache: dict[Any, ir.Value] = field(default_factory=dict)
 
-    def at(self, b: ir.IRBuilder, shape: Shape, coord: Coord) -> ir.Value:
+    def at(self, b: Builder, shape: Shape, coord: Coord) -> ir.Value:
         """The register seen from a coordinate of a wider tile: broadcast by name, splatted into lanes where needed.
 
         Where the two have their lanes along different axes, elements are taken out and put together one by one.
@@ -62,17 +63,17 @@ class Tile:
             self.cache[slot] = self._across(b, shape, env, coord[-1])
         return self.cache[slot]
 
-    def _across(self, b: ir.IRBuilder, shape: Shape, env: dict[Var, int], chunk: int) -> ir.Value:
+    def _across(self, b: Builder, shape: Shape, env: dict[Var, int], chunk: int) -> ir.Value:
         if shape.lane is None or shape.lane not in self.shape.unrolled:
             return splat(b, self._element(b, env), shape.width)
         out: ir.Value | None = None
         for n in range(shape.width):
             element = self._element(b, env | {shape.lane: chunk * shape.width + n})
-            out = ir.Constant(vector(element.type, shape.width), ir.Undefined) if out is None else out
+            out = undefined(vector(element.type, shape.width)) if out is None else out
             out = b.insert_element(out, element, ir.Constant(ir.IntType(32), n))
         return out
 
-    def _element(self, b: ir.IRBuilder, env: dict[Var, int]) -> ir.Value:
+    def _element(self, b: Builder, env: dict[Var, int]) -> ir.Value:
         """One element, by its coordinates along every axis."""
         own = self.shape
         at = tuple(env[v] for v in own.unrolled)
@@ -82,7 +83,7 @@ class Tile:
         return b.extract_element(self.regs[(*at, n // own.width)], ir.Constant(ir.IntType(32), n % own.width))
 
 
-def _reusable(b: ir.IRBuilder, v: ir.Value) -> bool:
+def _reusable(b: Builder, v: ir.Value) -> bool:
     """A splat made in this basic block, or a constant, may be used again here."""
     return isinstance(v, ir.Constant) or getattr(v, "parent", None) is b.block
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_masks import at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_types import I64, int_const, splat, vector
@@ -17,7 +18,7 @@ from dsl.errors import InternalError
 class Terms:
     """Emits index terms. A term over scalars gives an i64; over the lane axis, a vector of i64."""
 
-    def __init__(self, b: ir.IRBuilder, scalars: dict[Var, ir.Value]) -> None:
+    def __init__(self, b: Builder, scalars: dict[Var, ir.Value]) -> None:
         self.b, self.scalars = b, scalars
         self.memo: dict[Any, tuple[ir.Value, ir.Block]] = {}
 

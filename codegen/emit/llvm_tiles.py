@@ -12,6 +12,7 @@ from typing import Protocol
 from llvmlite import ir
 
 from codegen.emit.dot_match import DotMatch, Factor
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_memory import Memory
 from codegen.emit.llvm_regs import Coord, Shape, Tile
 from codegen.emit.llvm_types import I8, I64, PTR, alloca, counted, intrinsic, scalar_type, vector
@@ -51,7 +52,7 @@ class Registers(Protocol):
 class HardwareTiles:
     """The processor's; their numbers are part of each instruction."""
 
-    def __init__(self, b: ir.IRBuilder) -> None:
+    def __init__(self, b: Builder) -> None:
         self.b = b
         self.block: TileBlock | None = None
 
@@ -93,7 +94,7 @@ class HardwareTiles:
 class Rows(dict[Coord, ir.Value]):
     """The registers of a tile that lies in memory row by row, each loaded where it is used."""
 
-    def __init__(self, b: ir.IRBuilder, place: ir.Value, shape: Shape, dtype: Dtype, pitch: int) -> None:
+    def __init__(self, b: Builder, place: ir.Value, shape: Shape, dtype: Dtype, pitch: int) -> None:
         super().__init__()
         self.b, self.place, self.shape, self.dtype, self.pitch = b, place, shape, dtype, pitch
 
@@ -116,7 +117,7 @@ class TileDots:
         shape_of: how a tile with given axes lies in vector registers.
     """
 
-    def __init__(self, b: ir.IRBuilder, registers: Registers, memory: Memory, residents: list[Resident],
+    def __init__(self, b: Builder, registers: Registers, memory: Memory, residents: list[Resident],
                  shape_of: Callable[[tuple[Var, ...]], Shape]) -> None:
         self.b, self.registers, self.memory, self.shape_of = b, registers, memory, shape_of
         self.residents = residents

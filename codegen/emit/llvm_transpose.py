@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from codegen.emit.llvm_types import I32, vector
+from codegen.emit.llvm_builder import Builder
+from codegen.emit.llvm_types import lane_numbers
 
 _SEGMENT_BITS = 128  # shuffles inside these segments of a register cost one cycle on every x86 and on NEON
 
 
-def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+def transpose(b: Builder, rows: Sequence[ir.Value]) -> list[ir.Value]:
     """The columns of a square block: ``out[j]`` holds lane ``j`` of every row. The number of rows is the lane count, a power of two.
 
     First every 128-bit segment is transposed against its neighbours in the same place, then whole segments change places; both are
@@ -30,7 +31,7 @@ def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
     return columns
 
 
-def _network(b: ir.IRBuilder, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
+def _network(b: Builder, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
     """Transpose ``len(rows)`` rows of units inside every segment: as many rounds of perfect shuffles as the count has bits.
 
     Args:
@@ -46,7 +47,7 @@ def _network(b: ir.IRBuilder, rows: list[ir.Value], unit: int, segment: int) -> 
     return rows
 
 
-def _interleave(b: ir.IRBuilder, x: ir.Value, y: ir.Value, unit: int, segment: int, high: int) -> ir.Value:
+def _interleave(b: Builder, x: ir.Value, y: ir.Value, unit: int, segment: int, high: int) -> ir.Value:
     """Units of the low (or high) half of every segment of ``x`` and ``y``, in turn."""
     width = x.type.count
     picked = []
@@ -54,31 +55,31 @@ def _interleave(b: ir.IRBuilder, x: ir.Value, y: ir.Value, unit: int, segment: i
         for n in range(segment // (2 * unit)):
             first = start + high * segment // 2 + n * unit
             picked += [*range(first, first + unit), *range(width + first, width + first + unit)]
-    return b.shuffle_vector(x, y, ir.Constant(vector(I32, width), [I32(n) for n in picked]))
+    return b.shuffle_vector(x, y, lane_numbers(*picked))
 
 
-def concatenate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
+def concatenate(b: Builder, parts: Sequence[ir.Value]) -> ir.Value:
     """One register of the lanes of several of equal width; their number is a power of two."""
     while len(parts) > 1:
         width = 2 * parts[0].type.count
-        order = ir.Constant(vector(I32, width), [I32(n) for n in range(width)])
+        order = lane_numbers(*range(width))
         parts = [b.shuffle_vector(parts[n], parts[n + 1], order) for n in range(0, len(parts), 2)]
     return parts[0]
 
 
-def alternate(b: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
+def alternate(b: Builder, parts: Sequence[ir.Value]) -> ir.Value:
     """One register with the first lane of every part, then the second of every part, and so on."""
     width, count = parts[0].type.count, len(parts)
     order = [part * width + lane for lane in range(width) for part in range(count)]
     whole = concatenate(b, [*parts, *[parts[-1]] * ((1 << (count - 1).bit_length()) - count)])
-    return b.shuffle_vector(whole, whole, ir.Constant(vector(I32, len(order)), [I32(n) for n in order]))
+    return b.shuffle_vector(whole, whole, lane_numbers(*order))
 
 
-def lanes_between(b: ir.IRBuilder, v: ir.Value, first: int, count: int) -> ir.Value:
+def lanes_between(b: Builder, v: ir.Value, first: int, count: int) -> ir.Value:
     """The lanes ``first .. first + count - 1`` of a register."""
     if count == v.type.count:
         return v
-    return b.shuffle_vector(v, v, ir.Constant(vector(I32, count), [I32(first + n) for n in range(count)]))
+    return b.shuffle_vector(v, v, lane_numbers(*range(first, first + count)))
 
 
 def _element_bits(t: ir.Type) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_regs import Coord, Shape
 from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
 from dsl.dim import Term, Var, as_term
@@ -53,7 +54,7 @@ class Turn:
         """Terms of the tile as those of the run."""
         return tuple(t.subs({self.contiguous: as_term(self.contiguous) + self.first}) for t in terms) if self.first else terms
 
-    def exchange(self, b: ir.IRBuilder, rows: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
+    def exchange(self, b: Builder, rows: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
         """Registers of the memory shape to those of the register shape."""
         out: dict[Coord, ir.Value] = {}
         width, groups = self.registers.width, self.registers.width // self.block
@@ -64,7 +65,7 @@ class Turn:
                 out[self._coord(others, self.first + n, chunk)] = concatenate(b, [c[n] for c in columns])
         return out
 
-    def restore(self, b: ir.IRBuilder, regs: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
+    def restore(self, b: Builder, regs: dict[Coord, ir.Value]) -> dict[Coord, ir.Value]:
         """Registers of the register shape to those of the memory shape."""
         out: dict[Coord, ir.Value] = {}
         width, groups = self.registers.width, self.registers.width // self.block
@@ -105,7 +106,7 @@ class Interleave:
                 return Interleave(shape, axis, terms)
         return None
 
-    def join(self, b: ir.IRBuilder, offset: Term, regs: dict[Coord, ir.Value]) -> list[tuple[Term, ir.Value]]:
+    def join(self, b: Builder, offset: Term, regs: dict[Coord, ir.Value]) -> list[tuple[Term, ir.Value]]:
         """(offset, register) of the whole runs of memory that the registers make up."""
         place = self.shape.unrolled.index(self.axis)
         out = []

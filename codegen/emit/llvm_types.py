@@ -10,32 +10,40 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder, vector
 from dsl.dtype import Dtype, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i32
 from dsl.errors import InternalError
 
-I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+
+class _Integer(ir.IntType):
+    """An integer type; a literal of it is the same object each time, so that it is spelled once."""
+
+    _instance_cache: dict[int, _Integer] = {}
+
+    def __call__(self, value: Any) -> ir.Constant:
+        return _integer(self.width, value) if type(value) is int else super().__call__(value)
+
+
+@functools.lru_cache(4096)
+def _integer(bits: int, value: int) -> ir.Constant:
+    return ir.Constant(_Integer(bits), value)
+
+
+I1, I8, I16, I32, I64 = (_Integer(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
 _FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType()}
 _HALF = ir.HalfType()
 _CONVERTS_HALF = frozenset({"f16c", "neon"})  # instruction sets that convert between f16 and f32
 
 
-class Builder(ir.IRBuilder):
-    """llvmlite's builder, which knows the machine's instruction sets as well."""
-
-    def __init__(self, block: ir.Block, features: Iterable[str] = ()) -> None:
-        super().__init__(block)
-        self.features = frozenset(features)
-
-
-def _has_half(b: ir.IRBuilder) -> bool:
+def _has_half(b: Builder) -> bool:
     return bool(_CONVERTS_HALF & getattr(b, "features", frozenset()))
 
 
@@ -70,12 +78,6 @@ def scalar_type(d: Dtype) -> ir.Type:
 def memory_type(d: Dtype) -> ir.Type:
     """The LLVM type of one element in memory: a bool is a byte."""
     return I8 if d == bool_ else scalar_type(d)
-
-
-@functools.cache
-def vector(t: ir.Type, lanes: int) -> ir.Type:
-    """``<lanes x t>``, or ``t`` itself for zero lanes; the same object each time, so that its name is spelled once."""
-    return ir.VectorType(t, lanes) if lanes else t
 
 
 def word(name: str) -> str:
@@ -141,7 +143,7 @@ def _f16_bits(x: float) -> int:
     return bits
 
 
-def alloca(b: ir.IRBuilder, t: ir.Type, align: int = 8, name: str = "") -> ir.Value:
+def alloca(b: Builder, t: ir.Type, align: int = 8, name: str = "") -> ir.Value:
     """Room on the stack, as an untyped pointer."""
     room = b.alloca(t, name=name)
     room.align = align
@@ -152,31 +154,45 @@ def alloca(b: ir.IRBuilder, t: ir.Type, align: int = 8, name: str = "") -> ir.Va
 def int_const(like: ir.Type, value: int) -> ir.Constant:
     """An integer literal of a scalar or vector integer type."""
     if isinstance(like, ir.VectorType):
-        return Repeated(ir.Constant(like.element, value), like.count)
-    return ir.Constant(like, value)
+        return literal(like.element, value, like.count)
+    return literal(like, value)
 
 
-def splat(b: ir.IRBuilder, v: ir.Value, lanes: int) -> ir.Value:
+@functools.lru_cache(4096)
+def lane_numbers(*numbers: int) -> ir.Constant:
+    """A vector of 32-bit numbers: the order of a shuffle, say; the same object each time."""
+    return ir.Constant(vector(I32, len(numbers)), [I32(n) for n in numbers])
+
+
+def undefined(t: ir.Type) -> ir.Constant:
+    """A vector of which every lane is still to be given; the same object each time."""
+    made = t.__dict__.get("_undefined")
+    if made is None:
+        made = t._undefined = Repeated(ir.Constant(t.element, ir.Undefined), t.count)
+    return made
+
+
+def splat(b: Builder, v: ir.Value, lanes: int) -> ir.Value:
     """A scalar in every lane."""
     if not lanes or isinstance(v.type, ir.VectorType):
         return v
     if isinstance(v, ir.Constant):
         return Repeated(v, lanes)
     t = vector(v.type, lanes)
-    one = b.insert_element(ir.Constant(t, ir.Undefined), v, I32(0))
-    return b.shuffle_vector(one, ir.Constant(t, ir.Undefined), Repeated(I32(0), lanes))
+    one = b.insert_element(undefined(t), v, I32(0))
+    return b.shuffle_vector(one, undefined(t), int_const(vector(I32, lanes), 0))
 
 
-def intrinsic(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
-    """Call an LLVM intrinsic by its full name, declaring it once."""
+def intrinsic(b: Builder, name: str, result: ir.Type, args: list[ir.Value], aligned: Mapping[int, int] | None = None) -> ir.Value:
+    """Call an LLVM intrinsic by its full name, declaring it once; ``aligned``: as in :meth:`Builder.call`."""
     module = b.module
     fn = module.globals.get(name)
     if fn is None:
         fn = ir.Function(module, ir.FunctionType(result, [a.type for a in args]), name)
-    return b.call(fn, args)
+    return b.call(fn, args, aligned=aligned)
 
 
-def counted(b: ir.IRBuilder, count: ir.Value, body: Callable[[ir.Value], None]) -> None:
+def counted(b: Builder, count: ir.Value, body: Callable[[ir.Value], None]) -> None:
     """``for n in range(count)``, at least once, around what ``body`` emits for ``n``."""
     before, inside, after = b.block, b.function.append_basic_block("each"), b.function.append_basic_block("each.end")
     b.branch(inside)
@@ -199,7 +215,7 @@ def mangle(t: ir.Type) -> str:
     return {"float": "f32", "double": "f64", "ptr": "p0"}[str(t)]
 
 
-def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
+def convert(b: Builder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
     """``v`` of ``src`` as ``dst``: to nearest even between floats, truncating and saturating to integers, ``!= 0`` to bool."""
     if src == dst:
         return v
@@ -225,7 +241,7 @@ def convert(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
     return v if dst.bits == src.bits else b.sext(v, t) if src.signed else b.zext(v, t)
 
 
-def _saturate(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
+def _saturate(b: Builder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
     """A float as an integer. Where the float can hold its every value it is brought into the range first: vectors convert to 32 bits."""
     n = lanes_of(v)
     if dst.bits >= src.mantissa or dst.bits + (not dst.signed) > 32:
@@ -239,7 +255,7 @@ def _saturate(b: ir.IRBuilder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
     return whole if dst.bits == 32 else b.trunc(whole, vector(scalar_type(dst), n))
 
 
-def _raise(b: ir.IRBuilder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
+def _raise(b: Builder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
     """A low-precision float as f32; exact."""
     f, wide = vector(_FLOATS["f32"], n), vector(I32, n)
     if src == f16:
@@ -252,7 +268,7 @@ def _raise(b: ir.IRBuilder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
     return _raise_e4m3(b, b.zext(v, wide), wide, f)
 
 
-def _raise_half(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
+def _raise_half(b: Builder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
     """Five exponent bits (bias 15), ten mantissa bits: place the fields at f32's, rescale by 2**112, and restore infinities and NaN."""
     c = partial(int_const, wide)
     magnitude = b.and_(u, c(0x7FFF))
@@ -262,7 +278,7 @@ def _raise_half(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.V
     return b.bitcast(b.or_(value, b.shl(b.and_(u, c(0x8000)), c(16))), f)
 
 
-def _raise_e4m3(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
+def _raise_e4m3(b: Builder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
     """Four exponent bits (bias 7), three mantissa bits, no infinity: place the fields at f32's and rescale by 2**120."""
     c = partial(int_const, wide)
     magnitude = b.bitcast(b.shl(b.and_(u, c(0x7F)), c(20)), f)
@@ -273,7 +289,7 @@ def _raise_e4m3(b: ir.IRBuilder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.V
     return b.bitcast(b.or_(value, b.shl(b.and_(u, c(0x80)), c(24))), f)
 
 
-def _lower(b: ir.IRBuilder, v: ir.Value, dst: Dtype, n: int) -> ir.Value:
+def _lower(b: Builder, v: ir.Value, dst: Dtype, n: int) -> ir.Value:
     """An f32 rounded to nearest even to a low-precision float."""
     narrow = vector(ir.IntType(dst.bits), n)
     if dst == f16 and _has_half(b):
@@ -305,7 +321,7 @@ _FORMATS = {f16: _Format(16, 10, 15, 0x7BFF, 0x7C00, 0x7E00), f8e4m3: _Format(8,
             f8e5m2: _Format(8, 2, 15, 0x7B, 0x7C, 0x7F)}
 
 
-def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value:
+def _round(b: Builder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value:
     """Round the f32 ``v`` with bits ``u``; denormals by adding a power of two whose ulp is the format's least step."""
     n, wide = lanes_of(u), u.type
     c = partial(int_const, wide)
@@ -323,5 +339,5 @@ def _round(b: ir.IRBuilder, v: ir.Value, u: ir.Value, form: _Format) -> ir.Value
     return b.or_(value, b.lshr(b.and_(u, c(0x80000000)), c(32 - form.width)))
 
 
-__all__ = ["Builder", "I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "counted", "f64", "i32", "int_const",
+__all__ = ["I1", "I8", "I16", "I32", "I64", "PTR", "alloca", "constant", "convert", "counted", "f64", "i32", "int_const",
            "intrinsic", "lanes_of", "mangle", "memory_type", "named_type", "scalar_type", "splat", "vector"]

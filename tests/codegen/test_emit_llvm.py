@@ -45,7 +45,7 @@ def _unnumbered(lines: list[str]) -> list[str]:
 
 def test_loads_are_called_as_their_tensors() -> None:
     text = scaled.plan(torch.randn(5, 64), torch.randn(64)).module.text
-    assert re.search(r"%\"?x\.?\d*\"? = load <\d+ x float>", text) and re.search(r"%\"?s\.?\d*\"? = load <\d+ x float>", text)
+    assert re.search(r"%\.x\.\d+ = load <\d+ x float>", text) and re.search(r"%\.s\.\d+ = load <\d+ x float>", text)
 
 
 def test_private_memory_is_a_term_of_the_sizes() -> None:

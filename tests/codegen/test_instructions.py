@@ -3,8 +3,9 @@
 import pytest
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_tiles import HardwareTiles
-from codegen.emit.llvm_types import I64, PTR, Builder, intrinsic, named_type, scalar_type, vector
+from codegen.emit.llvm_types import I64, PTR, intrinsic, named_type, scalar_type, vector
 from codegen.micro.instructions import DOTS, TILES, dot_instructions, exact_instructions
 from codegen.micro.tile_block import TileBlock
 from codegen.target import TARGETS, by_name
@@ -22,7 +23,7 @@ def test_on_vectors(d):
     module, target = ir.Module(), target_with(d.feature)
     module.triple = target.triple
     fn = ir.Function(module, ir.FunctionType(acc, [acc, factors, factors]), "dot")
-    b = ir.IRBuilder(fn.append_basic_block())
+    b = Builder(fn.append_basic_block())
     b.ret(intrinsic(b, d.intrinsic, acc, list(fn.args) if d.adds else list(fn.args)[1:]))
     assert d.name in assembly(str(module), target)
     assert d.terms * d.operand.bits == d.result.bits and (d.rows, d.steps) == (1, 1)

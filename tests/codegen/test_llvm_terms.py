@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_types import I64, PTR
 from dlc.runtime.cpu import compile_object, load_object
@@ -23,7 +24,7 @@ def test_terms_as_code(term):
     target = host_target()
     module = ir.Module()
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64, PTR]), "terms")
-    b = ir.IRBuilder(fn.append_basic_block())
+    b = Builder(fn.append_basic_block())
     b.store(Terms(b, {i: fn.args[0]}).lanes(term, lane, 0, LANES), fn.args[1]).align = 8
     b.ret_void()
     call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(load_object(compile_object(str(module), target), target, "terms"))

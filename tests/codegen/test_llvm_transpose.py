@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
+from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_transpose import alternate, concatenate, lanes_between, transpose
 from codegen.emit.llvm_types import I64, PTR
 from dlc.runtime.cpu import compile_object, load_object
@@ -20,7 +21,7 @@ def call(dtype, size, width, build, rows):
     target = host_target()
     module.triple = target.triple
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR, PTR]), "turned")
-    b = ir.IRBuilder(fn.append_basic_block())
+    b = Builder(fn.append_basic_block())
     element = ELEMENTS[dtype]
     registers = []
     for n in range(size):
