@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 
 from dsl.term import Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, atom_bounds, atom_vars, of_atom, product, scale
@@ -96,6 +97,7 @@ def _cancelled(t: Term, fact: Term) -> Iterator[Term]:
         yield scale(t, k) - fact
 
 
+@functools.lru_cache(4096)  # the same is asked of every register, and by the verifier again
 def _least(t: Term, depth: int = 12) -> bool:
     """Whether ``t >= 0`` at its least: axes go to their worst end one by one, then what is not affine is bounded."""
     if t.bounds[0] >= 0:
