@@ -9,7 +9,8 @@ every operation is linear in the size of the term.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from dsl.proof import nonneg
 from dsl.term import INF, ONE, ZERO, Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, of_atom, product, recombine, scale, show, single
@@ -196,8 +197,20 @@ def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
     return out
 
 
-Term.__floordiv__ = lambda self, other: floordiv(self, as_term(other))
-Term.__rfloordiv__ = lambda self, other: floordiv(as_term(other), self)
-Term.__mod__ = lambda self, other: mod(self, as_term(other))
-Term.__rmod__ = lambda self, other: mod(as_term(other), self)
-Term.subs = _subs
+def _divide(name: str, swap: bool) -> Callable[[Term, Any], Any]:
+    divide = {"floordiv": floordiv, "mod": mod}[name]
+
+    def operator(self: Term, other: Any) -> Any:
+        try:
+            term = as_term(other)
+        except TypeError:
+            return self.beside(name, other, swap)
+        return divide(term, self) if swap else divide(self, term)
+
+    return operator
+
+
+for _name in ("floordiv", "mod"):
+    setattr(Term, f"__{_name}__", _divide(_name, swap=False))
+    setattr(Term, f"__r{_name}__", _divide(_name, swap=True))
+setattr(Term, "subs", _subs)  # noqa: B010  (declared below, for the types)

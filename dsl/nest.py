@@ -33,13 +33,10 @@ class State:
     Attributes:
         before: stands for the value that the previous block left: stages attached in the loop read it at the same block and point.
         initial: its value before the first block.
-        slots: where an element of it lies in its tensor, over the axes of the stage that brings it up to date; for a sum along rows of the
-            pass, which goes on in the tensor's memory from one block of rows to the next. Empty for a state of each row.
     """
 
     before: Tensor
     initial: Expr
-    slots: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,6 @@ class Stage:
         states: one for each tensor of a rolling stage. Such a tensor's definition is a read, at the stage's bound axis, of what a stage
             attached in the loop over that axis computes: the tensor is its value at the last block. Axes that have no loop in ``order``
             are a region which the attached stages run over.
-        along: bound axis -> the axis of the stage it is attached in: the reduction takes the elements where that axis is, and others when
-            that has moved on.
     """
 
     name: str
@@ -76,7 +71,6 @@ class Stage:
     layout: tuple[Term, ...] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[State, ...] = ()
-    along: Mapping[Var, Var] = field(default_factory=dict)
 
     @property
     def body(self) -> Expr:
@@ -172,23 +166,10 @@ class Nest:
     trace: tuple[Step, ...] = ()
 
     def __getitem__(self, name: str) -> Stage:
-        return self._named[name]
-
-    @cached_property
-    def _named(self) -> dict[str, Stage]:
-        return {s.name: s for s in reversed(self.stages)}
-
-    @cached_property
-    def _producers(self) -> dict[Tensor, Stage]:
-        return {t: s for s in reversed(self.stages) for t in s.tensors}
-
-    @cached_property
-    def _consumers(self) -> dict[Tensor, list[Stage]]:
-        out: dict[Tensor, list[Stage]] = {}
         for s in self.stages:
-            for t in s.sources():
-                out.setdefault(t, []).append(s)
-        return out
+            if s.name == name:
+                return s
+        raise KeyError(name)
 
     def with_stage(self, stage: Stage) -> Nest:
         """The nest with the stage of that name replaced."""
@@ -196,12 +177,10 @@ class Nest:
 
     def producer(self, tensor: Tensor) -> Stage | None:
         """The stage that defines a tensor; None for an input."""
-        return self._producers.get(tensor)
+        return next((s for s in self.stages if tensor in s.tensors), None)
 
     def consumers(self, stage: Stage) -> list[Stage]:
         """The stages that read any of a stage's tensors."""
-        if len(stage.tensors) == 1:
-            return list(self._consumers.get(stage.tensors[0], ()))
         return [s for s in self.stages if any(t in s.sources() for t in stage.tensors)]
 
     def is_output(self, stage: Stage) -> bool:

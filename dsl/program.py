@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import dsl.sizes  # noqa: F401  (what sizes are beside numbers)
 from dsl.algebra import inputs_and_computes, substitute, transform
 from dsl.carrier import Carrier
 from dsl.dim import Term, Var, as_term

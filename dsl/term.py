@@ -1,16 +1,18 @@
 """Integer terms over axes and symbolic sizes: their structure, sums and products, ranges, and text.
 
 A :class:`Term` is a constant plus a sum of integer coefficients times products of atoms; an atom is a
-:class:`Var`, a floor division, a remainder, or a minimum/maximum. Terms are canonical, so equal terms
-compare equal. Division and substitution simplify by what they can prove: :mod:`dsl.dim` fills them in.
+:class:`Var`, a floor division, a remainder, or a minimum/maximum. Terms are canonical: equal terms compare equal.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+from dsl.arithmetic import SizeArithmetic
 
 _counter = itertools.count()
 
@@ -98,7 +100,7 @@ def _order(atom: Atom) -> tuple[int, str, int]:
     return (0, atom.name, atom.uid) if isinstance(atom, Var) else (1, repr(atom), 0)
 
 
-class Term:
+class Term(SizeArithmetic["Term"]):
     """``const + sum(coef * product of atoms)``; immutable, canonical and hashable."""
 
     __slots__ = ("_bounds", "_hash", "_vars", "const", "parts")
@@ -125,7 +127,7 @@ class Term:
 
     def __index__(self) -> int:
         if self.parts:
-            raise TypeError(f"{self} is not a constant")
+            raise TypeError(f"the size {self} is symbolic, and a Python number is needed here; dlc.sqrt, dlc.where and the like take sizes")
         return self.const
 
     __int__ = __index__
@@ -142,10 +144,7 @@ class Term:
             found: set[Var] = set()
             for mono in self.parts:
                 for atom in mono:
-                    if type(atom) is Var:
-                        found.add(atom)
-                    else:
-                        found |= atom_vars(atom)
+                    found |= {atom} if type(atom) is Var else atom_vars(atom)
             self._vars = frozenset(found)
         return self._vars
 
@@ -170,7 +169,10 @@ class Term:
 
     # -- arithmetic --------------------------------------------------------------------------------------------
     def __add__(self, other: Term | int) -> Term:
-        other = as_term(other)
+        try:
+            other = as_term(other)
+        except TypeError:
+            return self.beside("add", other)
         if not other.parts:
             return Term(self.parts, self.const + other.const) if other.const else self
         if not self.parts:
@@ -190,14 +192,20 @@ class Term:
         return Term({m: -c for m, c in self.parts.items()}, -self.const)
 
     def __sub__(self, other: Term | int) -> Term:
-        other = as_term(other)
+        try:
+            other = as_term(other)
+        except TypeError:
+            return self.beside("sub", other)
         return self + (-other if other.parts else Term(other.parts, -other.const)) if other.parts or other.const else self
 
     def __rsub__(self, other: Term | int) -> Term:
-        return as_term(other) + (-self)
+        return -self + other
 
     def __mul__(self, other: Term | int) -> Term:
-        other = as_term(other)
+        try:
+            other = as_term(other)
+        except TypeError:
+            return self.beside("mul", other)
         if not other.parts:
             return scale(self, other.const)
         if not self.parts:
@@ -211,12 +219,7 @@ class Term:
 
     __rmul__ = __mul__
 
-    # -- filled in by dsl/dim.py -------------------------------------------------------------------------------
-    __floordiv__: ClassVar[Callable[[Term, Term | int], Term]]
-    __rfloordiv__: ClassVar[Callable[[Term, int], Term]]
-    __mod__: ClassVar[Callable[[Term, Term | int], Term]]
-    __rmod__: ClassVar[Callable[[Term, int], Term]]
-    subs: ClassVar[Callable[[Term, Mapping[Var, Term | int]], Term]]
+    __array_ufunc__ = None  # numbers of numpy leave the arithmetic to terms
 
     # -- meaning -----------------------------------------------------------------------------------------------
     def eval(self, env: Mapping[Var, Any]) -> Any:
@@ -246,7 +249,7 @@ ZERO, ONE = Term({}, 0), Term({}, 1)
 
 
 def as_term(value: Term | Var | int) -> Term:
-    """An int, a variable, a term, or what carries one as ``.term`` (an index expression), as a term."""
+    """An int, a variable, a term, or what carries one as ``.term`` (an index expression), as a term; TypeError for other numbers."""
     if isinstance(value, Term):
         return value
     if type(value) is int:
@@ -254,7 +257,7 @@ def as_term(value: Term | Var | int) -> Term:
     if isinstance(value, Var):
         return Term({(value,): 1}, 0)
     carried = getattr(value, "term", None)
-    return carried if isinstance(carried, Term) else Term({}, int(value))
+    return carried if isinstance(carried, Term) else Term({}, operator.index(value))
 
 
 def of_atom(atom: Atom) -> Term:
@@ -315,9 +318,7 @@ def _atom_eval(atom: Atom, env: Mapping[Var, Any]) -> Any:
     if isinstance(atom, Var):
         return env[atom]
     if isinstance(atom, MinMax):
-        a, b = atom.a.eval(env), atom.b.eval(env)
-        lesser: Callable[[Any, Any], Any] = _np_min if atom.which == "min" else _np_max
-        return lesser(a, b)
+        return (_np_min if atom.which == "min" else _np_max)(atom.a.eval(env), atom.b.eval(env))
     num, den = atom.num.eval(env), atom.den.eval(env)
     return num % den if type(atom) is Mod else num // den
 

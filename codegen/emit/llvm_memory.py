@@ -202,7 +202,7 @@ class Memory(Masks):
         assert shape.lane is not None
         place = self.terms.scalar(at_coord(_known(op), shape, coord).subs({shape.lane: as_term(coord[-1] * shape.width)}))
         for s, stride in ((s, n) for s, n in zip(op.indices, op.buffer.strides) if isinstance(s, Value)):
-            at = tiles[s].at(self.b, Shape(shape.unrolled, None, 0, 1), coord)
+            at = tiles[s].at(self.b, Shape(shape.unrolled, None, 0, 1), (*coord[:-1], 0))
             place = self.b.add(place, self.b.mul(at, self.terms.scalar(stride)))
         p = self.b.gep(self.pointers[op.buffer], [place], inbounds=True, source_etype=memory_type(op.buffer.dtype))
         return self._load_vector(op.buffer, p, mask, shape.width)

@@ -69,7 +69,10 @@ def _spatial(s: Stage, e: Expr) -> frozenset[Var]:
 
 
 def _axes(s: Stage, e: Expr, strides: Strides) -> tuple[Var, ...]:
-    """The axes of a factor, in the order of the tensor that has most of them in memory."""
+    """The axes of a factor, in the order of the tensor that has most of them in memory; as they are where it is made of indices alone."""
     free = [v for v in (*s.axes, *s.bound) if v in e.free]
-    main = read_access(max(reads(e), key=lambda r: sum(v in r.free for v in free)), strides)
+    most = max(reads(e), key=lambda r: sum(v in r.free for v in free), default=None)
+    if most is None:
+        return tuple(free)
+    main = read_access(most, strides)
     return tuple(sorted(free, key=lambda v: -(main.stride(v) or 1 << 60)))

@@ -70,7 +70,8 @@ def _parted_axis(nest: Nest, s: Stage) -> tuple[str, int] | None:
             continue
         for v, name in s.axis_names().items():
             for one, other, n in zip(r.indices, r.indices[1:], r.tensor.shape[1:]):
-                if n.is_const and n.const > 1 and one == as_term(v) // n.const and other == as_term(v) % n.const:
+                if isinstance(one, Term) and isinstance(other, Term) and n.is_const and n.const > 1 and (
+                        one == as_term(v) // n.const and other == as_term(v) % n.const):
                     return name, n.const
     return None
 

@@ -96,7 +96,7 @@ def trace_call(function: Callable[..., Any], specs: Sequence[Spec], call: Callab
     return Template(program, places, layout is None), layout
 
 
-def trace_kernel(program: Program, specs: Sequence[Spec], reproducible: bool) -> tuple[Template, Layout]:
+def trace_kernel(program: Program, specs: Sequence[Spec]) -> tuple[Template, Layout]:
     """The template of a kernel the user wrote, at some shapes.
 
     Raises:
@@ -104,8 +104,7 @@ def trace_kernel(program: Program, specs: Sequence[Spec], reproducible: bool) ->
     """
     special = program.specialize(bind_sizes(program, [s.shape for s in specs]))
     prove_bounds(special)
-    layout: Layout = None if program.single else (tuple, [None] * len(program.outputs))
-    return Template(special, single=program.single, reproducible=reproducible), layout
+    return Template(special, single=program.single), None if program.single else (tuple, [None] * len(program.outputs))
 
 
 def _flatten(result: Any, inputs: Sequence[Input], outputs: list[Compute], places: list[int]) -> Layout:

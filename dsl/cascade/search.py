@@ -16,16 +16,13 @@ from dsl.stages import inline_reads
 
 
 def derive(nest: Nest, approximate: bool = False) -> Derivation:
-    """Find the chains of reductions of an unscheduled nest, which keeps them.
+    """Find the chains of reductions of an unscheduled nest.
 
     Args:
         nest: one stage per reduction, as :func:`dsl.stages.build_nest` makes it.
         approximate: whether a rounding inside an element may be moved past a rescaling.
     """
-    kept: dict[bool, Derivation] = nest.__dict__.setdefault("_derived", {})
-    if approximate not in kept:
-        kept[approximate] = _Search(nest, approximate).run()
-    return kept[approximate]
+    return _Search(nest, approximate).run()
 
 
 class _Search:
@@ -53,7 +50,7 @@ class _Search:
         element = tuple(inline_reads(a, self.maps) for a in s.body.args)
         earlier = self._earlier(s, element)
         homes = list(dict.fromkeys(self.home[r.tensor] for r in earlier))
-        if len(homes) > 1 and self._unite(s, earlier, homes):
+        if len(homes) > 1 and self._in_order(homes) and self._unite(s, earlier, homes):
             homes = homes[:1]
         reasons: list[str] = []
         for n in homes:
@@ -101,6 +98,11 @@ class _Search:
                 found |= r.free & set(s.axes)
         rows = tuple(v for v in s.axes if v in found)
         return rows if rows and len(rows) < len(s.axes) else None
+
+    def _in_order(self, homes: list[int]) -> bool:
+        """Whether no cascade is made of a later one: of all its rows, as a product with normalised columns is of their norms."""
+        members = [{x.stage for x in self.cascades[n].components} for n in homes]
+        return not any(self._needed(members[i], self.cascades[homes[i]]) & later for i in range(len(homes)) for later in members[i + 1:])
 
     def _unite(self, s: Stage, earlier: tuple[Read, ...], homes: list[int]) -> bool:
         """Join independent cascades that a stage reads results of, when it reads all at the same rows."""
@@ -192,17 +194,15 @@ class _Search:
     def _needed(self, stages: Iterable[str], c: Cascade) -> set[str]:
         """Stages, all that they are made of, and what goes along with that in passes other than ``c``."""
         out: set[str] = set()
-        passes = {n for n, other in enumerate(self.cascades) if other is c}  # whose members were added, or are not to be
         todo = list(stages)
         while todo:
             name = todo.pop()
             if name in out:
                 continue
-            new = (self.upstream[name] | {name}) - out
-            out |= new
-            homes = {self.home[t] for n in new for t in self.nest[n].tensors if t in self.home} - passes
-            passes |= homes
-            todo += [x.stage for n in homes for x in self.cascades[n].components]
+            out.add(name)
+            todo += self.upstream[name]
+            homes = {self.home[t] for t in self.nest[name].tensors if t in self.home}
+            todo += [x.stage for n in homes if self.cascades[n] is not c for x in self.cascades[n].components]
         return out
 
     def _share(self, s: Stage, element: tuple[Expr, ...], c: Cascade, env: dict[Var, Term]) -> bool:

@@ -70,3 +70,14 @@ def test_what_is_not_reused_stays_where_it_is():
     plan = pointwise.plan(x, w, s)
     assert not any("factor" in stage.name for stage in plan.nest.stages)
     agrees(pointwise(x, w, s), (x.double() * w.double() * s.double()).sum(1), 50)
+
+
+def test_a_factor_made_of_indices_alone():
+    @dlc.kernel
+    def cosines(x: f32[M, K], s: f32[K]):
+        k = dlc.reduce_axis(K)
+        return dlc.compute((M, 30), lambda i, j: dlc.sum(x[i, k] * s[k] * dlc.cos(dlc.cast(j * k, f32) * 0.1), k))
+
+    x, s = torch.randn(20, 24), torch.randn(24)
+    table = torch.cos(torch.arange(30)[:, None] * torch.arange(24) * 0.1)
+    agrees(cosines(x, s), (x * s).double() @ table.double().T, 24)

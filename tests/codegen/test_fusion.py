@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dsl as dlc
 from codegen.heuristics.fusion import computed_by_reader, fuse_stages, identity_axes, is_contraction, iterations
-from dsl import f32
+from dsl import f32, i64
 from dsl.program import trace
 from dsl.stages import build_nest
+
+M = dlc.dims("M")
 
 
 def nest_of(fn):
@@ -96,3 +98,12 @@ def test_what_a_product_packs_is_computed_there_unless_it_is_an_epilogue() -> No
     assert computed_by_reader(nest, next(s for s in nest.stages if s.kind == "map"))
     nest = nest_of(after)
     assert not computed_by_reader(nest, next(s for s in nest.stages if s.kind == "map"))
+
+
+def test_results_read_at_places_that_are_data_keep_their_axes() -> None:
+    def program(x: f32[M, 8], at: i64[M]):
+        n = dlc.reduce_axis(M)
+        top = dlc.compute((6, 8), lambda s, d: dlc.max(dlc.where(dlc.equal(at[n], s), x[n, d], -1e30), n))
+        return dlc.compute((M, 8), lambda i, d: top[at[i], d] * x[i, d])
+
+    assert [s.kind for s in fuse_stages(nest_of(program)).stages][-1] == "map"

@@ -105,3 +105,13 @@ def test_what_no_cache_holds_is_stored_past_the_caches(kind, n):
     assert torch.equal(plan.launcher()([x, y])[0], torch.cat([x, y.expand(300, 7)], 1))
     assert "!nontemporal" in plan.module.text and "fence seq_cst" in plan.module.text
     assert "nontemporal" not in planned(moved, x, y).module.text
+
+
+def test_rows_of_a_table_by_several_places_and_vectors():
+    """The mean of the neighbours of every node, before a product: places lie along an unrolled axis, rows along several vectors."""
+    @dlc.kernel
+    def neighbours(x: f32[M, 64], at: i64[N, 8], w: f32[64, 48]):
+        return dlc.relu(x[at].mean(1) @ w)
+
+    x, at, w = torch.randn(70, 64), torch.randint(0, 70, (50, 8)), torch.randn(64, 48)
+    torch.testing.assert_close(neighbours(x, at, w), torch.relu(x[at].mean(1) @ w), rtol=1e-4, atol=1e-5)

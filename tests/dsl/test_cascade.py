@@ -405,3 +405,14 @@ def test_dependent_results_of_separate_rows_do_not_share_a_pass() -> None:
 
     d = derivation(program)
     assert [[x.form for x in c.components] for c in d.cascades] == [["independent", "rolling"]]
+
+
+def test_passes_of_rows_and_of_columns_stay_apart() -> None:
+    """Similarities of normalised rows: the product needs the lengths of all of ``y`` before, so that they join no pass over its rows."""
+    def program(x: f64[M, N], y: f64[M, N]):
+        a, b = (t / dlc.sqrt((t * t).sum(-1, keepdim=True)) for t in (x, y))
+        s = a @ b.T
+        return dlc.logsumexp(s, 1), dlc.logsumexp(s, 0), (a * b).sum(-1)
+
+    (one,) = [c for c in derivation(program).cascades if any(x.stage == "matmul" for x in c.components)]
+    assert "sum_1" not in {x.stage for x in one.components}
