@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from codegen.tile.layout import contiguous
@@ -75,12 +75,16 @@ def product_reads(body: Expr) -> tuple[Read, Read] | None:
     return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
-def paired_reads(body: Expr) -> tuple[Read, Read] | None:
-    """The two reads that a body combines, in order: those of a product, or of a distance ``abs(x[i, k] - y[j, k])``."""
+def paired_reads(body: Expr, bound: Collection[Var] = ()) -> tuple[Read, Read] | None:
+    """The two reads that a body combines, in order: those of a product, or of a distance ``abs(x[i, k] - y[j, k])``.
+
+    Of a body that is summed along ``bound``, what does not change along it does not count: ``w[i, k] * (x[i, j] - y[k, j])``.
+    """
     if (sides := product_reads(body)) is not None:
         return sides
-    found = reads(body)
-    plain = all(not r.args for r in found) and not any(isinstance(e, (Index, Where)) for e in walk(body))
+    everything = reads(body)
+    found = [r for r in everything if not bound or not r.free.isdisjoint(bound)]
+    plain = all(not r.args for r in everything) and not any(isinstance(e, (Index, Where)) for e in walk(body))
     return (found[0], found[1]) if len(found) == 2 and plain else None
 
 

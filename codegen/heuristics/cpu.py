@@ -36,7 +36,7 @@ _SHORT = 7  # terms of a sum that are not worth lanes
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
     nest, rolls = roll_cascades(nest, setting)
-    nest = part_factors(fuse_stages(nest), setting.strides)
+    nest = part_factors(fuse_stages(nest, setting.target), setting.strides)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest, sought = schedule_sought(nest, setting)
     done |= sought

@@ -2,6 +2,9 @@
 
 ``sum_k x[i, k] * s[k] * relu(w[j, k])`` reuses ``x[i, k] * s[k]`` for every ``j`` and ``relu(w[j, k])`` for every ``i``. Each becomes a
 definition of its own, which the schedule of the contraction computes while it packs the factor. Products are associated anew.
+
+``sum_k g[i, k] * (x[i, j] - c[k, j]) / d[i, k]`` (the gradient of a distance) reuses ``g[i, k] / d[i, k]`` for every ``j``: with that
+as a definition, the rest is a pair that register tiles reuse.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import functools
 
 from codegen.analysis.access import Strides, product_reads, read_access, size
+from codegen.heuristics.fusion import is_contraction
 from dsl.algebra import reads
 from dsl.dim import Var
 from dsl.expr import Expr, Reduce, op
@@ -24,9 +28,22 @@ def part_factors(nest: Nest, strides: Strides) -> Nest:
         if (isinstance(s.body, Reduce) and len(s.tensors) == 1 and s.body.carrier.name.startswith("sum") and s.attach is None
                 and product_reads(s.body.args[0]) is None):
             sides = _sides(s, s.body.args[0])
-            if sides is not None:
-                nest = _parted(nest, s, sides, strides)
+            nest = _paired(nest, s, strides) if sides is None else _parted(nest, s, sides, strides)
     return nest
+
+
+def _paired(nest: Nest, s: Stage, strides: Strides) -> Nest:
+    """Part what lacks an axis of the rest, where that makes a contraction of a sum that is none."""
+    parts, names = multiplied(s.body.args[0]), s.axis_names()
+    most = max((_spatial(s, p) for p in parts), key=len)
+    still = [n for n, p in enumerate(parts) if _spatial(s, p) < most]
+    if not 0 < len(still) < len(parts) or any(p.dtype != parts[0].dtype for p in parts) or is_contraction(s):
+        return nest
+    factor = _product([parts[n] for n in still])
+    if not any(size(v.extent) >= _REUSE for v in most - factor.free) or not reads(factor):
+        return nest
+    made = part_product(nest, s.name, still, [], [[names[v] for v in _axes(s, factor, strides)]])
+    return made if is_contraction(made[s.name]) else nest
 
 
 def _parted(nest: Nest, s: Stage, sides: tuple[list[int], list[int]], strides: Strides) -> Nest:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 from codegen.analysis.access import cost, paired_reads, product_reads, size
 from codegen.analysis.arrangement import visits
+from codegen.analysis.cycles import cycles, level
+from codegen.target.model import Target
 from dsl.algebra import reads, walk
 from dsl.dim import Term, Var, as_term
-from dsl.expr import Reduce, Where
+from dsl.expr import Read, Reduce, Where
 from dsl.nest import Nest, Stage
 from dsl.placing import total_extent
 from dsl.primitives.axes import part_axis
@@ -15,12 +20,15 @@ from dsl.primitives.storage import compute_inline, merge
 
 _PLAIN = ("sum", "prod", "max", "min")  # reductions whose unfinished results are single numbers
 _SHORT = 6  # operations on a pair that a register tile repeats for each of its elements
-_CHEAP = 4  # operations that are cheaper to repeat than to store and load again
+_CHEAP = 4  # operations that are cheaper to repeat than to store and load again, unless they are slow ones
+_IDLE = 1.5  # cycles of arithmetic on a vector that cost nothing beside what is loaded for it
+_START = 5000  # cycles of a pass over little
+_LONG = 8  # rounds of a loop beside which what stands in front of it costs little
 
 
-def fuse_stages(nest: Nest) -> Nest:
+def fuse_stages(nest: Nest, target: Target) -> Nest:
     """Inline what is cheap to repeat, give results the axes of what they finish, and merge pointwise outputs over one box."""
-    nest = _part_results(_inline(nest))
+    nest = _part_results(_inline(nest, target))
     return _merge_siblings(nest)
 
 
@@ -32,24 +40,47 @@ def iterations(stage: Stage) -> int:
     return out
 
 
-def _inline(nest: Nest) -> Nest:
+def _inline(nest: Nest, target: Target) -> Nest:
     for s in reversed(nest.stages):
         if s.kind != "map" or nest.is_output(s) or s.attach is not None:
             continue
         consumers = nest.consumers(nest[s.name])
         points = iterations(s)
-        evaluations = sum(visits(c) * _times_read(c, s) for c in consumers)
+        evaluations = sum(visits(c) * len(_reads_of(c, s)) for c in consumers)
         work = max(cost(t.body) for t in s.tensors)
         once = evaluations <= points
         if not once and any(is_contraction(c) for c in consumers) and any(isinstance(e, Where) for t in s.tensors for e in walk(t.body)):
             continue  # a guard evaluated once per element is cheaper than one in the inner loop
-        if once or work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points):
+        cheap = work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points)
+        if once or (cheap and not _worth_storing(nest[s.name], consumers, target)):
             nest = compute_inline(nest, s.name)
     return nest
 
 
-def _times_read(consumer: Stage, s: Stage) -> int:
-    return sum(1 for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors)
+def _worth_storing(s: Stage, consumers: list[Stage], target: Target) -> bool:
+    """Whether making the elements of a map for every read takes more cycles than a pass that stores them, and loading them.
+
+    What they are made of is loaded either way, which leaves the arithmetic idle for some cycles. What does not change in a loop is made in
+    front of it, and what a product multiplies is made once, while it is packed.
+    """
+    points = iterations(s)
+    inside = [c for c in consumers for r in _reads_of(c, s) if not is_contraction(c) and not _stands_still(c, r, s)]
+    again = sum(visits(c) for c in inside) - points
+    made = max(cycles(t.body, target) for t in s.tensors)
+    stored = 2 * target.moves[level(target, points * s.tensors[0].dtype.itemsize)]
+    return again * (made - _IDLE - target.moves[0]) > points * stored + _START * target.vector_bits // 32
+
+
+def _stands_still(consumer: Stage, r: Read, s: Stage) -> bool:
+    """Whether what a map computes does not change in the inner loops of a reader: along its last axes, or those it sums over."""
+    used = {v for t in s.tensors for v in t.body.free}
+    moving = {v for i, a in zip(r.indices, s.axes) if a in used for v in (i.vars if isinstance(i, Term) else i.free)}
+    axes = [a for a in (*consumer.axes, *consumer.bound) if size(a.extent) > 1]
+    return math.prod(size(a.extent) for a in itertools.takewhile(lambda a: a not in moving, reversed(axes))) >= _LONG
+
+
+def _reads_of(consumer: Stage, s: Stage) -> list[Read]:
+    return [r for t in consumer.tensors for r in reads(t.body) if r.tensor in s.tensors]
 
 
 def _part_results(nest: Nest) -> Nest:
@@ -137,7 +168,7 @@ def is_contraction(s: Stage) -> bool:
     if s.kind != "reduce" or not isinstance(s.body, Reduce) or len(s.tensors) != 1:
         return False
     value, name = s.body.args[0], s.body.carrier.name.split(".")[0]  # a sum that is resumed has its state as a second operand
-    sides = paired_reads(value)
+    sides = paired_reads(value, s.bound)
     if sides is None or name not in _PLAIN or (product_reads(value) is None and cost(value) > _SHORT):
         return False
     return all(any(size(a.extent) > 1 and a not in other for a in s.axes) for other in (sides[0].free, sides[1].free))

@@ -115,7 +115,7 @@ def analyse(s: Stage, strides: Strides, written: Mapping[Var, int] | None = None
 
     ``written`` are the strides of what is stored, by the contraction's axes, where that is not the contraction itself.
     """
-    sides = paired_reads(s.body.args[0])
+    sides = paired_reads(s.body.args[0], s.bound)
     assert sides is not None
     lane, row = _choose_axes(s, sides, strides, result_strides(s, strides) if written is None else written)
     return Product(s, lane, row, next((r for r in sides if lane in r.free), None), next((r for r in sides if lane not in r.free), None))

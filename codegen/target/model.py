@@ -19,6 +19,8 @@ class Target:
         vector_bits, vector_registers: the widest vectors and how many there are.
         caches: bytes of the first, second and (a core's share of the) third level; on a GPU shared memory a program may use, the
             registers of a processor, the second level.
+        slow: operations on a vector that start further apart than half a cycle for each that they count as, and how many cycles apart.
+        moves: cycles to load or store a vector in each level of cache, and in memory.
         threads: threads that a kernel is scheduled for; processors of a GPU.
         warp: threads of a GPU's warp.
         bandwidth: bytes a second to and from memory, as published; zero where it is measured instead.
@@ -35,6 +37,8 @@ class Target:
     vector_bits: int = 0
     vector_registers: int = 0
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
+    slow: tuple[tuple[str, float], ...] = (("div", 4.0), ("sqrt", 5.0), ("rsqrt", 5.0))
+    moves: tuple[float, float, float, float] = (0.5, 1.0, 2.5, 5.0)
     threads: int = 2
     warp: int = 32
     bandwidth: float = 0.0

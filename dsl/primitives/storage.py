@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dsl.algebra import reads, substitute, substitute_values, transform
 from dsl.dim import Term, Var, as_term, show
 from dsl.dtype import Dtype
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, cast, op
+from dsl.expr import Cast, Compute, Const, Expr, Input, Op, Read, Reduce, Scan, Tensor, cast, const, op
 from dsl.nest import Nest, Stage
 from dsl.opset import PRECISIONS
 from dsl.primitives.bodies import moved_nest, unique_stage, with_bodies
@@ -331,11 +332,11 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
         y: for i: for j: for k: y[i, j] += y.factor[i, k] * y.factor1[j, k]
 
     Products are associated anew. A factor that is one plain read stays what it is, and a permission to multiply a factor less exactly stays
-    with the product.
+    with the product. Without a second factor the rest stays in the sum: of ``w[i, k] * x[i, j] / d[i, k]`` it may be ``w[i, k] / d[i, k]``.
 
     Args:
         nest: the nest.
-        stage: a sum of products.
+        stage: a sum of products, or of quotients of products.
         first: which of the things multiplied, counted from the left, make up the first factor.
         second: those that make up the other.
         axes: the axes of each factor's definition, by loop name, in the order they are stored.
@@ -345,9 +346,9 @@ def part_product(nest: Nest, stage: str, first: Sequence[int], second: Sequence[
     assert isinstance(body, Reduce)
     parts, helpers, factors = multiplied(body.args[0]), list[Stage](), list[Expr]()
     named = {name: v for v, name in s.axis_names().items()}
-    for side, loops in zip((first, second), axes):
-        value = functools.reduce(lambda a, b: op("mul", a, b), (parts[n] for n in side))
-        if isinstance(_plain(value), Read):
+    for side, loops in itertools.zip_longest((first, second), axes, fillvalue=()):
+        value = functools.reduce(_times, (parts[n] for n in side or [n for n in range(len(parts)) if n not in first]))
+        if isinstance(_plain(value), Read) or not side:
             factors.append(value)
             continue
         permission = value if isinstance(value, Op) and value.name in PRECISIONS else None
@@ -375,8 +376,18 @@ def _redefined(nest: Nest, s: Stage, body: Expr, helpers: Sequence[Stage]) -> Ne
 
 
 def multiplied(e: Expr) -> list[Expr]:
-    """The things that a product multiplies, in order."""
-    return [p for a in e.args for p in multiplied(a)] if isinstance(e, Op) and e.name == "mul" else [e]
+    """The things that a product multiplies, in order; in a quotient of a product the reciprocal of the divisor."""
+    if isinstance(e, Op) and e.name == "mul":
+        return [p for a in e.args for p in multiplied(a)]
+    if isinstance(e, Op) and e.name == "div" and len(parts := multiplied(e.args[0])) > 1:
+        return [*parts, op("div", const(1.0, e.dtype), e.args[1])]
+    return [e]
+
+
+def _times(a: Expr, b: Expr) -> Expr:
+    """A product; of a reciprocal the quotient."""
+    inverse = isinstance(b, Op) and b.name == "div" and isinstance(b.args[0], Const) and b.args[0].value == 1
+    return op("div", a, b.args[1]) if inverse else op("mul", a, b)
 
 
 def _plain(e: Expr) -> Expr:

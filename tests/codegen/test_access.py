@@ -82,6 +82,13 @@ def test_pairs_that_are_no_products() -> None:
         k = dlc.reduce_axis(5)
         return dlc.compute((4, 6), lambda i, j: dlc.sum(dlc.where(k < i, x[i, k], y[j, k]), k))
 
+    def moved(w: f32[4, 5], x: f32[4, 6], c: f32[5, 6]):
+        k = dlc.reduce_axis(5)
+        return dlc.compute((4, 6), lambda i, j: dlc.sum(w[i, k] * (x[i, j] - c[k, j]), k))
+
+    sums = next(s for s in build_nest(trace(moved)).stages if s.kind == "reduce")
+    pair = paired_reads(sums.body.args[0], sums.bound)
+    assert paired_reads(sums.body.args[0]) is None and pair is not None and [r.tensor.name for r in pair] == ["w", "c"]
     assert product_reads(body_of(distances)) is None
     assert [r.tensor.name for r in paired_reads(body_of(distances))] == ["x", "y"]
     assert paired_reads(body_of(masked)) is None

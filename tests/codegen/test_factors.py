@@ -81,3 +81,20 @@ def test_a_factor_made_of_indices_alone():
     x, s = torch.randn(20, 24), torch.randn(24)
     table = torch.cos(torch.arange(30)[:, None] * torch.arange(24) * 0.1)
     agrees(cosines(x, s), (x * s).double() @ table.double().T, 24)
+
+
+@dlc.kernel
+def moved(g: f32[M, K], d: f32[M, K], x: f32[M, N], c: f32[K, N]):
+    k = dlc.reduce_axis(K)
+    return dlc.compute((M, N), lambda i, j: dlc.sum(g[i, k] * (x[i, j] - c[k, j]) / d[i, k], k))
+
+
+@pytest.mark.parametrize("m, n, k", [(9, 33, 20), (100, 64, 150), (7, 8, 9)])
+def test_what_lacks_an_axis_of_the_rest_is_parted_from_it(m, n, k):
+    """The gradient of distances: a quotient for every pair of points, the rest in register tiles."""
+    g, d, x, c = torch.randn(m, k), torch.rand(m, k) + 1, torch.randn(m, n), torch.randn(k, n)
+    want = ((g / d).double()[:, :, None] * (x.double()[:, None] - c.double()[None])).sum(1)
+    agrees(moved(g, d, x, c), want, k)
+    plan = moved.plan(g, d, x, c)
+    stage = next(s for s in plan.nest.stages if s.kind == "reduce")
+    assert "/" not in str(stage.body) and any("factor" in s.name for s in plan.nest.stages)

@@ -184,6 +184,13 @@ def test_rfactor_and_part_product():
     n = part_product(nest_of(scaled), "y", [0, 1], [2], [["i", "k"], ["j", "k"]])
     assert [s.name for s in check(n, scaled).stages] == ["y.factor", "y.factor1", "y"]
 
+    def moved(g: f32[5, 6], d: f32[5, 6], x: f32[5, 7], c: f32[6, 7]):
+        k = dlc.reduce_axis(6)
+        return dlc.compute((5, 7), lambda i, j: dlc.sum(g[i, k] * (x[i, j] - c[k, j]) / (d[i, k] * d[i, k] + 1.0), k), name="y")
+
+    n = part_product(nest_of(moved), "y", [0, 2], [], [["i", "k"]])
+    assert [s.name for s in check(n, moved).stages] == ["y.factor", "y"] and "/" not in str(n["y"].body)
+
 
 def test_sums_apart_from_what_finishes_them():
     n, sums = finish_apart(nest_of(product), "y")

@@ -40,7 +40,7 @@ __all__ = ["blocks", "power", "schedule_gpu"]
 def schedule_gpu(nest: Nest, setting: Setting) -> Nest:
     """Fuse, part what is too long, group, then give every group its grid and its tiles."""
     nest, rolls = roll_cascades(nest, setting)
-    nest = fuse_stages(inline_movement(nest))
+    nest = fuse_stages(inline_movement(nest), setting.target)
     nest = repeat_in_long_rows(nest)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest, sought = schedule_sought(nest, setting)
