@@ -4,6 +4,9 @@ Writing into newly mapped memory costs several times the writing itself, because
 that a result no longer needs therefore stays here, up to a bound: :func:`trim` gives everything unused back at once, ``DLC_MEMORY`` sets
 the bound, and what lies here beyond a small part is marked so that the system may take it under pressure without asking.
 
+What was given back last is taken first, in machine code without a lock (:mod:`dlc.hand`), up to :data:`_HOT` bytes; the rest is kept in
+order here.
+
 Small results (below :data:`THRESHOLD` bytes) are torch's own; there the C library keeps memory warm as well.
 """
 
@@ -21,13 +24,13 @@ from dataclasses import dataclass
 import torch
 
 from dlc.config import settings
+from dlc.hand import Hand, forget
 
 #: Bytes from which a result lies in a block of this pool; measured: below it a fresh allocation costs no more than taking a block.
 THRESHOLD = 2 << 20
 
 _PAGE, _HUGE = 4096, 2 << 20
 _HOT = 256 << 20  # cached bytes up to which blocks are held firmly; beyond it the system may reclaim them
-_SMALL, _AT_HAND = 256 << 10, 2  # below so many bytes, so many free blocks of a size are kept where no lock is needed
 _SCARCE = 8  # a new block first gives back what is cached when less than this share of the machine's memory is available
 
 
@@ -53,13 +56,13 @@ class Stats:
 
 
 class Block:
-    """A piece of memory: ``size`` bytes from ``address``, on a line of 64 bytes."""
+    """A piece of memory: ``size`` bytes from ``address``, on a line of 64 bytes; ``record`` is what :mod:`dlc.hand` knows it by."""
 
-    __slots__ = ("__weakref__", "address", "lent", "map", "offset", "size")
+    __slots__ = ("__weakref__", "address", "lent", "map", "offset", "record", "size")
 
     def __init__(self, size: int, colour: int) -> None:
         """Map it. Blocks start at different offsets in their pages, or streams of several would meet in the same cache sets."""
-        self.size, self.lent = size, False
+        self.size, self.lent, self.record = size, False, 0
         self.map = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             try:
@@ -84,16 +87,24 @@ class Block:
 
 
 class Pool:
-    """Blocks by size; safe from any thread, from finalizers, and in a forked child."""
+    """Blocks by size; safe from any thread, from finalizers, and in a forked child. Once used it stays to the end of the process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
+        self._blocks: dict[int, Block] = {}  # every block mapped, by its record
         self._free: dict[int, list[Block]] = {}
-        self._at_hand: dict[int, list[Block]] = {}  # small blocks, counted as in use
         self._returned: deque[Block] = deque()  # given back, not yet sorted in: a finalizer may run while the lock is held
         self._owners: dict[int, weakref.ref[memoryview]] = {}
         self._limit: int | None = None
-        self._in_use = self._cached = self._lent = self._peak = self._reused = self._mapped = self._unmapped = 0
+        self._in_use = self._cached = self._lent = self._peak = self._reused = self._mapped = self._unmapped = 0  # blocks at hand: in use
+
+    @functools.cached_property
+    def hand(self) -> Hand:
+        """The blocks given back last."""
+        with self._making:
+            made: Hand = vars(self).get("hand") or Hand(self._over)
+            made.bound(min(self.limit(), _HOT))
+            return vars(self).setdefault("hand", made)
 
     def take(self, size: int) -> Block:
         """A block of at least ``size`` bytes; its contents are arbitrary.
@@ -102,14 +113,13 @@ class Pool:
             MemoryError: the machine has no memory left.
         """
         rounded = round_up(size)
-        try:
-            return self._at_hand[rounded].pop()  # in one step, as far as other threads can see
-        except (KeyError, IndexError):
-            pass
+        record = self.hand.take(class_of(rounded))
+        return self._blocks[record] if record else self._take(rounded)
+
+    def _take(self, rounded: int) -> Block:
+        """A block of just so many bytes, when none is at hand."""
         with self._lock:
             self._sort_in()
-            if rounded < _SMALL <= self.limit() // 64:
-                self._at_hand.setdefault(rounded, [])
             kept = self._free.get(rounded)
             block = kept.pop() if kept else None
             if block is not None:
@@ -119,18 +129,19 @@ class Pool:
                 block = self._map(rounded)
             self._in_use += rounded
             self._peak = max(self._peak, self._in_use + self._cached)
+            self._balance()
         return block
 
     def give(self, block: Block) -> None:
         """Take a block back."""
-        near = self._at_hand.get(block.size)
-        if near is not None and len(near) < _AT_HAND:
-            near.append(block)
-            return
-        self._returned.append(block)
+        self.hand.give(block.record)
+
+    def _over(self, record: int) -> None:
+        """Take back a block that there is no room for at hand."""
+        self._returned.append(self._blocks[record])
         if self._lock.acquire(blocking=False):
             try:
-                self._sort_in()
+                self._put_away()
             finally:
                 self._lock.release()
 
@@ -141,6 +152,9 @@ class Pool:
             MemoryError: the machine has no memory left.
         """
         block = self.take(bytes)
+        made = self.hand.wrap(block.record, tuple(shape), dtype)
+        if made is not None:
+            return made
         view = memoryview(block.map)
         key = id(block)
         self._owners[key] = weakref.ref(view, lambda _: self._freed(key, block))
@@ -155,10 +169,11 @@ class Pool:
 
     def stats(self) -> Stats:
         """What the pool holds."""
+        hand = self.hand
         with self._lock:
             self._sort_in()
-            near = sum(size * len(blocks) for size, blocks in self._at_hand.items())
-            return Stats(self._in_use - near, self._cached + near, self.limit(), self._peak, self._reused, self._mapped, self._unmapped)
+            return Stats(self._in_use - hand.kept, self._cached + hand.kept, self.limit(), self._peak, self._reused + hand.taken,
+                         self._mapped, self._unmapped)
 
     def limit(self) -> int:
         """The most bytes that may wait here unused."""
@@ -169,33 +184,39 @@ class Pool:
 
     def forked(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
 
     def _freed(self, key: int, block: Block) -> None:
         self._owners.pop(key, None)
         self.give(block)
 
     def _map(self, size: int) -> Block:
-        if (self._cached or self._at_hand) and available() < physical() // _SCARCE:
+        if (self._cached or self.hand.kept) and available() < physical() // _SCARCE:
             self._put_away()
             self._shrink(0)
         self._mapped += 1
         try:
-            return Block(size, self._mapped)
+            block = Block(size, self._mapped)
         except (OSError, MemoryError):
             self._put_away()
             self._shrink(0)
-        try:
-            return Block(size, self._mapped)
-        except OSError as e:
-            raise MemoryError(f"cannot map {size} bytes: {e.strerror}") from e
+            try:
+                block = Block(size, self._mapped)
+            except OSError as e:
+                raise MemoryError(f"cannot map {size} bytes: {e.strerror}") from e
+        block.record = self.hand.record(block.address, size, class_of(size))
+        self._blocks[block.record] = block
+        return block
 
     def _put_away(self) -> None:
-        """Sort in the small blocks that are kept at hand, too."""
-        for near in self._at_hand.values():
-            while near:
-                self._returned.append(near.pop())
+        """Sort in the blocks at hand, too."""
+        at_hand = [self._blocks[record] for record in self.hand.all()]
+        self._returned.extendleft(reversed(at_hand))
         self._sort_in()
+
+    def _balance(self) -> None:
+        """Say how many bytes may be at hand: what is cached here and there keeps to the bounds."""
+        self.hand.bound(max(0, min(_HOT - (self._cached - self._lent), self.limit() - self._cached)))
 
     def _sort_in(self) -> None:
         """Make blocks that came back available; those beyond the bound go to the system, the least recently used sizes first."""
@@ -208,6 +229,7 @@ class Pool:
                 self._shrink(self.limit())
             elif self._cached - self._lent > _HOT:
                 self._lend()
+        self._balance()
 
     def _lend(self) -> None:
         """Lend blocks until no more than ``_HOT`` bytes are held firmly: of the sizes least recently used, not what is soon used again."""
@@ -231,10 +253,13 @@ class Pool:
             while blocks and self._cached > keep:
                 block = blocks.pop(0)
                 self._uncache(block)
+                del self._blocks[block.record]
+                forget(block.record)
                 block.map.close()
                 self._unmapped += 1
             if not blocks:
                 del self._free[size]
+        self._balance()
         return before - self._cached
 
 
@@ -244,6 +269,13 @@ def round_up(size: int) -> int:
     size = max(size, 1)
     step = max(1 << max(size.bit_length() - 4, 0), _PAGE if size < _HUGE else _HUGE)
     return -(-size // step) * step
+
+
+@functools.lru_cache(4096)
+def class_of(rounded: int) -> int:
+    """The number of a size that :func:`round_up` gives: below :data:`dlc.hand.CLASSES`, and of no other size."""
+    bits = rounded.bit_length()
+    return bits * 8 + (rounded >> bits - 4 & 7)
 
 
 def physical() -> int:

@@ -8,21 +8,13 @@ numpy itself gives away in a microsecond.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from dlc.lazy import lazy
-from dlc.runtime.cpu import initialize, keep
+from dlc.native import FASTCALL, ONE, builtin, compiled
 
-llvm = lazy("llvmlite.binding")
-
-_FASTCALL, _ONE = 0x80, 0x08  # METH_FASTCALL, METH_O
-_SYMBOLS = ("PyLong_AsUnsignedLongLongMask", "PyLong_FromLong", "PyErr_Occurred", "PyEval_SaveThread", "PyEval_RestoreThread",
-            "PyLong_FromUnsignedLongLong")
 _TEXT = """
 declare i64 @PyLong_AsUnsignedLongLongMask(ptr)
 declare ptr @PyLong_FromLong(i64)
@@ -77,43 +69,21 @@ define ptr @dlc_array(ptr %self, ptr %array) {
 """.replace("HEAD", str(object.__basicsize__))  # by numpy's binary interface, the address of the elements comes first
 
 
-class _MethodDef(ctypes.Structure):
-    """CPython's PyMethodDef."""
-
-    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
-
-
 @cache
 def native_call() -> Callable[..., int]:
     """The function ``call(entry, scratch, threads, *words) -> code``; every argument an int, at least the first three."""
-    return _function(b"dlc_call", _FASTCALL, b"Run a compiled kernel.")
+    made: Callable[..., int] = builtin(_found()("dlc_call"), "call", FASTCALL, "Run a compiled kernel.")
+    return made
 
 
 @cache
 def array_address() -> Callable[[np.ndarray], int]:
     """From a numpy array to the address of its first element; the argument must be an array."""
-    native: Callable[[np.ndarray], int] = _function(b"dlc_array", _ONE, b"The address of an array's elements.")
+    native: Callable[[np.ndarray], int] = builtin(_found()("dlc_array"), "array", ONE, "The address of an array's elements.")
     probe = np.empty(3)[1:]
     return native if native(probe) == probe.ctypes.data else lambda array: int(array.ctypes.data)
 
 
 @cache
-def _engine() -> Any:
-    """Both functions, compiled."""
-    initialize()
-    for name in _SYMBOLS:
-        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-    machine = llvm.Target.from_default_triple().create_target_machine(opt=1, reloc="pic")
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_TEXT), machine)
-    engine.finalize_object()
-    return engine
-
-
-def _function(name: bytes, convention: int, doc: bytes) -> Any:
-    """One of them as something to call."""
-    engine = _engine()
-    definition = _MethodDef(name, engine.get_function_address(name.decode()), convention, doc)
-    keep(engine, definition)
-    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_MethodDef), ctypes.c_void_p, ctypes.c_void_p)
-    make = prototype(("PyCFunction_NewEx", ctypes.pythonapi))
-    return make(ctypes.byref(definition), None, None)
+def _found() -> Callable[[str], int]:
+    return compiled(_TEXT)
