@@ -15,6 +15,7 @@ from dlc.derivatives import Derivatives
 from dlc.lazy import lazy
 from dlc.runtime.arguments import as_numpy, as_tensor
 from dlc.runtime.device import host_target
+from dlc.runtime.fastcall import Call
 from dsl.bind import bind_sizes
 from dsl.errors import ArgumentError, ScheduleError, TargetError
 from dsl.program import Program
@@ -59,6 +60,7 @@ class Asked(ABC):
     save: tuple[str, ...] | None = None
     derivatives: Derivatives
     __name__: str
+    fast: Call
     _calls: Caller
 
     @property

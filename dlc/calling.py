@@ -60,16 +60,17 @@ class Callee(Protocol):
     def derivatives(self) -> Derivatives:
         """What is derived from it."""
 
+    fast: Call
+
 
 class Caller:
     """The calls of one kernel.
 
     Args:
-        kernel: what is called.
+        kernel: what is called. Its ``fast`` is the function of the last call's arguments, and gives MISS for any others.
 
     Attributes:
-        fast: the function of the last call's arguments; MISS for any others.
-        fill: that of the last call with memory for its results.
+        fill: the function of the last call with memory for its results.
     """
 
     def __init__(self, kernel: Callee) -> None:
@@ -78,7 +79,7 @@ class Caller:
 
     def forget(self) -> None:
         """Compile anew from now on: the kernel was tuned, or given another schedule."""
-        self.fast: Call = _nothing
+        self.kernel.fast = _nothing
         self.fill: Fill = _nothing
         self._by_shape: dict[Any, list[Functions]] = {}
         self._any_size: list[Functions] = []
@@ -92,10 +93,10 @@ class Caller:
         self._sizes = Sizes()
 
     def slowly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Any:
-        """A call for which :attr:`fast` or :attr:`fill` was not made."""
+        """A call for which neither ``fast`` nor :attr:`fill` was made."""
         if named:
             args = self._positional(args, named)
-            results = self.fast(args) if out is None else self.fill(args, out)
+            results = self.kernel.fast(args) if out is None else self.fill(args, out)
             if results is not MISS:
                 return results
         kinds = _kinds(args)
@@ -112,7 +113,7 @@ class Caller:
         if out is None:
             results = functions.call(args)
             if results is not MISS:
-                self.fast = functions.call
+                self.kernel.fast = functions.call
             return results
         fill = functions.fill(isinstance(out[0] if type(out) in (tuple, list) and out else out, np.ndarray))
         results = fill(args, out)

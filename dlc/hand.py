@@ -242,18 +242,21 @@ class Hand:
 
     Args:
         hook: called with a record that is given back beyond the bound.
+
+    Attributes:
+        state: the address of their words, for machine code.
     """
 
     def __init__(self, hook: Callable[[int], None]) -> None:
         self._native = native()
-        self._state = _words(HEADS + CLASSES)
-        self._words = (ctypes.c_int64 * (HEADS + CLASSES)).from_address(self._state)
+        self.state = _words(HEADS + CLASSES)
+        self._words = (ctypes.c_int64 * (HEADS + CLASSES)).from_address(self.state)
         self._words[HOOK] = id(hook)
         immortal(hook)
 
     def take(self, kind: int) -> int:
         """The record of the block of a class that was given back last; 0 where none is at hand."""
-        return self._native.take(self._state, kind)
+        return self._native.take(self.state, kind)
 
     def give(self, record: int) -> None:
         """Give a block back; beyond the bound to the hook."""
@@ -284,7 +287,7 @@ class Hand:
         made = _words(WORDS)
         words = (ctypes.c_int64 * WORDS).from_address(made)
         words[0], words[DELETER], words[DATA], words[DEVICE] = 1, self._native.places["hand_give"], where, 1  # version 1, on a CPU
-        words[SIZE], words[CLASS], words[HAND] = size, kind, self._state
+        words[SIZE], words[CLASS], words[HAND] = size, kind, self.state
         return made
 
     def wrap(self, record: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:

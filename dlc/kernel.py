@@ -91,10 +91,14 @@ class Kernel(Asked):
         """
         if is_compiling():
             return self._traced(args, named)
+        if out is None and not named:
+            results = self.fast(args)
+            if results is not MISS:
+                return results
         if forward_ad._current_level >= 0:
             return self._calls.moving(args, named, out)
-        if not named:
-            results = self._calls.fast(args) if out is None else self._calls.fill(args, out)
+        if out is not None and not named:
+            results = self._calls.fill(args, out)
             if results is not MISS:
                 return results
         if named and (fixed := {n: v for n, v in named.items() if n in self._keywords}):

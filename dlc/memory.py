@@ -13,6 +13,7 @@ Small results (below :data:`THRESHOLD` bytes) are torch's own; there the C libra
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 import os
 import threading
@@ -261,6 +262,11 @@ class Pool:
                 del self._free[size]
         self._balance()
         return before - self._cached
+
+
+def bytes_of(shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Bytes of a tensor without gaps."""
+    return math.prod(shape) * dtype.itemsize
 
 
 @functools.lru_cache(4096)

@@ -18,6 +18,8 @@ For ``add(x: f32[M, N], y: f32[M, N])`` at 4 x 5 it reads::
             return MISS
         if (p0 | p1) & 3:
             return MISS
+        if forward._current_level >= 0:
+            return MISS
         if grad_enabled() and (x0.requires_grad or x1.requires_grad):
             return tracked(args)
         y0 = empty((4, 5), (5, 1), E0)
@@ -32,12 +34,14 @@ addresses. Arguments may also be numbers and numpy arrays, and results may be wr
 lie apart from everything else. ``MISS`` says that the kernel was not run, because the arguments are not exactly those it was compiled
 for. Nothing is shared between calls, so any number of threads may be in the function.
 
+Where all arguments are tensors of known sizes, machine code does the same without Python (``dlc/runtime/direct.py``), and comes here only
+for what is not plain.
+
 The lines themselves are made in ``dlc/runtime/written.py``.
 """
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,11 +50,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from dlc import memory
 from dlc.config import settings
 from dlc.runtime import written
 from dlc.runtime.arguments import NUMPY, TORCH, give_back
+from dlc.runtime.direct import Direct, can_call
 from dlc.runtime.recipe import Formulas, Recipe, Shape, known
 from dlc.runtime.threads import threads
 from dlc.runtime.trampoline import array_address, native_call
@@ -95,11 +101,23 @@ class Functions:
     def __init__(self, recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], Exception], given: Given | None = None,
                  hooks: Hooks | None = None) -> None:
         self._recipe, self._given, self._hooks = recipe, given or Given(), hooks or Hooks()
+        self._entry, self._failed = entry, failed
         self._scope = _scope(recipe, entry, failed) | _hooked(self._hooks)
 
     @cached_property
     def call(self) -> Call:
         """From a tuple of arguments to the results, or MISS."""
+        return self._direct.call if self._direct else self._call
+
+    @cached_property
+    def _direct(self) -> Direct | None:
+        """The calls in machine code, where there are such."""
+        if self._given.arrays or self._given.numbers or not can_call(self._recipe):
+            return None
+        return Direct(self._recipe, self._entry, self._failed, self._call, self._hooks.tracked, MISS)
+
+    @cached_property
+    def _call(self) -> Call:
         return self._written("call", written.call(self._recipe, self._given, self._hooks.tracked is not None, self._hooks.find is not None))
 
     def fill(self, arrays: bool) -> Fill:
@@ -118,12 +136,19 @@ class Functions:
     def _fill_arrays(self) -> Fill:
         return self._written("fill", written.fill(self._recipe, self._given, True, self._hooks.find is not None))
 
-    @cached_property
-    def into(self) -> Callable[[tuple[Any, ...], Sequence[torch.Tensor] | None], Any]:
+    def into(self, args: tuple[torch.Tensor, ...], outs: Sequence[torch.Tensor] | None) -> Any:
         """From a tuple of tensors, and tensors for the results or None, to a tuple of results, or MISS.
 
         It does not mind whether autograd should be told, and trusts that the tensors for the results fit.
         """
+        if self._direct:
+            results = self._direct.into(args, None if outs is None else tuple(outs))
+            if results is not MISS:
+                return results
+        return self._into(args, outs)
+
+    @cached_property
+    def _into(self) -> Callable[[tuple[Any, ...], Sequence[torch.Tensor] | None], Any]:
         return self._written("into", written.into(self._recipe))
 
     @cached_property
@@ -154,7 +179,7 @@ small_empty: Callable[[Shape, Shape, torch.dtype], torch.Tensor] = getattr(torch
 def large_empty(shape: Shape, strides: Shape, dtype: torch.dtype) -> torch.Tensor:
     """Memory from the pool of huge pages."""
     try:
-        return memory.pool.tensor(shape, dtype, math.prod(shape) * dtype.itemsize)
+        return memory.pool.tensor(shape, dtype, memory.bytes_of(shape, dtype))
     except MemoryError as e:
         raise LaunchError(f"no memory for a result of shape {shape}", str(e), "free something, or make the result smaller") from e
 
@@ -171,7 +196,7 @@ def _poisoned(shape: Shape, strides: Shape, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _is_large(shape: Shape, dtype: torch.dtype) -> bool:
-    return math.prod(shape) * dtype.itemsize >= memory.THRESHOLD
+    return memory.bytes_of(shape, dtype) >= memory.THRESHOLD
 
 
 def _allocator(dtype: str, shape: Formulas) -> Callable[[Shape, Shape, torch.dtype], torch.Tensor]:
@@ -209,7 +234,7 @@ def _scope(recipe: Recipe, entry: int, failed: Callable[[int, tuple[Any, ...]], 
     scope: dict[str, Any] = {
         "MISS": MISS, "KINDS": _KINDS, "ENTRY": entry, "native": native_call(), "threads": threads, "failed": failed, "array": array,
         "grad_enabled": torch.is_grad_enabled, "take": _take_poisoned if settings().poison else _take, "give": memory.pool.give,
-        "ndarray": np.ndarray, "address": array_address(), "changed": torch.autograd.graph.increment_version,
+        "forward": forward_ad, "ndarray": np.ndarray, "address": array_address(), "changed": torch.autograd.graph.increment_version,
     }
     scope |= {f"D{n}": TORCH[dtype] for n, (_, dtype, _, _) in enumerate(recipe.inputs)}
     scope |= {f"E{n}": TORCH[dtype] for n, (dtype, _) in enumerate(recipe.outputs)}

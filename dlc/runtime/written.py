@@ -52,7 +52,8 @@ def call(recipe: Recipe, given: Given, tracked: bool, own: bool) -> list[str]:
     """
     arrays = bool(given.arrays) and not given.tensors(recipe)
     lines = ["def call(args):", *_guards(recipe, given), *(_own(recipe, "call", "args") if own else [])]
-    lines += _if(_needs_grad(recipe, given), "return tracked(args)" if tracked else "return MISS")
+    if needing := _needs_grad(recipe, given):
+        lines += [*_unless("forward._current_level >= 0"), *_if(needing, "return tracked(args)" if tracked else "return MISS")]
     for n, (_, shape) in enumerate(recipe.outputs):
         lines += [f"    y{n} = {_empty('array' if arrays else 'empty', n, shape)}", f"    q{n} = {_address(f'y{n}', arrays)}"]
     results = ", ".join(f"y{n}" for n in range(len(recipe.outputs)))

@@ -25,7 +25,7 @@ def test_the_function_of_the_last_call_is_kept_and_others_are_found_by_shape():
     for shape in ((2, 3), (4, 5), (2, 3), (1, 3)):
         x, w = torch.randn(shape), torch.randn(shape[1])
         assert torch.equal(kernel(x, w), x * w)
-        assert kernel._calls.fast((x, w)) is not MISS
+        assert kernel.fast((x, w)) is not MISS
     compiled = len(kernel._calls._launchers)
     kernel(torch.randn(2, 3), torch.randn(3))
     assert len(kernel._calls._launchers) == compiled == 3
@@ -74,7 +74,7 @@ def test_a_tuned_kernel_is_compiled_anew():
     kernel, x, w = make(), torch.randn(2, 3), torch.randn(3)
     kernel(x, w)
     kernel._calls.forget()
-    assert kernel._calls.fast((x, w)) is MISS and torch.equal(kernel(x, w), x * w)
+    assert kernel.fast((x, w)) is MISS and torch.equal(kernel(x, w), x * w)
 
 
 @dlc.kernel
@@ -92,7 +92,7 @@ def test_a_size_that_keeps_changing_becomes_an_argument():
         x = torch.randn(m, 8)
         for _ in range(2):
             torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
-            assert kernel._calls.fast((x,)) is not MISS
+            assert kernel.fast((x,)) is not MISS
     assert compiled(kernel) == (3, 1), "three values of M of their own, one kernel for all others"
     assert kernel(torch.randn(0, 8)).shape == (0, 8) and compiled(kernel) == (4, 1), "an empty one is compiled for itself"
     for n in (9, 10, 11, 12, 13):
