@@ -35,21 +35,21 @@ ROOT_HALF = {"f32": float_bits(math.sqrt(0.5), "f32"), "f64": float_bits(math.sq
 
 def log(b: MathBuilder, x: Value) -> Value:
     """The natural logarithm; -inf at 0, NaN below."""
-    exponent, f = split(b, x)
-    return log_specials(b, x, _log_of_parts(b, exponent, f))
+    exponent, f, special = _split_any(b, x)
+    return b.add(_log_of_parts(b, exponent, f), special)
 
 
 def log2(b: MathBuilder, x: Value) -> Value:
     """The logarithm to base 2; exact at powers of two."""
-    exponent, f = split(b, x)
-    return log_specials(b, x, b.add(exponent, _scaled_log1p(b, f, LOG2_E)))
+    exponent, f, special = _split_any(b, x)
+    return b.add(b.add(exponent, _scaled_log1p(b, f, LOG2_E)), special)
 
 
 def log10(b: MathBuilder, x: Value) -> Value:
     """The logarithm to base 10."""
-    exponent, f = split(b, x)
+    exponent, f, special = _split_any(b, x)
     high, low, *_ = pieces(b, LOG10_2, x)
-    return log_specials(b, x, b.fma(exponent, high, b.fma(exponent, low, _scaled_log1p(b, f, LOG10_E))))
+    return b.add(b.fma(exponent, high, b.fma(exponent, low, _scaled_log1p(b, f, LOG10_E))), special)
 
 
 def log1p(b: MathBuilder, x: Value) -> Value:
@@ -98,6 +98,24 @@ def split(b: MathBuilder, x: Value) -> Pair:
     exponent, f = _split_normal(b, scaled)
     exponent = b.to_float(exponent)
     return b.select(tiny, b.sub(exponent, b.const(float(form.mantissa), x)), exponent), f
+
+
+def _split_any(b: MathBuilder, x: Value) -> tuple[Value, Value, Value]:
+    """x = 2^e (1 + f): (e as a float, f, what is added to the logarithm).
+
+    The last is 0 for positive numbers, and for all others their logarithm: 0, inf, NaN, negative numbers. Those and denormals are rare.
+    """
+    form, zero, one = format_of(b, x), b.const(0.0, x), b.const(1.0, x)
+
+    def others() -> tuple[Value, Value, Value]:
+        finite = b.logic_and(b.cmp("gt", x, zero), b.cmp("lt", x, infinity(b, x)))
+        scaled = b.select(finite, b.mul(x, b.const(2.0**form.mantissa, x)), one)
+        return scaled, b.select(finite, b.const(-float(form.mantissa), x), zero), log_specials(b, x, zero)
+
+    normal = b.logic_and(b.cmp("ge", x, b.const(form.smallest_normal, x)), b.cmp("lt", x, infinity(b, x)))
+    scaled, more, special = b.rarely(b.logic_not(normal), others, (x, zero, zero))
+    exponent, f = _split_normal(b, scaled)
+    return b.add(b.to_float(exponent), more), f, special
 
 
 def log_specials(b: MathBuilder, x: Value, result: Value) -> Value:
