@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from codegen.analysis.access import Strides, read_access, size
+from codegen.heuristics.chains import LIGHT, ONCE, light, rescales, share
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
@@ -214,7 +215,7 @@ _BLOCK = 4096  # elements of a row that are read from memory once and from the n
 def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     """Several passes read a row from memory again where it does not stay in a cache."""
     each = max(1, _points(c.axes) // max(size(axis.extent), 1))
-    block = max(1, min(size(axis.extent), _BLOCK // each))
+    block = share(size(axis.extent), max(1, _BLOCK // each), setting)
     beside, along = any(a.extra for a in c.accumulators), any(_along(c, v, setting.strides) for v in c.axes)
     if beside and (along or setting.target.kind != "cpu"):
         return _beside_product(c, axis, setting)
@@ -224,6 +225,8 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
         return Choice(False, axis, block, "several passes: rows are interleaved in memory, so that several are reduced side by side")
     if not along:
         return _across(nest, c, axis, each, setting)
+    if rescales(nest, c, setting):
+        return Choice(True, axis, block, ONCE)
     rows = _points(c.rows)
     if setting.target.kind != "cpu" and rows < setting.target.threads:
         return Choice(False, axis, block, f"several passes: {rows} rows are parted to occupy {setting.target.threads} processors")
@@ -239,6 +242,10 @@ def _across(nest: Nest, c: Cascade, axis: Var, each: int, setting: Setting) -> C
     if setting.target.kind != "cpu" and _points(c.rows) < _LINE * setting.target.threads:
         return Choice(False, axis, block, f"several passes: {_points(c.rows):,} rows side by side are parted to occupy the processors")
     room = setting.target.caches[0]
+    if setting.target.kind == "cpu" and light(c) and all(a.weight is None for a in c.accumulators):
+        room //= LIGHT  # sums of what is read save but the second reading
+    if rescales(nest, c, setting):
+        return Choice(True, axis, block, ONCE)
     if panel <= room or each > _SIDE:
         why = f"several passes: {_LINE} rows side by side, {panel:,} bytes, stay in the nearest cache (up to {room:,})"
         return Choice(False, axis, block, why)

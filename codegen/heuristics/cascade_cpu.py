@@ -20,7 +20,8 @@ from dsl.primitives.placement import compute_at
 from dsl.primitives.roll import region
 from dsl.primitives.storage import store_as
 
-_ACROSS = 128  # rows side by side whose states stay in the nearest cache beside a block of their elements
+_ACROSS = 512  # rows side by side that one thread takes at most: their states and a block of their elements stay in the second cache
+_START = 16  # such rows that take as long as what is done once for all of them
 _SHARED = 5  # rows whose products take as long as the copy of the factor that a block of rows shares
 
 
@@ -56,13 +57,12 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
 
 
 def _columns(h: Stage, across: Var, setting: Setting) -> int:
-    """Rows of memory side by side that one thread takes: long runs, equal shares, and enough of them for all threads."""
-    lanes, n = setting.target.vector_bits // 32, size(across.extent)
+    """Rows of memory side by side that one thread takes: long runs of several vectors each, the fewest for the thread that has most."""
+    lanes, n, threads = setting.target.vector_bits // 32, size(across.extent), setting.target.threads
     others = math.prod(size(v.extent) for v in h.axes if v is not across)
-    shares = max(-(-n // _ACROSS), min(-(-2 * setting.target.threads // others), n // lanes), 1)
-    default = -(-n // shares // lanes) * lanes
-    even = [k for k in range(lanes, 2 * default + 1, lanes) if n % k == 0 and 2 * k >= default]  # a ragged block has code of its own
-    default = min(even, key=lambda k: abs(k - default), default=default)
+    unit = 4 * lanes if n >= 4 * lanes else lanes
+    sizes = [k for k in range(unit, _ACROSS + 1, unit) if k < n + unit]
+    default = min(sizes, key=lambda k: (-(-others * -(-n // k) // threads) * (k + _START), -k))
     return setting.choose(f"{h.name}.columns", default, [lanes * k for k in (1, 2, 4, 8, 16, 32, 64, 128)])
 
 

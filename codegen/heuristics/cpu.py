@@ -15,7 +15,7 @@ from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, fills, group_stages, row_map
 from codegen.heuristics.lanes import lane_axis, span
-from codegen.heuristics.maps import SERIAL_WORK, schedule_map, tile_lane
+from codegen.heuristics.maps import SERIAL_WORK, schedule_map, streams, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.seeking import schedule_sought
 from codegen.heuristics.turned import side_by_side
@@ -42,7 +42,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     done |= sought
     nest = part_reductions(nest, setting, done)
     nest, setting = order_intermediates(nest, setting, done)
-    joins = functools.partial(_joins, target=setting.target)
+    joins = functools.partial(_joins, setting=setting)
     for group in group_stages(nest, joins, done).values():
         left = [name for name in (group.anchor, *group.members) if any(s.name == name for s in nest.stages)]
         if left and left[0] != group.anchor:  # a contraction computes it while it packs it: each of the others is on its own
@@ -54,7 +54,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------
-def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], target: Target) -> str | None:
+def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], setting: Setting) -> str | None:
     """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root."""
     consumers = nest.consumers(s)
     anchors = {home[c.name] for c in consumers}
@@ -75,7 +75,9 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
     room = 1
     for n in inner:
         room *= n
-    if room * s.tensors[0].dtype.itemsize > target.caches[1] // 4 or not _enough_rows(kept, s, target):
+    if room * s.tensors[0].dtype.itemsize > setting.target.caches[1] // 4 or not _enough_rows(kept, s, setting.target):
+        return None
+    if not setting.choose(f"{s.name}.inside", True, (True, False)):
         return None
     group.rows = kept
     group.members[s.name] = rows
@@ -119,6 +121,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     lane = row if turned else lane
     name = group.anchor
     names = nest[name].axis_names()
+    nest = annotate(nest, name, "streaming", nest[name].kind == "map" and streams(nest[name], _moved(nest, group), setting))
     loops = [names[a] for a in rows]
     rest = [x for x in nest[name].order if x not in loops]
     nest = reorder(nest, name, [*loops, *rest])
@@ -126,8 +129,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     beside = None if turned else _beside(nest, group, lane)
     if lane is not None:
         columns = beside is None and not group.members and not turned
-        width = _columns_width(nest[name], lane, setting) if columns else _row_width(setting.target, size(lane.extent))
-        width = min(width, setting.target.vector_bits // 32) if turned else width
+        width = _columns_width(nest[name], lane, setting) if columns else _lanes(name, lane, setting, turned, beside is not None)
         nest = split(nest, name, row_loop, width, tail="mask" if beside is None and not columns and not turned else "peel")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
@@ -150,6 +152,13 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     for x in loops[:-1] if _peels(nest, name, loops, beside is not None, setting.target) else loops:
         nest = set_role(nest, name, x, "parallel")
     return annotate(nest, name, "serial", True) if total <= SERIAL_WORK else nest
+
+
+def _moved(nest: Nest, group: Group) -> int:
+    """Bytes of what a group reads and writes that is not made inside of it."""
+    made = {t for m in group.members for t in nest[m].tensors}
+    tensors = {t for m in (group.anchor, *group.members) for t in (*nest[m].sources(), *nest[m].tensors)} - made
+    return sum(math.prod(size(n) for n in t.shape) * t.dtype.itemsize for t in tensors)
 
 
 def _peels(nest: Nest, name: str, loops: list[str], surely: bool, target: Target) -> bool:
@@ -183,11 +192,29 @@ def _lane_last(nest: Nest, name: str, lane: Var) -> Nest:
     return lay_out(nest, name, lambda axes: tuple(as_term(a) for a in (*(a for a in axes if a is not lane), lane)))
 
 
-def _row_width(target: Target, extent: int) -> int:
+def _lanes(name: str, lane: Var, setting: Setting, turned: bool, beside: bool) -> int:
+    """Lanes of rows with other stages in them: a vector of rows that are ``turned``; few where several rows go ``beside`` each other."""
+    lanes, extent = setting.target.vector_bits // 32, size(lane.extent)
+    if turned:
+        return lanes
+    even = [n * lanes for n in range(1, 2 * _PASSING) if n in (1, 2, 4) or extent % (n * lanes) == 0]
+    return setting.choose(f"{name}.width", _row_width(setting.target, extent, 1 if beside else _PASSING), even)
+
+
+def _row_width(target: Target, extent: int, most: int = 1) -> int:
+    """Lanes of rows that are computed side by side: all of them where they are ``most`` vectors or fewer, else equal shares of few vectors.
+
+    Masks of a ragged share cost more than the registers of a large one.
+    """
     width = target.vector_bits // 32
     while width > 1 and width // 2 >= extent:
         width //= 2
-    return 2 * width if extent >= 8 * width else width
+    if extent <= most * width:
+        return -(-extent // width) * width
+    if extent < 8 * width:
+        return width
+    even = [n * width for n in range(2, most + 1) if extent % (n * width) == 0]
+    return even[-1] if even and extent % (2 * width) else 2 * width
 
 
 def _columns_width(stage: Stage, lane: Var, setting: Setting) -> int:

@@ -21,6 +21,7 @@ _REPEATS = 4  # runs of an index that starts anew which get a loop of their own;
 _RUN = 4096  # elements in a row that one thread takes, where there are too few rows
 _OVERFLOW = 2  # times the last-level cache that a stage moves when its results are stored past the caches
 _TURNED = 8  # the least extent of blocks that are turned in registers
+_LONGER = 4  # times as long as what is written without gaps: then lanes lie along what is read so
 
 
 def width_of(target: Target, stage: Stage) -> int:
@@ -64,14 +65,14 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
         return annotate(nest, name, "serial", True)
     work = max(cost(t.body) for t in stage.tensors)
     touched = accesses(stage, setting.strides)
-    lane = _map_lane(touched, ends)
+    lane = _map_lane(name, touched, loops, ends, setting)
     small = math.prod(loops.values()) * max(work, 1) <= SERIAL_WORK
     if woven := _woven(touched, loops, ends, lane, 2 * width_of(setting.target, stage)):
         nest = _schedule_woven(nest, name, loops, lane, woven, setting)
     elif across := _crossed(touched, loops, ends, lane):
         nest = _schedule_turned(nest, name, loops, lane, across, setting)
     else:
-        nest = annotate(nest, name, "streaming", _streams(stage, touched, setting))
+        nest = annotate(nest, name, "streaming", streams(stage, sum(span(x, stage) * x.dtype.itemsize for x in touched), setting))
         extent = loops.pop(lane)
         period, runs = _period(stage, ends[lane], extent), list[str]()
         if period >= width_of(setting.target, stage):
@@ -94,15 +95,15 @@ def _period(stage: Stage, axis: Var, extent: int) -> int:
     return period.const if whole and extent // period.const >= _REPEATS else 0
 
 
-def _streams(stage: Stage, touched: list[Access], setting: Setting) -> bool:
-    """Whether results are stored past the caches: a stage moves so much more than the last of them holds that nothing is found there later.
+def streams(stage: Stage, moved: int, setting: Setting) -> bool:
+    """Whether results are stored past the caches: so many more bytes are moved than the last of them holds that nothing is found there.
 
     Otherwise a line would be read before it is written, only to be written back. What a smaller stage stores is still there when it is
     read next, and storing past the caches would be slower (measured, ``docs/performance.md``).
     """
     if not all(a.extent is not None and a.extent.is_const for a in stage.axes):
         return False
-    moved, room = sum(span(x, stage) * x.dtype.itemsize for x in touched), setting.target.caches[2]
+    room = setting.target.caches[2]
     return moved >= room and setting.choose(f"{stage.name}.streaming", moved >= _OVERFLOW * room, (False, True))
 
 
@@ -116,16 +117,24 @@ def _share_out(nest: Nest, name: str, inner: tuple[str, int], outer: dict[str, i
     return nest, f"{loop}.c", _RUN, [*outer, f"{loop}.p"]
 
 
-def _map_lane(touched: list[Access], ends: dict[str, Var]) -> str:
-    """The loop whose axis is contiguous where the stage writes: the last one in the order in which it is stored."""
-    near = (loop for x in touched if x.write for loop, a in ends.items() if x.stride(a) == 1)
-    return next(near, list(ends)[-1])
+def _map_lane(name: str, touched: list[Access], loops: dict[str, int], ends: dict[str, Var], setting: Setting) -> str:
+    """The loop along the lanes: one whose axis is contiguous where the stage writes, the last one in the order in which it is stored.
+
+    A much longer one along which it reads comes first: what is read then runs on, and whole lines are written across the lanes.
+    """
+    written = [loop for x in touched if x.write for loop, a in ends.items() if x.stride(a) == 1]
+    lane = written[0] if written else list(ends)[-1]
+    seen = [x for x in touched if not x.write]
+    read = [loop for x in seen if x.stride(ends[lane]) not in (0, 1, None) for loop, a in ends.items() if x.stride(a) == 1]
+    longest = max(read, key=lambda x: loops[x], default=lane)
+    longer = all(x.stride(ends[lane]) != 1 for x in seen) and loops[longest] >= _LONGER * loops[lane] >= _LONGER * 2 * _TURNED
+    return setting.choose(f"{name}.lane", longest if longer else lane, [*written, *read])
 
 
 def _crossed(touched: list[Access], loops: dict[str, int], ends: dict[str, Var], lane: str) -> str:
-    """A loop along which something is read that lies across the lanes, where both are long enough for blocks to be turned in registers."""
+    """A loop along which something lies that is across the lanes, where both are long enough for blocks to be turned in registers."""
     for x in touched:
-        if not x.write and x.stride(ends[lane]) not in (0, 1, None):
+        if x.stride(ends[lane]) not in (0, 1, None):
             for loop, a in ends.items():
                 if loop != lane and x.stride(a) == 1 and min(loops[loop], loops[lane]) >= _TURNED:
                     return loop

@@ -47,7 +47,7 @@ def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = f
         if p.rows is None or producer is None or producer.kind != "map" or nest.is_output(producer) or len(nest.consumers(producer)) != 1:
             continue
         order = None if _along_terms(p, strides) else _order(p, p.rows)
-        if order is not None and _free(producer):
+        if order is not None and _free(producer) and setting.choose(f"{producer.name}.terms_last", True, (True, False)):
             nest = _ordered(nest, producer, order, strides)
     return nest, replace(setting, strides=strides)
 

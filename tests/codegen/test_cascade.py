@@ -7,6 +7,7 @@ import torch
 import dlc
 from dlc import f32
 from dsl.replay import replay
+from tests.codegen.products import planned
 
 M, N, D, H = dlc.dims("M N D H")
 
@@ -161,3 +162,21 @@ def test_a_product_of_interleaved_rows_goes_alone_on_cpus():
 
     args = torch.empty(512, 128), torch.empty(128), torch.empty(512, 128)
     assert "interleaved" in gradients.explain(*args)
+
+
+def test_sums_of_columns_are_read_once_from_a_quarter_of_the_cache_on():
+    @dlc.kernel
+    def variances(x: f32[M, N]):
+        return dlc.var(x, 0)
+
+    assert "roll" in kinds(variances, empty(512, 768)) and "roll" not in kinds(variances, empty(64, 768))
+    x = torch.randn(513, 300)
+    torch.testing.assert_close(variances(x), x.var(0), rtol=1e-5, atol=1e-5)
+
+
+def test_columns_go_in_whole_groups_of_vectors():
+    def width(*shape: int) -> int:
+        plan = planned(columns, empty(*shape), target="x86-64-avx2", stage="max.roll")
+        return plan.decisions.made["max.roll.columns"].value if plan.nest else 0
+
+    assert width(4096, 1000) % 32 == 0 and width(4096, 2048) == 512 and width(4096, 64) == 32

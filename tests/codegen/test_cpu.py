@@ -1,13 +1,19 @@
 """Default schedules of reductions on a CPU: columns in wide tiles, long sums of few columns in parts, ragged tiles with their own code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import dlc
 from codegen.heuristics import Decisions, default_schedule
+from codegen.heuristics.cpu import _row_width
 from codegen.target import by_name
 from dlc import f32, i32
+from dlc.compiler import Plan
+from dlc.runtime.launch import make_launcher
 from dsl.placing import place
+from dsl.primitives.loops import annotate
 from tests.codegen.products import planned, run
 
 
@@ -90,3 +96,61 @@ def test_lanes_gather_nothing_where_another_axis_needs_not() -> None:
     assert [x.split(".")[0] for x in stage.order if stage.role(x) == "vectorize"] == ["d"]
     want = args[0].sum(1, keepdim=True) * args[1] - args[0] @ args[2]
     torch.testing.assert_close(pulled(*args), want, rtol=1e-4, atol=1e-4)
+
+
+def rows_of(size: int):
+    """Channels of a picture, normalised where they stand: lanes lie along its rows."""
+    @dlc.kernel
+    def normed(x: f32[2, 16, size, size]):
+        return (x - dlc.mean(x, 1, keepdim=True)) * dlc.rsqrt(dlc.var(x, 1, keepdim=True) + 1e-5)
+
+    return normed, torch.randn(2, 16, size, size)
+
+
+@pytest.mark.parametrize("size, width", [(5, 8), (14, 16), (28, 32), (56, 56)])
+def test_rows_side_by_side_take_equal_shares_of_few_vectors(size, width):
+    kernel, x = rows_of(size)
+    plan = planned(kernel, x, target="x86-64-avx2")
+    assert plan.nest and plan.decisions.made["mul.width"].value == width
+
+
+def test_long_rows_side_by_side_take_shares_without_masks():
+    target = by_name("x86-64-avx2")
+    assert [_row_width(target, n, 8) for n in (112, 784, 1000, 1001)] == [16, 16, 40, 16]
+    assert [_row_width(target, n) for n in (28, 1000)] == [8, 16]  # beside other rows
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("inside", [True, False])
+def test_rows_come_out_alike_in_any_width_and_in_passes_of_their_own(width, inside):
+    kernel, x = rows_of(32)
+    names = [s.name for s in kernel.plan(x).nest.stages if s.attach is not None]
+    request = replace(kernel.plan(x).request, decisions={"mul.width": width, **{f"{n}.inside": inside for n in names}})
+    plan = Plan(request)
+    attached = [s.name for s in plan.nest.stages if s.attach is not None]
+    assert names and attached == (names if inside else [])
+    assert not inside or plan.decisions.made["mul.width"].value == width
+    want = (x.double() - x.double().mean(1, keepdim=True)) / (x.double().var(1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(plan.launcher()([x])[0].double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_results_of_rows_that_no_cache_holds_are_stored_past_them():
+    m = dlc.dims("M")
+
+    @dlc.kernel
+    def normed(x: f32[m, 64]):
+        return dlc.layer_norm(x, (64,))
+
+    def past(rows: int, **decisions) -> bool:
+        stage = normed.plan(torch.empty(8, 64)).nest.stages[-1].name
+        plan = planned(normed, torch.empty(rows, 64), target="x86-64-avx2", decisions=decisions, stage=stage)
+        return "!nontemporal" in plan.module.text
+
+    room = by_name("x86-64-avx2").caches[2] // (64 * 4) * 3 // 4  # rows: half as many again are moved
+    assert past(2 * room) and not past(room) and past(room, streaming=True)
+    assert not past(8, streaming=True)  # the next to read it finds it in a cache
+    x = torch.randn(300, 64)
+    plan = normed.plan(x)
+    vars(plan)["nest"] = annotate(plan.nest, plan.nest.stages[-1].name, "streaming", True)
+    assert "!nontemporal" in plan.module.text
+    assert torch.equal(make_launcher(plan.recipe, plan.object_code, plan.request.target, plan.stray)([x])[0], normed(x))

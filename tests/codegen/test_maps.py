@@ -99,3 +99,27 @@ def test_windows_as_columns(shape):
         return dlc.unfold(x, 3, padding=1)
 
     assert torch.equal(run(columns, x)[1], torch.nn.functional.unfold(x, 3, padding=1))
+
+
+@pytest.mark.parametrize("shape, lane", [((4, 64, 300), "y"), ((4, 100, 120), "c"), ((4, 300, 20), "c")])
+def test_lanes_lie_along_what_is_read_where_that_is_much_longer(shape, lane):
+    """Pictures to channels-last: runs of a plane are read, and whole lines written across them."""
+    @dlc.kernel
+    def turned(x: f32[shape]):
+        return dlc.compute((shape[0], shape[2], shape[1]), lambda n, y, c: -x[n, c, y], name="turned")
+
+    x = torch.randn(*shape)
+    for choice in (None, {"lane": "y"}, {"lane": "c"}):
+        plan, got = run(turned, x, decisions=choice, stage="turned")
+        s = plan.nest["turned"]
+        assert s.roles[f"{(choice or {}).get('lane', lane)}.i"] == "vectorize"
+        assert torch.equal(got, -x.transpose(1, 2))
+
+
+def test_lanes_stay_where_what_is_read_does_not_change_along_them():
+    @dlc.kernel
+    def marked(x: f32[5000]):
+        return dlc.compute((5000, 20), lambda i, c: x[i] * c, name="marked")
+
+    s = marked.plan(torch.empty(5000)).nest["marked"]
+    assert [x[0] for x in s.order if s.role(x) == "vectorize"] == ["c"]

@@ -87,3 +87,12 @@ def test_few_rows_are_turned_towards_the_sum(kind, m, gathered):
     plan, got = run(PRODUCTS[kind], x, w, target="x86-64-avx2")
     assert any(s.name == "x.read" for s in plan.nest.stages) is gathered
     agrees(got, exact(kind, x, w), 200)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_order_is_a_choice(last):
+    image, weight = torch.randn(IMAGE), torch.randn(WEIGHT)
+    plan, got = run(convolution(2, False), image, weight, stage="padded", decisions={"terms_last": last})
+    assert (next(s for s in plan.nest.stages if s.name == "padded").layout is not None) == last
+    want = torch.nn.functional.conv2d(image.double(), weight.double(), stride=2, padding=1)
+    assert float((got.double() - want).abs().max()) < 1e-4
