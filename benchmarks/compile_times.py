@@ -35,7 +35,15 @@ KERNELS: dict[str, Made] = {
     "attention": (k.attention, [(1, 8, 512, 64)] * 3),
     "causal attention": (k.causal_attention, [(1, 8, 512, 64)] * 3),
     "convolution 3x3": (k.conv3x3, [(8, 64, 56, 56), (64, 64, 3, 3)]),
+    "two convolutions": (k.conv_chain, [(2, 16, 28, 28), (32, 16, 3, 3), (32, 32, 3, 3)]),
+    "gated layers": (k.gated_mlp, [(256, 256), (688, 256), (688, 256), (256, 688)]),
+    "norm, product, gelu": (k.norm_linear_gelu, [(256, 512), (512,), (512,), (1024, 512)]),
     "softmax, backward": (k.softmax.vjp, [(1000, 1000)] * 2),
+    "attention, backward": (k.attention.vjp, [(1, 8, 512, 64)] * 4),
+    "causal attention, backward": (k.causal_attention.vjp, [(1, 8, 512, 64)] * 4),
+    "two convolutions, backward": (k.conv_chain.vjp, [(2, 16, 28, 28), (32, 16, 3, 3), (32, 32, 3, 3), (2, 32, 28, 28)]),
+    "gated layers, backward": (k.gated_mlp.vjp, [(256, 256), (688, 256), (688, 256), (256, 688), (256, 256)]),
+    "norm, product, gelu, backward": (k.norm_linear_gelu.vjp, [(256, 512), (512,), (512,), (1024, 512), (256, 1024)]),
 }
 
 

@@ -78,3 +78,21 @@ def row_sums(x: f32[M, N]):
 def conv3x3(x: f32[N, C, H, W], w: f32[K, C, 3, 3]):
     """Windows of three by three, padded to the image's size."""
     return dlc.conv2d(x, w, padding=1)
+
+
+@dlc.kernel
+def conv_chain(x: f32[N, C, H, W], w: f32[K, C, 3, 3], v: f32[K, K, 3, 3]):
+    """Two convolutions, an activation between them."""
+    return dlc.conv2d(dlc.relu(dlc.conv2d(x, w, padding=1)), v, padding=1)
+
+
+@dlc.kernel
+def gated_mlp(x: f32[M, K], a: f32[N, K], b: f32[N, K], c: f32[K, N]):
+    """The feed-forward part of a transformer's block."""
+    return dlc.linear(dlc.silu(dlc.linear(x, a)) * dlc.linear(x, b), c)
+
+
+@dlc.kernel
+def norm_linear_gelu(x: f32[M, K], g: f32[K], b: f32[K], w: f32[N, K]):
+    """Normalised rows, a linear layer, its activation."""
+    return dlc.gelu(dlc.linear(dlc.layer_norm(x, None, g, b), w))

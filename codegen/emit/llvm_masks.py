@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_regs import Coord, Shape, Tile
-from codegen.emit.llvm_types import I32, I64, int_const, intrinsic, lane_numbers, splat
+from codegen.emit.llvm_types import I1, I32, I64, int_const, intrinsic, lane_numbers, splat
 from dsl.dim import Term, as_term
 
 
@@ -18,13 +18,17 @@ def at_coord(t: Term, shape: Shape, coord: Coord) -> Term:
     return t.subs(env) if env else t
 
 
-def _least(t: Term, shape: Shape, coord: Coord) -> float:
-    """The least value of a term in the lanes of one register."""
+def _range(t: Term, shape: Shape, coord: Coord) -> tuple[float, float]:
+    """The least and the greatest value of a term in the lanes of one register."""
     lane = shape.lane
     if lane is None or lane not in t.vars or t.coef(lane) is None:
-        return t.bounds[0]
+        return t.bounds
     first = coord[-1] * shape.width
-    return min(t.subs({lane: as_term(n)}).bounds[0] for n in (first, first + shape.width - 1))
+    ends = [t.subs({lane: as_term(n)}).bounds for n in (first, first + shape.width - 1)]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+NEVER = I1(0)  # the mask of a register of which no lane is ever there
 
 
 class Masks:
@@ -39,10 +43,13 @@ class Masks:
         self._parts: dict[int, tuple[ir.Value, ir.Value, ir.Value]] = {}
 
     def mask(self, terms: tuple[Term, ...], conds: list[Tile], shape: Shape, coord: Coord) -> ir.Value | None:
-        """The condition of one register: i1, or a vector of i1 when it varies by lane; None when always true."""
+        """The condition of one register: i1, or a vector of i1 when it varies by lane; None when always true, :data:`NEVER` when never."""
         whole: ir.Value | None = None
         lanes: ir.Value | None = None
-        found = [self._nonneg(c, shape, coord) for t in terms if _least(c := at_coord(t, shape, coord), shape, coord) < 0]
+        here = [(c := at_coord(t, shape, coord), _range(c, shape, coord)) for t in terms]
+        if any(high < 0 for _, (_, high) in here):
+            return NEVER
+        found = [self._nonneg(c, shape, coord) for c, (low, _) in here if low < 0]
         scalars = Shape(shape.unrolled, None, 0, 1), (*coord[:-1], 0)
         found += [tile.at(self.b, *((shape, coord) if tile.shape.lane is not None else scalars)) for tile in conds]
         for c in found:

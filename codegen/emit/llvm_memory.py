@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_builder import Builder
-from codegen.emit.llvm_masks import Masks, at_coord
+from codegen.emit.llvm_masks import NEVER, Masks, at_coord
 from codegen.emit.llvm_regs import Coord, Shape, Tile, make
 from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_transpose import concatenate, lanes_between
@@ -87,6 +87,8 @@ class Memory(Masks):
         return Tile(turns[0].registers, op.buffer.dtype, found)
 
     def _load_at(self, buffer: Buffer, t: Term, mask: ir.Value | None, shape: Shape, coord: Coord) -> ir.Value:
+        if mask is NEVER:
+            return ir.Constant(vector(memory_type(buffer.dtype), shape.width), None)
         if shape.lane is None:
             return self._load_scalar(buffer, self.pointer(buffer, t), mask)
         w, lane = shape.width, shape.lane
@@ -296,6 +298,8 @@ class Memory(Masks):
 
     def _store_at(self, op: Store, t: Term, v: ir.Value, mask: ir.Value | None, shape: Shape, coord: Coord) -> None:
         buffer, lane, w = op.buffer, shape.lane, shape.width
+        if mask is NEVER:
+            return
         if lane is None or lane not in t.vars:
             self._store_scalar(buffer, self.pointer(buffer, t), v if lane is None else self.b.extract_element(v, I32(0)), mask)
             return
