@@ -153,7 +153,11 @@ class Plan:
         """The scheduled loop nest."""
         if self.request.scheduler is not None:
             return self.request.scheduler(self.unscheduled)
-        return heuristics.default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
+        made = heuristics.default_schedule(self.unscheduled, self.request.target, self.strides, self.decisions)
+        if self.record is not None and not self.request.dynamic and (lost := self.decisions.passed_over):
+            warnings.warn(f"dlc: the tuning record of {self.request.program.name} has choices that are none any more ({', '.join(lost)}); "
+                          "the heuristics' own are used for them. Tune it again, or remove the record", stacklevel=2)
+        return made
 
     @cached_property
     def order(self) -> str:

@@ -38,6 +38,11 @@ class Decisions:
         self.preset = dict(preset or {})
         self.made: dict[str, Choice] = {}
 
+    @property
+    def passed_over(self) -> list[str]:
+        """The preset choices, by name, that were not met or whose value was no option, once a schedule is made."""
+        return [name for name, wanted in self.preset.items() if name not in self.made or not _same(self.made[name].value, wanted)]
+
     def choose(self, name: str, default: T, options: Sequence[T]) -> T:
         """The preset value of a choice if it is an option, else ``default``.
 
@@ -48,10 +53,15 @@ class Decisions:
         """
         values = tuple(dict.fromkeys((default, *options)))
         wanted = self.preset.get(name, default)
-        wanted = tuple(wanted) if isinstance(wanted, list) else wanted
-        value = next((v for v in values if v == wanted and type(v) is type(wanted)), default)
+        value = next((v for v in values if _same(v, wanted)), default)
         self.made[name] = Choice(name, value, default, values)
         return value
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether a value is the one asked for: True is not 1, and lists, which JSON knows, are tuples."""
+    wanted = tuple(wanted) if isinstance(wanted, list) else wanted
+    return bool(value == wanted) and type(value) is type(wanted)
 
 
 @dataclass(frozen=True)

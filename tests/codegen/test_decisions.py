@@ -23,3 +23,10 @@ def test_a_preset_counts_where_it_is_an_option(preset, taken):
 
 def test_true_is_not_one():
     assert Decisions({"u": True}).choose("u", 2, [1, 2]) == 2
+
+
+def test_presets_that_are_passed_over_are_known():
+    d = Decisions({"y.tile": [32, 12], "y.form": "gone", "z.rows": 4})
+    d.choose("y.tile", (64, 6), [(32, 12)])
+    d.choose("y.form", "rows", ["dots"])
+    assert d.passed_over == ["y.form", "z.rows"]

@@ -183,3 +183,20 @@ def test_a_recorded_schedule_that_does_not_compile_gives_way_to_the_default(monk
     with pytest.warns(UserWarning, match="no such loop"):
         launcher = product.plan(x, w).launcher()
     torch.testing.assert_close(launcher([x, w])[0], x @ w)
+
+
+def test_choices_that_are_none_any_more_are_told_and_the_rest_is_used() -> None:
+    x, w = torch.randn(40, 24), torch.randn(24, 56)
+    stage = product.plan(x, w).nest.stages[-1].name
+    found = record_key(product.plan(x, w).request)
+    chosen = {c.name: c.value for c in product.plan(x, w).decisions.made.values()}
+    whole = product.plan(x, w)
+    assert whole.nest and whole.decisions.passed_over == []
+    tile = next(o for c in whole.decisions.made.values() if c.name.endswith("register_tile") for o in c.options if o != c.value)
+    records.save(record(0, key=found, decisions={**chosen, f"{stage}.register_tile": tile, f"{stage}.form": "gone", "old.choice": 3}))
+    plan = product.plan(x, w)
+    with pytest.warns(UserWarning, match=r"choices that are none any more \(.*form, old\.choice\)"):
+        assert plan.nest
+    assert plan.decisions.made[f"{stage}.register_tile"].value == tile
+    with pytest.warns(UserWarning, match="none any more"):
+        torch.testing.assert_close(product(x, w), x @ w, rtol=1e-4, atol=1e-4)
