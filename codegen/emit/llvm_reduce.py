@@ -112,12 +112,16 @@ def _tree(b: Builder, carrier: Carrier, parts: list[State], dtypes: list[Dtype])
 
 
 def _across_lanes(b: Builder, carrier: Carrier, state: State, dtypes: list[Dtype], width: int) -> State:
+    """One state of the lanes of a vector, by halves.
+
+    The last two are combined as a vector too: LLVM makes branches of selections between numbers, which are guessed wrong half of the time.
+    """
     while width > 1:
         half, odd = width // 2, width % 2
         if odd:
             lanes = [[b.extract_element(v, I32(n)) for v in state] for n in range(width)]
             return _tree(b, carrier, lanes, dtypes)
-        low, high = (lane_numbers(*range(k, k + half)) for k in (0, half))
+        low, high = (lane_numbers(*((k, k) if half == 1 else range(k, k + half))) for k in (0, half))
         x = [b.shuffle_vector(v, v, low) for v in state]
         y = [b.shuffle_vector(v, v, high) for v in state]
         state, width = _combine(b, carrier, x, y, dtypes), half

@@ -12,10 +12,9 @@ from codegen.lower.roll import emit_roll
 from codegen.lower.scan import Along
 from codegen.lower.seek import fill, met, place_of
 from codegen.lower.states import StateMemory
-from codegen.lower.values import TileAlgebra, lower_value
+from codegen.lower.values import lower_value
 from codegen.tile.ir import Block, Buffer, For, If, Seek, Store, Value
 from codegen.tile.layout import contiguous
-from dsl.carrier import Carrier
 from dsl.dim import ZERO, Term, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Reduce, Scan
@@ -185,11 +184,10 @@ def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) ->
     loops = [x for x in loops if not single(x) or _has_attached(cx, stage, x.name)]
     first = next((n for n, x in enumerate(loops) if x.reduce), len(loops))
     last_row = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)
-    carrier: Carrier = stage.body.data[0]
     along = Along(cx, stage, p, pieces, lambda loop: emit_attached(cx, stage, loop))
 
     def store(states: tuple[Value, ...]) -> None:
-        results = carrier.finalize(TileAlgebra(cx), states)
+        results = finalize(cx, along.u, states)
         for t in stage.tensors:
             bind_result(cx, stage, p, t, results[t.body.data[3]])
 

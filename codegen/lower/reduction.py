@@ -9,15 +9,18 @@ from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
 from codegen.lower.values import TileAlgebra, lower_value, predicate
 from codegen.tile.ir import Broadcast, Dot, Load, Map, Reduce, Value, tile_axes_of
+from dsl.algebra import index_term
 from dsl.carrier import Carrier, resumes
 from dsl.dim import Term, Var
-from dsl.dtype import Dtype
+from dsl.dtype import Dtype, i32, i64
 from dsl.equation import assuming
 from dsl.errors import ScheduleError
-from dsl.expr import Cast, Expr, Op
+from dsl.expr import Cast, Expr, Op, cast
 from dsl.nest import Stage
 from dsl.placing import Placed
 from dsl.sought import Goal, goals
+
+_POSITIONS = ("argmax", "argmin")  # carriers of a value and where it is
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Update:
         args: the carrier's inputs.
         start: the state that the reduction goes on from; none when it begins with the identity.
         goals: where data sends the stage's seeking loops; ``args`` take for granted that it did.
+        short: whether positions that are results are held in 32 bits, and widened in the end.
         dtypes: dtypes of the state tuple.
         spatial, inner: the stage's spatial and reduction tile axes.
         dot: whether the reduction tile axes are contracted by a dot.
@@ -43,6 +47,7 @@ class Update:
     each: bool
     start: tuple[Expr, ...] = ()
     goals: Mapping[str, Goal] = field(default_factory=dict)
+    short: bool = False
 
     @staticmethod
     def of(cx: Context, stage: Stage, p: Placed) -> Update:
@@ -54,12 +59,14 @@ class Update:
         spatial = tuple(x.var for x in tile if not x.reduce)
         inner = tuple(x.var for x in tile if x.reduce)
         dot = any(x.role == "dot" for x in tile if x.reduce)
+        short = carrier.name.split(".")[0] in _POSITIONS and not resumes(carrier) and _fits(args[1])
+        args = (args[0], cast(args[1], i32)) if short else args
         dtypes = carrier.state(tuple(a.dtype for a in args))
         args, start = (args[:-len(dtypes)], args[-len(dtypes):]) if resumes(carrier) else (args, ())
         sought = goals(stage, p)
         for g in sought.values():
             args = tuple(assuming(a, g.equation.condition) for a in args)
-        return Update(carrier, args, p, dtypes, spatial, inner, dot, bool(stage.notes.get("reduce_each")), start, sought)
+        return Update(carrier, args, p, dtypes, spatial, inner, dot, bool(stage.notes.get("reduce_each")), start, sought, short)
 
     @property
     def plain(self) -> bool:
@@ -207,4 +214,12 @@ def merge_tile(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value
 
 def finalize(cx: Context, u: Update, states: tuple[Value, ...]) -> tuple[Value, ...]:
     """The results of the finished states."""
-    return u.carrier.finalize(TileAlgebra(cx), states)
+    algebra = TileAlgebra(cx)
+    results = u.carrier.finalize(algebra, states)
+    return (results[0], algebra.cast(results[1], i64)) if u.short else results
+
+
+def _fits(position: Expr) -> bool:
+    """Whether 32 bits hold a position: as many lie in a register then as of the values beside them."""
+    term = index_term(position)
+    return term is not None and position.dtype is i64 and -(1 << 31) <= term.bounds[0] and term.bounds[1] < (1 << 31) - 1

@@ -86,3 +86,17 @@ def test_grouped_grids_visit_every_tile_once():
     host = s.nest.stages[-1].name
     s.stage(host).tile(i=8, j=16).parallel("i.o", "j.o").swizzle(3)
     torch.testing.assert_close(matmul_bias_gelu.with_schedule(s)(*args), matmul_bias_gelu(*args), rtol=1e-4, atol=1e-4)
+
+
+def test_positions_are_compared_in_32_bits_where_those_hold_them():
+    x = torch.randn(9, 300)
+    text = best.source("tile", x)
+    assert "types=[f32, i32]" in text and "output(i64" in text
+    x[1], x[2], x[3, 40:] = -torch.inf, torch.nan, float("nan")
+    x[4, 17] = x[4, 290] = 99.0
+    assert torch.equal(best(x), x.argmax(1)) and best(x).dtype == torch.int64
+    varying = dlc.kernel(best.fn)
+    for n in (300, 30, 7, 299, 64, 1000):
+        y = torch.randn(5, n)
+        y[3] = -torch.inf
+        assert torch.equal(varying(y), y.argmax(1))
