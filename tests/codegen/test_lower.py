@@ -76,7 +76,7 @@ def test_bodies_are_repeated_and_the_rest_follows(count):
     x = torch.randn(7, 21)
     s = plain(totals, x)
     s.unroll(s.nest.stages[0].order[-1], by=count)
-    assert f".{count}:" in s.source("llvm") or f".{count}\"" in s.source("llvm")
+    assert s.source("llvm").count(" fadd ") >= min(count, 21)
     np.testing.assert_allclose(totals.with_schedule(s)(x), totals.reference(x), rtol=1e-5)
 
 
