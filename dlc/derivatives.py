@@ -74,7 +74,7 @@ class Derivatives:
     def __init__(self, kernel: Derivable, make: Callable[[Program], Any]) -> None:
         self.kernel, self._make = kernel, make
         self._backs: dict[Any, Back] = {}
-        self._forwards: dict[tuple[str, ...], Any] = {}
+        self._forwards: dict[Any, Any] = {}
         self._pushed: dict[tuple[int, ...], tuple[Any, tuple[int, ...]]] = {}
         self._batched: dict[tuple[bool, ...], Any] = {}
         self._followed: dict[Any, Followed] = {}
@@ -94,8 +94,10 @@ class Derivatives:
             if given is not None and len(given) < sum(t.dtype.is_float for t in form.outputs):
                 outputs = tuple(form.outputs[n] for n in given)
                 part = Program(form.name, form.inputs, outputs, len(outputs) == 1, form.loc)
+            names = tuple(program.inputs[n].name for n in wanted)
             there = {c.name for c in part.computes}
-            made = derivative.vjp(part, tuple(program.inputs[n].name for n in wanted), [name for name in saved if name in there])
+            there |= {c.name for c in derivative.asides(part, names)} if not there.issuperset(saved) else set()
+            made = derivative.vjp(part, names, [name for name in saved if name in there])
             seeds = sum(t.dtype.is_float for t in part.outputs)
             places = self._places(saved)
             self._backs[key] = Back(self._kernel(made), tuple(places[t.name] for t in made.inputs[:len(made.inputs) - seeds]))
@@ -109,13 +111,14 @@ class Derivatives:
         return {**{name: ("result", results.index(name)) for name in saved},
                 **{t.name: ("input", n) for n, t in enumerate(self.kernel.program.inputs)}}
 
-    def forward(self, saved: tuple[str, ...]) -> Any:
-        """The kernel that also returns what is saved and is no result; None where that is nothing."""
-        if saved not in self._forwards:
+    def forward(self, saved: tuple[str, ...], wanted: tuple[int, ...]) -> Any:
+        """The kernel that also returns what is saved for the gradients of some inputs and is no result; None where that is nothing."""
+        key = saved, wanted
+        if key not in self._forwards:
             program = self.kernel.program
-            whole = derivative.forward_with_saves(program, saved)
-            self._forwards[saved] = self._kernel(whole) if len(whole.outputs) > len(program.outputs) else None
-        return self._forwards[saved]
+            whole = derivative.forward_with_saves(program, saved, tuple(program.inputs[n].name for n in wanted))
+            self._forwards[key] = self._kernel(whole) if len(whole.outputs) > len(program.outputs) else None
+        return self._forwards[key]
 
     def pushforward(self, moving: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
         """The forward derivative along the inputs at some positions, and the positions of those it reads before their tangents."""
@@ -195,7 +198,7 @@ class Followed:
 
     def __init__(self, derived: Derivatives, wanted: tuple[int, ...], saved: tuple[str, ...], kept: tuple[Source, ...]) -> None:
         self.derived, self.wanted, self.saved = derived, wanted, saved
-        self.forward = derived.forward(saved) if saved else None
+        self.forward = derived.forward(saved, wanted) if saved else None
         self.results = len(derived.kernel.program.outputs)
         self.kept = kept
 

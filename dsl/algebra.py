@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dsl.carrier import Carrier, Dtypes, Values
-from dsl.dim import Atom, MinMax, Mod, Term, Var, as_term
+from dsl.dim import Atom, Div, MinMax, Mod, Term, Var, as_term
 from dsl.dtype import Dtype, i64
 from dsl.expr import Compute, Const, Expr, Index, Input, Op, Param, Read, Reduce, Scan, Tensor, Where, cast, const, index, op, where
 
@@ -42,6 +42,24 @@ EXPRS = ExprAlgebra()
 def params(dtypes: Dtypes, start: int = 0) -> Values:
     """Placeholders for a carrier's operands."""
     return tuple(Param((), (start + n,), d) for n, d in enumerate(dtypes))
+
+
+def index_terms(e: Expr) -> Iterator[Term]:
+    """Every index term in an expression: those that it computes with, and the places that it reads."""
+    for node in walk(e):
+        if isinstance(node, Index):
+            yield node.term
+        elif isinstance(node, Read):
+            yield from (i for i in node.indices if isinstance(i, Term))
+
+
+def divisions(t: Term) -> Iterator[Div]:
+    """The quotients and remainders in a term, those in others included."""
+    for mono in t.parts:
+        for atom in mono:
+            if isinstance(atom, Div):
+                yield atom
+                yield from divisions(atom.num)
 
 
 def combine_formula(carrier: Carrier, dtypes: Dtypes) -> Values:

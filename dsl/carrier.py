@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dsl.dtype import Dtype, bool_, f32, i32, i64
+from dsl.dtype import Dtype, bool_, f32, i8, i16, i32, i64
 
 
 class Algebra(Protocol):
@@ -130,12 +130,17 @@ def _arg_combine(better: str) -> Callable[[Algebra, Values, Values], Values]:
 
 def _place(d: Dtype) -> Dtype:
     """Positions are as wide as indices, unless they are given in fewer bits."""
-    return i32 if d is i32 else i64
+    return d if d in (i8, i16, i32) else i64
+
+
+def _counted(d: Dtype) -> Dtype:
+    """What positions are compared in: no narrower than the lanes of the values beside them."""
+    return i64 if _place(d) is i64 else i32
 
 
 def _arg(name: str, better: str, worst: Callable[[Dtype], float]) -> Carrier:
     return Carrier(
-        name, 2, lambda d: (d[0].held, _place(d[1])), lambda a, s: (a.const(worst(s[0]), s[0]), a.const(highest(s[1]), s[1])), _cast_lift,
+        name, 2, lambda d: (d[0].held, _counted(d[1])), lambda a, s: (a.const(worst(s[0]), s[0]), a.const(highest(s[1]), s[1])), _cast_lift,
         _arg_combine(better), lambda a, s: s, lambda d: (d[0], _place(d[1])), exact=True)
 
 
@@ -210,6 +215,9 @@ RECURRENCE = Carrier(
 
 CARRIERS: dict[str, Carrier] = {
     c.name: c for c in (SUM, PROD, MAX, MIN, MAX_FIRST, ANY, ALL, ARGMAX, ARGMIN, LOGSUMEXP, MOMENTS, COMOMENTS, RECURRENCE)}
+
+WITHIN: dict[str, tuple[Carrier, ...]] = {MAX_FIRST.name: (ARGMAX,)}
+"""By the name of a carrier, those whose first result, from the same first operand, is its own."""
 
 
 def partial(c: Carrier) -> Carrier:

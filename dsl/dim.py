@@ -16,7 +16,7 @@ from dsl.proof import nonneg
 from dsl.term import INF, ONE, ZERO, Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, of_atom, product, recombine, scale, show, single
 
 __all__ = ["INF", "ONE", "ZERO", "Atom", "Div", "MinMax", "Mod", "Mono", "Term", "Var", "as_term", "cdiv", "floordiv", "mod", "nonneg",
-           "product", "show", "tile_bound", "tmax", "tmin"]
+           "product", "show", "tile_bound", "tmax", "tmin", "undivided", "without_quotient"]
 
 
 def floordiv(a: Term, b: Term) -> Term:
@@ -195,6 +195,25 @@ def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
         lo, hi = part.bounds
         out = out + int(hi if best else lo)
     return out
+
+
+def without_quotient(t: Term) -> Term:
+    """A term that is ``>= 0`` for the same points, and has no quotient if ``t`` had but one: ``3 - q//9`` becomes ``35 - q``."""
+    quotients = [(mono, c) for mono, c in t.parts.items() if not all(isinstance(a, Var) for a in mono)]
+    if len(quotients) != 1:
+        return t
+    (mono, c), = quotients
+    atom = mono[0]
+    if len(mono) > 1 or c not in (1, -1) or type(atom) is not Div:
+        return t
+    return without_quotient(undivided(t - Term({mono: c}, 0), c, atom))
+
+
+def undivided(rest: Term, c: int, quotient: Div) -> Term:
+    """``rest + c*(n // d) >= 0``, for ``c`` of 1 or -1, without the division."""
+    if c == 1:  # n // d >= -rest  is  n >= -d*rest
+        return quotient.num + quotient.den * rest
+    return quotient.den * (rest + 1) - 1 - quotient.num  # n // d <= rest  is  n < d*(rest + 1)
 
 
 def _divide(name: str, swap: bool) -> Callable[[Term, Any], Any]:

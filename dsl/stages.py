@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk, with_values
 from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
@@ -28,6 +29,12 @@ def build_nest(program: Program, permissions: bool = False, like: Program | None
     for c in wide.computes:
         body = picked(substitute(c.body, {}, moved))
         body = _hoist(c, body, stages)
+        shared = _same_reduction(stages, body, c.axes) if isinstance(body, Reduce) else None
+        if shared is not None:
+            n, same = shared
+            moved[c] = Compute(c.name, stages[n].axes, same, c.loc, c.dtype)
+            stages[n] = replace(stages[n], tensors=(*stages[n].tensors, moved[c]))
+            continue
         new = Compute(c.name, c.axes, body, c.loc, c.dtype)
         moved[c] = new
         stages.append(_stage(new, _unique(c.name, stages)))
@@ -108,27 +115,32 @@ def _hoisted(c: Compute, node: Reduce | Scan, stages: list[Stage]) -> Expr:
     label = f"{c.name}_{node.data[0].name}"
     name = _unique(label, stages)
     tensor = Compute(name, own, substitute(fresh_axes(node), env), node.loc or c.loc)
-    sibling = _same_reduction(stages, node, axes) if isinstance(node, Reduce) else None
-    if sibling is not None:
-        return sibling
+    shared = _same_reduction(stages, node, axes) if isinstance(node, Reduce) else None
+    if shared is not None:
+        return _component(stages, *shared).read(*(index(v) for v in axes))
     stages.append(_stage(tensor, name))
     return tensor.read(*(index(v) for v in axes))
 
 
-def _same_reduction(stages: list[Stage], node: Reduce, axes: tuple[Var, ...]) -> Expr | None:
-    """A read of another finalised component when the same reduction already has a stage."""
+def _component(stages: list[Stage], n: int, result: Reduce) -> Compute:
+    """The tensor of a stage that is a result of its reduction; a new one if it has none."""
+    s = stages[n]
+    for t in s.tensors:
+        if t.body.data[2] == result.out:
+            return t
+    extra = Compute(f"{s.name}{result.out}", s.axes, result, result.loc)
+    stages[n] = replace(s, tensors=(*s.tensors, extra))
+    return extra
+
+
+def _same_reduction(stages: list[Stage], node: Reduce, axes: tuple[Var, ...]) -> tuple[int, Reduce] | None:
+    """The stage that makes the same reduction already, perhaps of another result, and ``node`` over its axes."""
     for n, s in enumerate(stages):
         b = s.body
         if isinstance(b, Reduce) and b.carrier == node.carrier and len(s.axes) == len(axes) and len(b.axes) == len(node.axes):
             env = {o: as_term(v) for o, v in zip((*s.axes, *b.axes), (*axes, *node.axes))}
-            if all(substitute(x, env) is y for x, y in zip(b.args, node.args)):
-                for t in s.tensors:
-                    if t.body.data[2] == node.out:
-                        return t.read(*(index(v) for v in axes))
-                extra = Compute(f"{s.name}{node.out}", s.axes,
-                                Reduce(b.args, (b.carrier, b.axes, node.out), node.dtype, node.loc), node.loc)
-                stages[n] = Stage(s.name, (*s.tensors, extra), s.axes, s.bound, order=s.order)
-                return extra.read(*(index(v) for v in axes))
+            if all(v.extent == o.extent for v, o in zip(axes, s.axes)) and all(substitute(x, env) is y for x, y in zip(b.args, node.args)):
+                return n, Reduce(b.args, (b.carrier, b.axes, node.out), node.dtype, node.loc)
     return None
 
 

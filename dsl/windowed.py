@@ -22,10 +22,10 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dsl.algebra import index_condition, inputs_and_computes, reads, substitute, substitute_values, walk
+from dsl.algebra import divisions, index_condition, index_terms, inputs_and_computes, reads, substitute, substitute_values, walk
 from dsl.carrier import SUM
-from dsl.dim import INF, ONE, ZERO, Div, Term, Var, as_term, cdiv, nonneg
-from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Tensor, Where, const, index, op, where
+from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg
+from dsl.expr import Cast, Compute, Const, Expr, Op, Read, Reduce, Tensor, Where, const, index, op, where
 
 _MOST, _FEW = 4, 64  # times the size of a tensor that a copy with zeros around it may have, and elements that it may always have
 
@@ -97,26 +97,8 @@ def _parted(c: Compute) -> tuple[tuple[Var, ...], Expr, list[Expr]] | None:
 
 def _period(body: Expr, v: Var) -> int | None:
     """The number modulo which a body sees an axis; None when it does not, or sees it modulo several."""
-    found = {d.den.const for t in _terms(body) for d in _divisions(t) if v in d.num.vars and d.den.is_const}
+    found = {d.den.const for t in index_terms(body) for d in divisions(t) if v in d.num.vars and d.den.is_const}
     return found.pop() if len(found) == 1 else None
-
-
-def _terms(body: Expr) -> Iterable[Term]:
-    """Every index term in a body."""
-    for e in walk(body):
-        if isinstance(e, Index):
-            yield e.term
-        elif isinstance(e, Read):
-            yield from (i for i in e.indices if isinstance(i, Term))
-
-
-def _divisions(t: Term) -> Iterable[Div]:
-    """The quotients and remainders in a term, those in others included."""
-    for mono in t.parts:
-        for atom in mono:
-            if isinstance(atom, Div):
-                yield atom
-                yield from _divisions(atom.num)
 
 
 def _reads_inside(body: Expr) -> bool:

@@ -81,6 +81,28 @@ class Masks:
         self._parts[id(out)] = out, whole, turned
         return out
 
+    def lanes(self, terms: tuple[Term, ...], shape: Shape) -> dict[Coord, ir.Value] | None:
+        """The mask of every register lane by lane, none where there is none; None where conditions are about whole registers too."""
+        found = {c: self.mask(terms, [], shape, c) for c in shape.coords()}
+        if any(m is not None and self.parts(m)[0] is not None for m in found.values()):
+            return None
+        each = {c: splat(self.b, I1(1), shape.width) if m is None else m for c, m in found.items()}
+        return each if any(m is not None for m in found.values()) else {}
+
+    def spread(self, mask: ir.Value | None, step: int, start: int, width: int) -> ir.Value | None:
+        """The mask of the vector from ``start`` on where lane ``n`` of a mask lies at ``step * n`` and what lies between is off."""
+        whole, lanes = (None, None) if mask is None else self.parts(mask)
+        if lanes is None:
+            return mask
+        picks = [(start + n) // step if (start + n) % step == 0 else width for n in range(width)]
+        off = int_const(lanes.type, 0)
+        apart = self.b.shuffle_vector(lanes, off, lane_numbers(*picks))
+        if whole is None:
+            return apart
+        out = self._and(whole, apart)
+        self._parts[id(out)] = out, whole, apart
+        return out
+
     def reverse(self, v: ir.Value) -> ir.Value:
         """The lanes of a register in reverse order."""
         w = v.type.count

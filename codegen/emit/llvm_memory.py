@@ -101,15 +101,15 @@ class Memory(Masks):
         if coef == -1:
             back = self._load_vector(buffer, self.pointer(buffer, first - (w - 1)), None if mask is None else self.reversed(mask, w), w)
             return self.reverse(back)
-        if mask is None and coef is not None and 1 < coef <= NEAR and w >= NEAR:
-            return self._load_spread(buffer, first, coef, w)
+        if coef is not None and 1 < coef <= NEAR and w >= NEAR:
+            return self._load_spread(buffer, first, coef, w, mask)
         return self._gather(buffer, self.terms.lanes(t, lane, coord[-1] * w, w), mask, shape)
 
-    def _load_spread(self, buffer: Buffer, first: Term, step: int, w: int) -> ir.Value:
+    def _load_spread(self, buffer: Buffer, first: Term, step: int, w: int, mask: ir.Value | None) -> ir.Value:
         """Every ``step``-th element: whole vectors from the first to the last of them, none beyond, and shuffles."""
         last = step * (w - 1)
         starts = [min(n * w, last + 1 - w) for n in range(step)]
-        parts = [self._load_vector(buffer, self.pointer(buffer, first + s), None, w) for s in starts]
+        parts = [self._load_vector(buffer, self.pointer(buffer, first + s), self.spread(mask, step, s, w), w) for s in starts]
         out = parts[0]
         for n in range(1, step):
             own = [w + step * lane - starts[n] if step * lane // w == n else -1 for lane in range(w)]
@@ -256,12 +256,14 @@ class Memory(Masks):
     def _store_shuffled(self, op: Store, masks: tuple[Term, ...], offset: Term, shape: Shape, value: Tile) -> bool:
         """Shuffle registers until they are runs of memory and store those; returns whether that can be done."""
         dtype = op.buffer.dtype
-        mixed = None if masks else Interleave.of(offset, shape)
+        mixed = Interleave.of(offset, shape)
+        lanes = {} if mixed is None else self.lanes(masks, shape)
+        mixed = None if lanes is None else mixed
         turns = Turn.of(offset, shape) if mixed is None else []
         regs = {c: self._to_memory(value.at(self.b, shape, c), dtype) for c in shape.coords()} if mixed or turns else {}
         if mixed is not None:
-            for t, v in mixed.join(self.b, offset, regs):
-                self._store_vector(op, self.pointer(op.buffer, t), v, None, v.type.count)
+            for t, v, mask in mixed.join(self.b, offset, regs, lanes or {}):
+                self._store_vector(op, self.pointer(op.buffer, t), v, mask, v.type.count)
         for turn in turns:
             rows, (at,), mask = turn.memory, turn.seen((offset,)), turn.seen(masks)
             for c, v in turn.restore(self.b, regs).items():

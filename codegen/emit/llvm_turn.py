@@ -106,16 +106,18 @@ class Interleave:
                 return Interleave(shape, axis, terms)
         return None
 
-    def join(self, b: Builder, offset: Term, regs: dict[Coord, ir.Value]) -> list[tuple[Term, ir.Value]]:
-        """(offset, register) of the whole runs of memory that the registers make up."""
+    def join(self, b: Builder, offset: Term, regs: dict[Coord, ir.Value],
+             masks: dict[Coord, ir.Value]) -> list[tuple[Term, ir.Value, ir.Value | None]]:
+        """(offset, register, mask) of the whole runs of memory that the registers make up; those without a mask are stored whole."""
         place = self.shape.unrolled.index(self.axis)
         out = []
         for coord in regs:
             if coord[place] % self.terms == 0:
-                parts = [regs[(*coord[:place], coord[place] + n, *coord[place + 1:])] for n in range(self.terms)]
+                sides = [(*coord[:place], coord[place] + n, *coord[place + 1:]) for n in range(self.terms)]
+                where = alternate(b, [masks[c] for c in sides]) if sides[0] in masks else None
                 assert self.shape.lane is not None
                 env = {v: as_term(n) for v, n in zip(self.shape.unrolled, coord)} | {self.shape.lane: as_term(coord[-1] * self.shape.width)}
-                out.append((offset.subs(env), alternate(b, parts)))
+                out.append((offset.subs(env), alternate(b, [regs[c] for c in sides]), where))
         return out
 
 

@@ -9,7 +9,7 @@ from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.lanes import span
 from codegen.target.model import Target, full_lanes
-from dsl.algebra import reads, walk
+from dsl.algebra import divisions, index_terms, reads, walk
 from dsl.dim import Div, Term, Var, as_term
 from dsl.expr import Expr, Index
 from dsl.nest import Nest, Stage
@@ -34,7 +34,7 @@ def bits_of(stage: Stage) -> tuple[int, int]:
     """(bits of the narrowest element that a stage reads or writes, bits of the widest value that it computes)."""
     made = [t.dtype for t in stage.tensors]
     moved = [*made, *(r.dtype for t in stage.tensors for r in reads(t.body))]
-    computed = [*made, *(e.dtype for t in stage.tensors for e in walk(t.body))]
+    computed = [*made, *(e.dtype for t in stage.tensors for e in walk(t.body) if not isinstance(e, Index))]
     return 8 * min(d.itemsize for d in moved), 8 * max(d.held.itemsize for d in computed)
 
 
@@ -67,7 +67,10 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
     touched = accesses(stage, setting.strides)
     lane = _map_lane(name, touched, loops, ends, setting)
     small = math.prod(loops.values()) * max(work, 1) <= SERIAL_WORK
-    if woven := _woven(touched, loops, ends, lane, 2 * width_of(setting.target, stage)):
+    remainders = _remainders(stage, loops, ends)
+    if lane in remainders and loops[lane] >= 2 * remainders[lane] * _narrow(setting.target, stage):
+        nest = _schedule_remainders(nest, name, loops, lane, remainders, setting)
+    elif woven := _woven(touched, loops, ends, lane, 2 * width_of(setting.target, stage)):
         nest = _schedule_woven(nest, name, loops, lane, woven, setting)
     elif across := _crossed(touched, loops, ends, lane):
         nest = _schedule_turned(nest, name, loops, lane, across, setting)
@@ -82,6 +85,41 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
         nest, inner = tile_lane(nest, name, lane, extent, setting, work)
         nest = gridify(reorder(nest, name, [*outer, *runs, *inner]), name, outer if loops else [*outer, *runs])
     return annotate(nest, name, "serial", True) if small else nest
+
+
+def _narrow(target: Target, stage: Stage) -> int:
+    """Lanes of a register of the widest values that a stage computes."""
+    return target.vector_bits // max(32, bits_of(stage)[1])
+
+
+def _remainders(stage: Stage, loops: dict[str, int], ends: dict[str, Var]) -> dict[str, int]:
+    """The loops over one axis that indices see through quotients or remainders by one small number, and that number."""
+    names = stage.axis_names()
+    found: dict[Var, set[int]] = {}
+    for t in (t for tensor in stage.tensors for t in index_terms(tensor.body)):
+        for atom in divisions(t):
+            for v in atom.num.vars:
+                step, known = atom.num.coef(v), atom.den.const if atom.den.is_const else 0
+                if step is None or not known or step % known:
+                    found.setdefault(v, set()).add(0 if step is None else known)
+    near = {loop: found.get(a, set()) for loop, a in ends.items() if loop == names[a]}
+    return {loop: n for loop, some in near.items() if len(some) == 1 and (n := next(iter(some))) in WEAVES}
+
+
+def _schedule_remainders(nest: Nest, name: str, loops: dict[str, int], lane: str, found: dict[str, int], setting: Setting) -> Nest:
+    """Every remainder of an axis by itself, so that what is left of its indices are plain ones; the lanes' are shuffled together."""
+    width = _narrow(setting.target, nest[name])
+    for loop, n in found.items():
+        nest = split(nest, name, loop, n, f"{loop}.w", f"{loop}.p", tail="exact" if loops[loop] % n == 0 else "peel")
+        nest = set_role(nest, name, f"{loop}.p", "unroll")
+    nest = split(nest, name, f"{lane}.w", width, tail="peel")
+    nest = set_role(nest, name, f"{lane}.w.i", "vectorize")
+    outer = {f"{x}.w" if x in found else x: -(-n // found.get(x, 1)) for x, n in loops.items() if x != lane}
+    near = [f"{x}.p" for x in found if x != lane]
+    nest = reorder(nest, name, [*outer, f"{lane}.w.o", *near, f"{lane}.p", f"{lane}.w.i"])
+    *far, last = outer or [""]
+    plenty = math.prod(outer[x] for x in far) >= 4 * setting.target.threads
+    return gridify(nest, name, far if plenty else [*outer])
 
 
 def _period(stage: Stage, axis: Var, extent: int) -> int:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from codegen.tile.bounds import without_quotient
 from codegen.tile.ir import Block, Buffer, Builder, Value
-from dsl.dim import INF, ONE, Div, Term, Var, as_term, nonneg
+from dsl.dim import INF, ONE, Div, Term, Var, as_term, nonneg, without_quotient
 from dsl.errors import ScheduleError
 from dsl.expr import Expr, Tensor
 from dsl.nest import Nest

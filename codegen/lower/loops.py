@@ -175,7 +175,8 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
             v = cx.builder.map("cast", (v,), binding.buffer.dtype)
         cx.builder.add(Store(binding.buffer, slots, v, mask, streaming=bool(stage.notes.get("streaming"))))
     if stage.attach is not None and (not isinstance(binding, InMemory) or (binding.placed is None and in_registers(cx, stage, p))):
-        cx.bindings[t] = InRegisters(v, p)
+        held = t.dtype.held  # a state may be wider than the result
+        cx.bindings[t] = InRegisters(v if v.dtype == held else cx.builder.map("cast", (v,), held), p)
 
 
 # -- scans ---------------------------------------------------------------------------------------------------------

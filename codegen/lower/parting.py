@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codegen.lower.context import Context
-from codegen.tile.bounds import without_quotient
 from dsl.algebra import index_condition, reads, walk
-from dsl.dim import INF, ZERO, Div, MinMax, Term, Var, as_term, nonneg, tile_bound, tmax, tmin
+from dsl.dim import INF, ZERO, Div, MinMax, Term, Var, as_term, nonneg, tile_bound, tmax, tmin, without_quotient
 from dsl.expr import Where
 from dsl.nest import GRID_ROLES, Stage
 from dsl.placing import Placed, PlacedLoop

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from codegen.tile.ir import Broadcast, Const, Iota, Load, Map, Predicate, Rename, Store, Value
 from dsl.decide import counterexample
-from dsl.dim import Div, MinMax, Mod, Term, Var, nonneg
+from dsl.dim import Div, MinMax, Mod, Term, Var, nonneg, undivided
 from dsl.errors import BoundsError, InternalError
 
 _TRIES = 4000
@@ -54,27 +54,8 @@ def _without(rest: Term, c: int, atom: Div | MinMax, facts: Sequence[Term]) -> b
     if isinstance(atom, Mod):  # 0 <= n % d <= d - 1
         return holds(rest if c > 0 else rest + (atom.den - 1) * c, facts)
     if c in (1, -1):
-        return holds(_multiplied(rest, c, atom), facts)
+        return holds(undivided(rest, c, atom), facts)
     return holds(atom.den * rest + (atom.num if c < 0 else atom.num - atom.den + 1) * c, facts)
-
-
-def without_quotient(t: Term) -> Term:
-    """A term that is ``>= 0`` for the same points, and has no quotient if ``t`` had but one: ``3 - q//9`` becomes ``35 - q``."""
-    quotients = [(mono, c) for mono, c in t.parts.items() if not all(isinstance(a, Var) for a in mono)]
-    if len(quotients) != 1:
-        return t
-    (mono, c), = quotients
-    atom = mono[0]
-    if len(mono) > 1 or c not in (1, -1) or type(atom) is not Div:
-        return t
-    return without_quotient(_multiplied(t - Term({mono: c}, 0), c, atom))
-
-
-def _multiplied(rest: Term, c: int, quotient: Div) -> Term:
-    """``rest + c*(n // d) >= 0``, for ``c`` of 1 or -1, without the division."""
-    if c == 1:  # n // d >= -rest  is  n >= -d*rest
-        return quotient.num + quotient.den * rest
-    return quotient.den * (rest + 1) - 1 - quotient.num  # n // d <= rest  is  n < d*(rest + 1)
 
 
 def consequences(fact: Term) -> list[Term]:
@@ -97,7 +78,7 @@ def consequences(fact: Term) -> list[Term]:
         elif type(atom) is Div and atom.den.is_const and c > 0:  # c*(n // d) + rest >= 0 gives c*n + d*rest >= 0
             out += consequences(atom.num * c + rest * atom.den.const)
         elif type(atom) is Div and atom.den.is_const and c == -1:
-            out += consequences(_multiplied(rest, c, atom))
+            out += consequences(undivided(rest, c, atom))
     return out
 
 

@@ -138,7 +138,8 @@ class Template:
         outputs = tuple(self.definitions[n] for n in given)
         part = Program(self.name, self.form.inputs, outputs, len(outputs) == 1, self.form.loc)
         names = tuple(self.form.inputs[n].name for n in wanted)
-        saved = derivative.choose_saved(part, wrt=names) if any(k != "map" for k in self.kinds) else ()
+        chosen = derivative.choose_saved(part, wrt=names) if any(k != "map" for k in self.kinds) else ()
+        saved = [c for c in chosen if c in part.computes]
         program = derivative.vjp(part, names, saved)
         inputs = {t.name: Source("input", n) for n, t in enumerate(self.form.inputs)}
         kept = {c.name: Source("definition", n) for n, c in enumerate(self.definitions)}

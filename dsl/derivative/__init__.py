@@ -6,10 +6,11 @@ read into dense loops, ``adjoint`` puts the pieces together, ``factoring`` makes
 """
 
 from dsl.derivative.forward import jvp, pushforward
-from dsl.derivative.reverse import forward_with_saves, pullback, vjp
+from dsl.derivative.reverse import asides, forward_with_saves, pullback, vjp
 from dsl.derivative.saving import SavePlan, choose_saved, plan_saved
 from dsl.derivative.split import split, split_program
 
 __all__ = [
-    "SavePlan", "choose_saved", "forward_with_saves", "jvp", "plan_saved", "pullback", "pushforward", "split", "split_program", "vjp",
+    "SavePlan", "asides", "choose_saved", "forward_with_saves", "jvp", "plan_saved", "pullback", "pushforward", "split", "split_program",
+    "vjp",
 ]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from dsl.algebra import inputs_and_computes, reads, substitute, walk
+from dsl.algebra import divisions, index_terms, inputs_and_computes, reads, substitute, walk
 from dsl.derivative.gather import Contribution, Piece, gather
 from dsl.derivative.names import unique
 from dsl.derivative.simplify import add, conjuncts, factors, fold, is_op, simplify, total, zero
 from dsl.derivative.split import is_pointwise
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Compute, Expr, Read, Reduce, Scan, Tensor, Where, cast, index
+
+_TERMS = 16  # of a sum over a window that is spelled out
+_NEAR = 4  # steps between windows whose elements are loaded as whole vectors
 
 
 class Adjoint:
@@ -59,7 +64,7 @@ class Adjoint:
                     break
             else:
                 merged.append((piece.loops, body, sent))
-        return [total(simplify(body), loops) for loops, body, _ in merged]
+        return [spelled(body, loops) if _is_window(body, loops) else total(simplify(body), loops) for loops, body, _ in merged]
 
 
 def _part(name: str, axes: tuple[Var, ...], e: Expr) -> Expr:
@@ -102,6 +107,29 @@ def _is_contraction(e: Expr, loops: tuple[Var, ...]) -> bool:
     parts = [f for f in factors(value)[0] if f.free & set(loops)]
     whole = {v for v in value.free if v.kind == "axis"}
     return len(parts) > 1 and not any(whole <= f.free for f in parts)
+
+
+def _is_window(e: Expr, loops: tuple[Var, ...]) -> bool:
+    """Whether a sum is over the few elements of windows some steps apart, which neighbours hardly share, and no sum of products."""
+    sizes = [v.extent.const if v.extent is not None and v.extent.is_const else _TERMS + 1 for v in loops]
+    if not loops or math.prod(sizes) > _TERMS or any(r.args for r in reads(e)):
+        return False
+    seen = [i for r in reads(e) for i in r.indices if isinstance(i, Term) and len(i.vars) > 1]
+    parted = any(d.den.is_const for t in index_terms(e) for d in divisions(t))
+    steps = {abs(i.coef(v) or 0) for i in seen for v in i.vars if v not in loops and v.kind == "axis"}
+    slid = {v for i in seen for v in i.vars}
+    return (parted or 1 < max(steps, default=0) <= _NEAR) and slid.issuperset(loops) and not any(
+        is_op(n, "mul") and all(reads(a) for a in n.args) for n in walk(e))
+
+
+def spelled(e: Expr, loops: tuple[Var, ...]) -> Expr:
+    """A sum, term by term."""
+    held = e.dtype.held
+    points = itertools.product(*(range(v.extent.const) for v in loops if v.extent is not None))
+    out: Expr = zero(held)
+    for point in points:
+        out = add(out, cast(simplify(substitute(e, {v: as_term(n) for v, n in zip(loops, point)})), held))
+    return cast(out, e.dtype)
 
 
 def _copied(body: Expr, axes: Sequence[Var]) -> Tensor | None:

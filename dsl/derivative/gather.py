@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dsl.algebra import substitute, transform
 from dsl.derivative.simplify import as_facts, conjuncts, decide, fold, guarded, total
 from dsl.derivative.system import Box, Solution, System, Unsolvable
-from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term, nonneg
+from dsl.dim import ZERO, Div, MinMax, Mod, Term, Var, as_term, cdiv, nonneg, without_quotient
 from dsl.expr import Expr, Index, Read, index, op
 
 
@@ -67,22 +67,35 @@ def gather(c: Contribution, at: Sequence[Var]) -> Piece:
 
 
 def _shortened(piece: Piece) -> Piece:
-    """The piece with every loop that a condition keeps below a number run to that number only.
+    """The piece with every loop run over no more than the points that conditions on it alone leave.
 
-    Before: the sum over ``r < 2`` of ``where(r < 1, f(r), 0)``; after: ``f(0)``.
+    Before: the sum over ``r < 2`` of ``where(r < 1, f(r), 0)``, and over ``k < 112`` of ``where((k + 1)//2 >= 56, f(k), 0)``;
+    after: ``f(0)``, and ``f(111)``.
     """
     loops, value = list(piece.loops), piece.value
     conditions = [part for cond in piece.conditions for part in conjuncts(cond)]
     for n, v in enumerate(piece.loops):
-        limits = [t.const + 1 for cond in conditions for t in as_facts(cond) if t.parts == {(v,): -1}]
-        if not limits or not nonneg(as_term(v.extent or 0) - 1 - min(limits)) or min(limits) < 1:
+        low, count = _range(v, conditions)
+        if count == v.extent or not nonneg(count - 1):
             continue
-        shorter = Var(v.name, min(limits))
-        env = {v: as_term(shorter if min(limits) > 1 else 0)}
+        shorter = Var(v.name, count)
+        env = {v: low if count == 1 else low + as_term(shorter)}
         loops[n] = shorter
         conditions = [fold(substitute(cond, env)) for cond in conditions]
         value = substitute(value, env)
     return Piece(tuple(v for v in loops if v.extent != 1), tuple(cond for cond in conditions if decide(cond) is not True), value)
+
+
+def _range(v: Var, conditions: Sequence[Expr]) -> tuple[Term, Term]:
+    """The first of the points of a loop at which conditions on it alone may hold, and how many follow, itself among them."""
+    low, end = ZERO, as_term(v.extent or 0)
+    for t in (without_quotient(t) for cond in conditions for t in as_facts(cond)):
+        step, rest = t.coef(v) or 0, t.subs({v: ZERO})
+        if step == 0 or any(w.kind == "axis" for w in rest.vars) or v in rest.vars:
+            continue
+        first, last = (cdiv(-rest, step), end) if step > 0 else (low, rest // -step + 1)
+        low, end = first if nonneg(first - low) else low, last if nonneg(end - last) else end
+    return low, end - low
 
 
 def one_hot(c: Contribution, solution: Solution, compared: Sequence[tuple[Term | Expr, Var]]) -> Piece:

@@ -21,14 +21,11 @@ from dsl.carrier import ARGMAX, ARGMIN, LOGSUMEXP, MAX, MAX_FIRST, MIN, MOMENTS,
 from dsl.derivative.rules import tangent
 from dsl.derivative.simplify import fold, guarded, select, zero
 from dsl.dim import ONE, ZERO, Term, Var, as_term, product
-from dsl.dtype import i32
+from dsl.dtype import i8, i16, i32, i64
 from dsl.errors import DerivativeError
 from dsl.expr import Compute, Expr, Param, Reduce, Scan, cast, const, index, op, reduce, scan
 
 Partials = list["Expr | None"]
-
-_NARROW = 1 << 31  # positions below are kept in half the bytes
-
 
 @dataclass(frozen=True)
 class Site:
@@ -99,8 +96,8 @@ def _first_extremum(site: Site, e: Reduce) -> Partials:
         position = position * (a.extent if a.extent is not None else ONE) + as_term(a)
     place: Expr = index(position)
     count = product(a.extent for a in e.axes if a.extent is not None)
-    if count.is_const and count.const < _NARROW:
-        place = cast(place, i32)
+    if count.is_const:
+        place = cast(place, next((d for d in (i8, i16, i32) if count.const <= 1 << (d.bits - 1)), i64))
     both = Reduce((e.args[0], place), (ARGMAX, e.axes, 0), e.dtype, e.loc)
     return _arg_extremum(site, both)[:1]
 

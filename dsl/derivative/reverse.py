@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dsl.algebra import inputs_and_computes, reads, substitute
-from dsl.carrier import SUM
+from dsl.carrier import SUM, WITHIN
 from dsl.derivative.adjoint import Adjoint, inline_single_uses
 from dsl.derivative.factoring import share_sums
 from dsl.derivative.gather import Contribution
@@ -15,7 +15,7 @@ from dsl.derivative.pointwise import Backward
 from dsl.derivative.reductions import Partials, Site, backward_scan, inner, position_of, reduction_partials, scan_partials
 from dsl.derivative.scaling import find_scalings
 from dsl.derivative.signature import assemble, own_outputs, targets_of
-from dsl.derivative.simplify import mul
+from dsl.derivative.simplify import mul, simplify
 from dsl.derivative.split import is_pointwise, split, split_program, stripped
 from dsl.dim import Var, as_term
 from dsl.errors import DerivativeError
@@ -178,17 +178,37 @@ def vjp(program: Program, wrt: Sequence[str] | None = None, saved: Sequence[Comp
     """
     form = split_program(program)
     targets = targets_of(form, wrt)
-    keep = find_saved(form, saved)
-    taken = {t.name for t in (*form.inputs, *keep)}
+    taken = {t.name for t in form.inputs} | {s if isinstance(s, str) else s.name for s in saved}
     given: dict[Tensor, Input] = {
         y: Input(unique(f"d_{y.name}", taken), y.shape, y.dtype, y.loc) for y in form.outputs if y.dtype.is_float}
     if not given:
         raise DerivativeError(f"{program.name} has no float output", loc=program.loc)
     found = pullback(form.outputs, dict(given), targets)
+    keep = find_saved(form, saved, _aside(form, found.values(), given.values()))
     kept = {c: Input(c.name, c.shape, c.dtype if c in form.outputs else c.dtype.held, c.loc) for c in keep}
     there: dict[Tensor, Tensor] = {c: _as_saved(c, t) for c, t in kept.items()}
     outputs = own_outputs([found[t] for t in targets], [f"d_{t.name}" for t in targets], there | _undone(there))
     return assemble(f"{program.name}_vjp", form, outputs, tuple(kept.values()), tuple(given.values()))
+
+
+def asides(program: Program, wrt: Sequence[str] | None = None) -> list[Compute]:
+    """What the gradients need besides definitions of the forward, and could be made with it: the position of a maximum, say."""
+    form = split_program(program)
+    made = vjp(form, wrt)
+    return _aside(form, made.outputs, [t for t in made.inputs if t not in form.inputs])
+
+
+def _aside(form: Program, gradients: Iterable[Tensor], given: Iterable[Tensor]) -> list[Compute]:
+    """The definitions of gradients that are none of the forward's, have other names, and follow from its inputs alone."""
+    known, seeded = {c.name for c in form.computes}, set(given)
+    out = []
+    for c in inputs_and_computes(tuple(gradients))[1]:
+        if any(r.tensor in seeded for r in reads(c.body)):
+            seeded.add(c)
+        elif c.name not in known:
+            known.add(c.name)
+            out.append(c)
+    return out
 
 
 def _as_saved(c: Compute, kept: Input) -> Tensor:
@@ -218,13 +238,41 @@ def _undone(there: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
     return made
 
 
-def forward_with_saves(program: Program, saved: Sequence[Compute | str]) -> Program:
-    """The program with the saved definitions as further outputs (those that are no outputs already), in the order given."""
+def forward_with_saves(program: Program, saved: Sequence[Compute | str], wrt: Sequence[str] | None = None) -> Program:
+    """The program with the saved definitions as further outputs (those that are no outputs already), in the order given.
+
+    Args:
+        program: the forward.
+        saved: definitions of ``split_program(program)``, or :func:`asides` of its gradients, or their names.
+        wrt: as in :func:`vjp`.
+    """
     form = split_program(program)
-    extra = tuple(c for c in find_saved(form, saved) if c not in form.outputs)
+    names = {c.name for c in form.computes}
+    more = asides(form, wrt) if any((s if isinstance(s, str) else s.name) not in names for s in saved) else ()
+    extra = tuple(c for c in find_saved(form, saved, more) if c not in form.outputs)
     if not extra:
         return form
-    return Program(form.name, form.inputs, form.outputs + tuple(_held(c) for c in extra), False, form.loc)
+    wider: dict[Tensor, Tensor] = {c: w for c in form.computes if (w := _widened(c, extra)) is not c}
+    results = own_outputs([*form.outputs, *extra], [c.name for c in (*form.outputs, *extra)], wider)
+    outputs = (*results[:len(form.outputs)], *map(_held, results[len(form.outputs):]))
+    return Program(form.name, form.inputs, outputs, False, form.loc)
+
+
+def _widened(c: Compute, others: Sequence[Compute]) -> Compute:
+    """A reduction as a result of one of others that finds it on the way, so that both take one pass: a maximum, of where it is."""
+    body = c.body
+    for o in others if isinstance(body, Reduce) else ():
+        assert isinstance(body, Reduce)
+        other = o.body
+        if not isinstance(other, Reduce) or o.shape != c.shape or len(other.axes) != len(body.axes):
+            continue
+        if other.carrier not in WITHIN.get(body.carrier.name, ()):
+            continue
+        env = {v: as_term(w) for v, w in zip((*o.axes, *other.axes), (*c.axes, *body.axes))}
+        args = tuple(substitute(a, env) for a in other.args)
+        if all(simplify(a) is simplify(b) for a, b in zip(args, body.args)):
+            return Compute(c.name, c.axes, Reduce(args, (other.carrier, body.axes, 0), body.dtype, body.loc), c.loc, c.dtype)
+    return c
 
 
 def _held(c: Compute) -> Compute:
@@ -235,13 +283,13 @@ def _held(c: Compute) -> Compute:
     return Compute(c.name, axes, cast(c.read(*(index(a) for a in axes)), c.dtype.held), c.loc, c.dtype.held)
 
 
-def find_saved(form: Program, saved: Sequence[Compute | str]) -> list[Compute]:
-    """Definitions of a program in split form, by themselves or by name.
+def find_saved(form: Program, saved: Sequence[Compute | str], more: Sequence[Compute] = ()) -> list[Compute]:
+    """Definitions of a program in split form, or ``more``, by themselves or by name.
 
     Raises:
         DerivativeError: no such definition.
     """
-    named = {c.name: c for c in form.computes}
+    named = {c.name: c for c in (*form.computes, *more)}
     out = []
     for s in saved:
         name = s if isinstance(s, str) else s.name

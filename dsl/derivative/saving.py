@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dsl.algebra import inputs_and_computes
+from dsl.algebra import inputs_and_computes, reads
 from dsl.cost import bytes_moved, flops
-from dsl.derivative.reverse import vjp
+from dsl.derivative.reverse import asides, vjp
 from dsl.derivative.signature import own_outputs
 from dsl.derivative.split import split_program
 from dsl.dim import Var, product
-from dsl.expr import Compute, Input, Tensor
+from dsl.expr import Compute, Input, Reduce, Tensor
 from dsl.program import Program
 
 FLOPS_PER_BYTE = 16.0
@@ -89,7 +89,21 @@ def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Se
         if save:
             kept[c] = Input(c.name, c.shape, c.dtype, c.loc)
         choices.append(Choice(known, size, work, save))
-    return SavePlan(tuple(_unread(_results(choices, form, wrt, sized), form, wrt)))
+    return SavePlan(tuple(_unread(_results([*choices, *_byproducts(form, sized, wrt)], form, wrt, sized), form, wrt)))
+
+
+def _byproducts(form: Program, sized: Program, wrt: Sequence[str] | None) -> list[Choice]:
+    """What the gradients need besides and a pass of the forward finds on its way.
+
+    It is saved where that is less to write and to read again than what it is made of.
+    """
+    out = []
+    for c, known in zip(asides(sized, wrt), asides(form, wrt)):
+        read = {r.tensor for r in reads(c.body)}
+        passes = [y for y in sized.computes if isinstance(y.body, Reduce) and read <= {r.tensor for r in reads(y.body)}]
+        size, source = product(c.shape).const * c.dtype.itemsize, sum(product(t.shape).const * t.dtype.itemsize for t in read)
+        out.append(Choice(known, size, flops(Program(c.name, (), (c,), True)), bool(passes) and 2 * size <= source))
+    return out
 
 
 def _results(choices: Sequence[Choice], form: Program, wrt: Sequence[str] | None, sized: Program) -> list[Choice]:

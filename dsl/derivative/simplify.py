@@ -81,6 +81,8 @@ def fold(e: Expr, facts: Facts = ()) -> Expr:
         return e if selected is None else selected
     if isinstance(e, Cast):
         x = e.args[0]
+        if isinstance(x, Index) and x.term.is_const and e.dtype.is_float:
+            return const(x.term.const, e.dtype)
         return const(x.value, e.dtype) if isinstance(x, Const) and x.dtype.is_float and e.dtype.is_float else e
     if isinstance(e, Reduce) and e.carrier == SUM and is_value(e.args[0], 0):
         return zero(e.dtype)

@@ -123,3 +123,34 @@ def test_lanes_stay_where_what_is_read_does_not_change_along_them():
 
     s = marked.plan(torch.empty(5000)).nest["marked"]
     assert [x[0] for x in s.order if s.role(x) == "vectorize"] == ["c"]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 57, 40), (2, 3, 40, 57), (1, 2, 33, 18)])
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_remainders_are_shuffled_together(shape, step):
+    n, c, h, w = shape
+    x = torch.randn(n, c, h, w)
+
+    @dlc.kernel
+    def repeated(x: f32[shape]):
+        return dlc.compute((n, c, h * 2, w * step - 1), lambda b, k, i, j: x[b, k, i // 2, j // step] * (j % step + 1))
+
+    plan, got = run(repeated, x)
+    want = x.repeat_interleave(2, 2).repeat_interleave(step, 3)[..., :w * step - 1]
+    assert torch.equal(got, want * (torch.arange(w * step - 1) % step + 1))
+    assert "masked.gather" not in plan.module.text
+    assert w % 8 == 1 or "masked.scatter" not in plan.module.text  # a last round of one element is no vector
+    (stage,) = plan.nest.stages
+    assert [x for x in stage.order if stage.role(x) == "unroll"] == [f"{name}.p" for name in list(stage.axis_names().values())[2:]]
+
+
+def test_windows_with_masks_are_no_gathers():
+    x = torch.randn(2, 3, 41, 58)
+
+    @dlc.kernel
+    def pool(x: f32[2, 3, 41, 58]):
+        return dlc.max_pool2d(x, 3, 2, 1)
+
+    plan, got = run(pool, x)
+    assert torch.equal(got, torch.nn.functional.max_pool2d(x, 3, 2, 1))
+    assert "masked.gather" not in plan.module.text

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from codegen.lower.context import without_implied
-from codegen.tile.bounds import consequences, holds, without_quotient, witness
+from codegen.tile.bounds import consequences, holds, witness
 from codegen.tile.ir import Load, Phase, Store, TileOp, TileProgram, Value, walk_ops
 from codegen.tile.verify import verify
-from dsl.dim import Var, as_term, cdiv, tmax, tmin
+from dsl.dim import Var, as_term, cdiv, tmax, tmin, without_quotient
 from dsl.dtype import f32, i64
 from dsl.errors import BoundsError, InternalError
 from tests.codegen.tile_programs import Writer, buffer, gather, matmul, program, vadd

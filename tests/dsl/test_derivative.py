@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dsl.carrier import LOGSUMEXP, MAX, MIN, SUM
-from dsl.derivative import choose_saved, forward_with_saves, plan_saved, pullback, split_program, vjp
+from dsl.carrier import ARGMAX, LOGSUMEXP, MAX, MIN, SUM
+from dsl.derivative import asides, choose_saved, forward_with_saves, plan_saved, pullback, split_program, vjp
 from dsl.derivative.split import is_pointwise
-from dsl.dtype import f64
+from dsl.dtype import f64, i8
 from dsl.errors import DerivativeError
 from dsl.expr import Input, op, where
 from dsl.interp import evaluate
 from dsl.ops.conv import conv2d
+from dsl.ops.pooling import max_pool2d
 from dsl.program import Program, compute, dims, reduce_axis, reduce_over, trace
 from dsl.text import show_compute
 from tests.dsl.gradcheck import check, gradients, reductions
@@ -248,3 +249,19 @@ def test_the_gradient_of_what_was_padded_is_made_for_the_inside_alone(rng: np.ra
     back = vjp(trace(padded_convolution), ["x"])
     (d,) = [c for c in back.computes if not is_pointwise(c.body)]
     assert d is back.outputs[0] and [int(n.const) for n in d.shape] == [1, 4, 9, 9]
+
+
+def test_where_maxima_are_is_found_with_them_and_saved(rng: np.random.Generator) -> None:
+    def pool(x: f64[2, 3, 12, 10]):
+        return max_pool2d(x, 3, 2, 1)
+
+    form = split_program(trace(pool))
+    saved = choose_saved(form)
+    (position,) = (c for c in saved if c not in form.outputs)
+    assert position.dtype == i8 and [c.name for c in asides(form)] == [position.name]
+    forward, backward = forward_with_saves(form, [position.name]), vjp(form, saved=[position.name])
+    assert [c.body.carrier for c in forward.outputs] == [ARGMAX, ARGMAX]
+    assert [t.name for t in backward.inputs] == [position.name, f"d_{form.outputs[0].name}"]
+    x, g = rng.standard_normal((2, 3, 12, 10)), rng.standard_normal((2, 3, 6, 5))
+    (_, places), (want,) = evaluate(forward, x), evaluate(vjp(form), x, g)
+    np.testing.assert_array_equal(evaluate(backward, places, g)[0], want)

@@ -64,3 +64,17 @@ def test_an_element_of_a_definition() -> None:
     (want,), (got,) = (evaluate(Program("p", picked.program.inputs, (t,), True, picked.program.loc), x, p) for t in (y, again))
     np.testing.assert_array_equal(got, want)
     assert isinstance(index(i), Index)
+
+
+def test_results_of_one_reduction_share_a_stage() -> None:
+    @dlc.kernel
+    def both(x: f64[M, N]):
+        return dlc.var(x, 1, correction=0), dlc.mean(x * x, 1), dlc.argmax(x, 1), dlc.argmax(x, 1) * 2
+
+    nest = build_nest(both.program)
+    arg = [s for s in nest.stages if any(isinstance(t.body, Reduce) and t.body.carrier.name == "argmax" for t in s.tensors)]
+    assert len(arg) == 1
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    want = x.var(1), (x * x).mean(1), x.argmax(1), x.argmax(1) * 2
+    for found, expected in zip(run(lower(nest, {}, "k"), {"x": x}, dict(zip(nest.program.dims, x.shape))).values(), want):
+        np.testing.assert_allclose(found, expected)
