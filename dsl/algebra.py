@@ -87,15 +87,40 @@ def walk(root: Expr) -> Iterator[Expr]:
             stack.extend((a, False) for a in reversed(node.args))
 
 
-def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None) -> Expr:
-    """Rebuild bottom-up: ``fn`` sees each node over its new operands and returns a replacement or None to keep it."""
+def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None,
+              stays: Callable[[Expr], bool] | None = None) -> Expr:
+    """Rebuild bottom-up: ``fn`` sees each node over its new operands and returns a replacement or None to keep it.
+
+    Nodes in ``memo`` become what it says, those that ``stays`` holds for are as they were; what either is made of is not visited.
+    """
     memo = {} if memo is None else memo
-    for node in walk(root):
-        if node not in memo:
-            new = rebuild(node, tuple(memo[a] for a in node.args))
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node in memo:
+            stack.pop()
+        elif stays is not None and stays(node):
+            memo[stack.pop()] = node
+        elif todo := [a for a in reversed(node.args) if a not in memo]:
+            stack += todo
+        else:
+            new = rebuild(node, tuple([memo[a] for a in node.args]))
             replaced = fn(new)
-            memo[node] = new if replaced is None else replaced
+            memo[stack.pop()] = new if replaced is None else replaced
     return memo[root]
+
+
+def mentioned(root: Expr) -> frozenset[Var]:
+    """The variables that occur in an expression, bound ones among them; every node keeps what was found."""
+    stack = [root]
+    while root._mentions is None:
+        node = stack[-1]
+        if todo := [a for a in node.args if a._mentions is None]:
+            stack += todo
+            continue
+        node._mentions = node._own_free().union(*[a._mentions or () for a in node.args])
+        stack.pop()
+    return root._mentions
 
 
 def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -112,6 +137,10 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
 def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Tensor] | None = None) -> Expr:
     """Replace index variables by terms and tensors by tensors, everywhere; bound axes keep their identity."""
     tensors = tensors or {}
+    renamed = env.keys()
+
+    def stays(e: Expr) -> bool:
+        return renamed.isdisjoint(mentioned(e)) and not (tensors and any(r.tensor in tensors for r in reads(e)))
 
     def one(e: Expr) -> Expr | None:
         if isinstance(e, Index):
@@ -123,7 +152,7 @@ def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Ten
             return Scan(e.args, (e.data[0], e.data[1], e.data[2].subs(env), *e.data[3:]), e.dtype, e.loc)
         return None
 
-    return transform(root, one)
+    return transform(root, one, stays=stays)
 
 
 def substitute_values(root: Expr, values: Mapping[Expr, Expr]) -> Expr:
@@ -171,9 +200,16 @@ def fresh_axes(e: Expr) -> Expr:
 
 
 def reads(e: Expr) -> tuple[Read, ...]:
-    """Every distinct read in an expression; the node keeps what was found."""
-    if e._reads is None:
-        e._reads = tuple(n for n in walk(e) if isinstance(n, Read))
+    """Every distinct read in an expression, operands' first; every node keeps what was found."""
+    stack = [e]
+    while e._reads is None:
+        node = stack[-1]
+        if todo := [a for a in reversed(node.args) if a._reads is None]:
+            stack += todo
+            continue
+        found = dict.fromkeys(r for a in node.args for r in a._reads or ())
+        node._reads = (*found, node) if isinstance(node, Read) else tuple(found)
+        stack.pop()
     return e._reads
 
 

@@ -43,13 +43,14 @@ class _Part(Generic[T]):
 class Expr(Arithmetic["Expr"]):
     """A scalar expression. Subclasses list their fields in ``fields``; those holding expressions in ``args``."""
 
-    __slots__ = ("__weakref__", "_free", "_reads", "args", "data", "dtype", "loc")
+    __slots__ = ("__weakref__", "_free", "_mentions", "_reads", "args", "data", "dtype", "loc")
 
     args: tuple[Expr, ...]
     data: tuple[Any, ...]
     dtype: Dtype
     loc: Loc | None
     _free: frozenset[Var] | None
+    _mentions: frozenset[Var] | None
     _reads: tuple[Read, ...] | None
 
     def __new__(cls, args: tuple[Expr, ...], data: tuple[Any, ...], dtype: Dtype, loc: Loc | None = None) -> Expr:
@@ -59,7 +60,7 @@ class Expr(Arithmetic["Expr"]):
         if node is None:
             node = object.__new__(cls)
             node.args, node.data, node.dtype, node.loc = args, data, dtype, loc
-            node._free = node._reads = None
+            node._free = node._mentions = node._reads = None
             _interned[key] = node
         return node
 

@@ -166,10 +166,23 @@ class Nest:
     trace: tuple[Step, ...] = ()
 
     def __getitem__(self, name: str) -> Stage:
+        return self._named[name]
+
+    @cached_property
+    def _named(self) -> dict[str, Stage]:
+        return {s.name: s for s in reversed(self.stages)}
+
+    @cached_property
+    def _producers(self) -> dict[Tensor, Stage]:
+        return {t: s for s in reversed(self.stages) for t in s.tensors}
+
+    @cached_property
+    def _consumers(self) -> dict[Tensor, list[Stage]]:
+        out: dict[Tensor, list[Stage]] = {}
         for s in self.stages:
-            if s.name == name:
-                return s
-        raise KeyError(name)
+            for t in s.sources():
+                out.setdefault(t, []).append(s)
+        return out
 
     def with_stage(self, stage: Stage) -> Nest:
         """The nest with the stage of that name replaced."""
@@ -177,10 +190,12 @@ class Nest:
 
     def producer(self, tensor: Tensor) -> Stage | None:
         """The stage that defines a tensor; None for an input."""
-        return next((s for s in self.stages if tensor in s.tensors), None)
+        return self._producers.get(tensor)
 
     def consumers(self, stage: Stage) -> list[Stage]:
         """The stages that read any of a stage's tensors."""
+        if len(stage.tensors) == 1:
+            return list(self._consumers.get(stage.tensors[0], ()))
         return [s for s in self.stages if any(t in s.sources() for t in stage.tensors)]
 
     def is_output(self, stage: Stage) -> bool:

@@ -153,7 +153,7 @@ def inline_reads(body: Expr, producers: Mapping[Tensor, Compute]) -> Expr:
             return inline_reads(at(c, e.indices), producers)
         return None
 
-    return transform(body, one)
+    return transform(body, one, stays=lambda e: not any(r.tensor in producers for r in reads(e)))
 
 
 def at(c: Compute, indices: tuple[Term | Expr, ...]) -> Expr:

@@ -46,17 +46,26 @@ def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
     made: list[str] = []
     done: set[str] = set()
     nest = pick_again(nest)
-    while True:
-        c = next((c for c in derive(nest).cascades if not done & {x.stage for x in c.components}), None)
-        if c is None:
-            return nest, made
-        done |= {x.stage for x in c.components}
+    while (found := _next_pass(nest, done, setting)) is not None:
+        c, choice = found
+        parts = choose_parts(c, choice, setting)
+        nest, stage = _one_axis(nest, c, choice.axis) if c.folded else (nest, c.components[0].stage)
+        nest, name = roll(nest, stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts, choice.again)
+        made.append(name)
+    return nest, made
+
+
+def _next_pass(nest: Nest, done: set[str], setting: Setting) -> tuple[Cascade, Choice] | None:
+    """The first cascade that is computed in one pass, of those without stages that are ``done``; those looked at are, after that."""
+    for c in derive(nest).cascades:
+        names = {x.stage for x in c.components}
+        if done & names:
+            continue
+        done |= names
         choice = choose_form(nest, c, setting)
         if choice.one:
-            parts = choose_parts(c, choice, setting)
-            nest, stage = _one_axis(nest, c, choice.axis) if c.folded else (nest, c.components[0].stage)
-            nest, name = roll(nest, stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts, choice.again)
-            made.append(name)
+            return c, choice
+    return None
 
 
 def _one_axis(nest: Nest, c: Cascade, axis: Var) -> tuple[Nest, str]:

@@ -16,13 +16,16 @@ from dsl.stages import inline_reads
 
 
 def derive(nest: Nest, approximate: bool = False) -> Derivation:
-    """Find the chains of reductions of an unscheduled nest.
+    """Find the chains of reductions of an unscheduled nest, which keeps them.
 
     Args:
         nest: one stage per reduction, as :func:`dsl.stages.build_nest` makes it.
         approximate: whether a rounding inside an element may be moved past a rescaling.
     """
-    return _Search(nest, approximate).run()
+    kept: dict[bool, Derivation] = nest.__dict__.setdefault("_derived", {})
+    if approximate not in kept:
+        kept[approximate] = _Search(nest, approximate).run()
+    return kept[approximate]
 
 
 class _Search:
@@ -194,15 +197,17 @@ class _Search:
     def _needed(self, stages: Iterable[str], c: Cascade) -> set[str]:
         """Stages, all that they are made of, and what goes along with that in passes other than ``c``."""
         out: set[str] = set()
+        passes = {n for n, other in enumerate(self.cascades) if other is c}  # whose members were added, or are not to be
         todo = list(stages)
         while todo:
             name = todo.pop()
             if name in out:
                 continue
-            out.add(name)
-            todo += self.upstream[name]
-            homes = {self.home[t] for t in self.nest[name].tensors if t in self.home}
-            todo += [x.stage for n in homes if self.cascades[n] is not c for x in self.cascades[n].components]
+            new = (self.upstream[name] | {name}) - out
+            out |= new
+            homes = {self.home[t] for n in new for t in self.nest[n].tensors if t in self.home} - passes
+            passes |= homes
+            todo += [x.stage for n in homes for x in self.cascades[n].components]
         return out
 
     def _share(self, s: Stage, element: tuple[Expr, ...], c: Cascade, env: dict[Var, Term]) -> bool:
