@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dlc.calling import canonical_strides
+from dlc.compiler import nominal
 from dlc.lazy import lazy
 from dlc.runtime.arguments import as_tensor
 from dlc.runtime.device import host_target
@@ -121,7 +122,8 @@ class Bound:
         strides: dict[Tensor, tuple[Term, ...]] = {
             t: layout.stride_terms(t.name, t.shape, c.given.shape, canonical_strides(c.given))
             for t in nest.program.inputs for name, c in self.constants.items() if t.name == name and t.ndim == c.given.dim()}
-        return panels.find_panels(nest, {t.name for t in strides}, host_target(), strides)
+        target = nominal(host_target()) if self.kernel.reproducible else host_target()
+        return panels.find_panels(nest, {t.name for t in strides}, target, strides)
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """The results for the arguments that are not constant, in their order or by name.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import llvmlite
 import torch
 
-from codegen.target import Target
+from codegen.target import TARGETS, Target
 from dlc import cache, records
 from dlc.config import settings
 from dlc.host import fingerprint
@@ -53,7 +53,7 @@ else:
     order, stages, strays = lazy("dsl.order"), lazy("dsl.stages"), lazy("dsl.strays")
 
 _FORMAT = "4"
-NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every CPU
+NOMINAL_THREADS = 8  # for which reproducible kernels are scheduled on every machine
 
 Scheduler = Callable[["Nest"], "Nest"]
 
@@ -69,8 +69,8 @@ class Request:
         decisions: preset choices of the heuristics; None for those a tuning record gives, else the heuristics' own.
         scheduler: makes the schedule from the unscheduled nest instead of the heuristics.
         like: the program at the sizes that the scheduler's schedule was made for.
-        reproducible: schedule for a nominal number of cores, and take a record only if it keeps the order of every sum: the same bits on
-            any number of threads, tuned or not.
+        reproducible: schedule for a nominal machine, see :func:`nominal`, and take a record only if it keeps the order of every sum: the
+            same bits on any number of threads, tuned or not.
         dynamic: names of sizes left symbolic: one kernel for all their values of at least ``least``, scheduled for those of ``shapes``.
     """
 
@@ -102,7 +102,7 @@ class Plan:
     """
 
     def __init__(self, request: Request) -> None:
-        self.request = replace(request, target=replace(request.target, threads=NOMINAL_THREADS)) if request.reproducible else request
+        self.request = replace(request, target=nominal(request.target)) if request.reproducible else request
         self.record = recorded(request, self.digest)
         self.preset: Mapping[str, object] = (request.decisions if self.record is None else self.record.decisions) or {}
 
@@ -270,6 +270,14 @@ class Plan:
         program = self.request.program
         inputs = tuple((t.name, dtype, shape, strides) for t, (_, dtype, shape, strides) in zip(program.inputs, found.inputs))
         return replace(found, name=program.name, inputs=inputs, place=place_of(program)), data[8 + length:]
+
+
+def nominal(target: Target) -> Target:
+    """The machine that reproducible kernels are scheduled for: a target with the cores and caches of every machine of its kind.
+
+    How a sum is parted, and whether a row is read in one pass, follow from them.
+    """
+    return replace(target, threads=NOMINAL_THREADS, caches=TARGETS.get(target.name, target).caches)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The kernels derived from a kernel: its backwards, its forward derivative, its form over a batch, and what is kept between them.
 
 A call that autograd follows runs the forward with what its backward wants of it as further results: row maxima and sums, products of
-matrices. :mod:`dsl.derivative.saving` decides by bytes, for sizes rounded up to powers of two, or the kernel's ``save`` says. Gradients of
+matrices. :mod:`dsl.derivative.saving` decides by bytes, for sizes rounded up to powers of two, or the kernel's ``save`` says. A kernel
+that is reproducible runs as it does without gradients, so nothing but its results is kept unless its ``save`` says so. Gradients of
 gradients are taken of the backward that computes everything again from the inputs, since what was kept is no input.
 """
 
@@ -158,7 +159,7 @@ class Derivatives:
         if any(0 in shape for shape in shapes):
             return ()
         found = tuple(c.name for c in self.plan(wanted, shapes).saved)
-        if self.kernel.scheduled:  # the schedule is that of the forward as it is
+        if self.kernel.scheduled or self.kernel.reproducible:  # the schedule, and the bits, are those of the forward as it is
             results = {t.name for t in derivative.split_program(self.kernel.program).outputs}
             return tuple(name for name in found if name in results)
         return found

@@ -273,7 +273,7 @@ def kernel(fn: Callable[..., Any] | None = None, *, reproducible: bool = False, 
     Args:
         fn: the definition.
         reproducible: keep one order of every sum: the results have the same bits on any number of threads and with any schedule that
-            tuning may choose, on machines with the same vector instructions. :meth:`Kernel.order` names the order.
+            tuning may choose, with gradients and without, on machines with the same vector instructions. :meth:`Kernel.order` names it.
         save: the definitions whose values a call that autograd follows keeps for the backward, by their names in
             :meth:`Kernel.saving`; none of them for ``()``, and those that pay by bytes for None.
         statics: values of its keyword-only parameters.

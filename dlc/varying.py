@@ -47,11 +47,12 @@ class Sizes:
 def compile_for(request: Request, sizes: Sizes, make: Callable[[Plan], Made]) -> tuple[Made, bool]:
     """A kernel for all values of the sizes that keep changing, and True; one for the sizes at hand, and False, where there are none.
 
+    A reproducible kernel is compiled for each of its sizes: the bits of a call follow from its arguments, not from the calls before it.
     Where no kernel for all their values can be compiled (a schedule unrolls a loop over one of them, say), a warning tells which of them
     are fixed from now on, and the others vary.
     """
     values = bind_sizes(request.program, request.shapes)
-    changing = sizes.changing(values) if settings().dynamic else frozenset()
+    changing = sizes.changing(values) if settings().dynamic and not request.reproducible else frozenset()
     made: Made | None = None
     while changing and made is None:
         try:

@@ -26,7 +26,7 @@ from dsl.text import show_compute
 
 _MOST = 4096  # plans and kernels kept
 _plans: dict[tuple[int, ...], Plan] = {}
-_launchers: dict[tuple[str, tuple[tuple[int, ...], ...], int], Launcher] = {}
+_launchers: dict[tuple[str, tuple[tuple[int, ...], ...], int, bool], Launcher] = {}
 _strides: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 _lock = threading.RLock()
 
@@ -261,7 +261,8 @@ def _planned(found: Collected) -> Plan:
             program = compose(graph, group)
             inputs = tuple(slots[i] for i in group.inputs)
             strides = [found.memory[s].stride() if s < len(found.memory) else None for s in inputs]
-            steps.append(Step(program, group.phase, _launcher(program, strides), inputs, tuple(slots[i] for i in group.outputs), dead))
+            launcher = _launcher(program, strides, any(graph.template(i).reproducible for i in group.items))
+            steps.append(Step(program, group.phase, launcher, inputs, tuple(slots[i] for i in group.outputs), dead))
         steps += [View(slots[source], slots[view], graph.template(view).specs[view.at].shape) for view, source in group.views]
     counts.plans += 1
     if len(_plans) >= _MOST:
@@ -284,15 +285,15 @@ def _dead(groups: Sequence[Group], slots: dict[Item, int], results: Sequence[int
     return [tuple(dead) for dead in out]
 
 
-def _launcher(program: Program, strides: Sequence[tuple[int, ...] | None]) -> Launcher:
+def _launcher(program: Program, strides: Sequence[tuple[int, ...] | None], reproducible: bool) -> Launcher:
     """The compiled kernel of a program, the same for equal mathematics; ``strides`` of inputs that are not in row-major order."""
     shapes = tuple(tuple(int(s) for s in t.shape) for t in program.inputs)
     steps = tuple(_row_major(shape) if s is None else tuple(s) for s, shape in zip(strides, shapes))
-    key = (digest(program), steps, torch.get_num_threads())
+    key = (digest(program), steps, torch.get_num_threads(), reproducible)
     if key not in _launchers:
         if len(_launchers) >= _MOST:
             _launchers.clear()
-        _launchers[key] = Compilation(Request(program, shapes, steps, host_target())).launcher()
+        _launchers[key] = Compilation(Request(program, shapes, steps, host_target(), reproducible=reproducible)).launcher()
         counts.compiled += 1
     return _launchers[key]
 

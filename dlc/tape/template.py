@@ -73,6 +73,7 @@ class Template:
         program: its meaning; all sizes are numbers.
         results: for each result, the number of the output that it is, or ``-1 - n`` where it is the n-th input as it stands.
         single: whether there is one result rather than a tuple.
+        reproducible: whether kernels that it becomes a part of keep one order of every sum.
 
     Attributes:
         name: of the operation.
@@ -84,8 +85,8 @@ class Template:
         uid: a number of its own.
     """
 
-    def __init__(self, program: Program, results: Sequence[int] | None = None, single: bool = True) -> None:
-        self.name = program.name
+    def __init__(self, program: Program, results: Sequence[int] | None = None, single: bool = True, reproducible: bool = False) -> None:
+        self.name, self.reproducible = program.name, reproducible
         self.form = derivative.split_program(program)
         self.definitions: tuple[Compute, ...] = tuple(self.form.computes)
         numbers: dict[Tensor, int] = {c: n for n, c in enumerate(self.definitions)}
@@ -145,7 +146,7 @@ class Template:
         kept = {c.name: Source("definition", n) for n, c in enumerate(self.definitions)}
         own = program.inputs[:len(program.inputs) - len(given)]
         sources = (*((inputs.get(t.name) or kept[t.name]) for t in own), *(Source("cotangent", n) for n in given))
-        return Gradient(Template(program, single=False), sources)
+        return Gradient(Template(program, single=False, reproducible=self.reproducible), sources)
 
 
 class Reshape(Template):

@@ -96,7 +96,7 @@ def trace_call(function: Callable[..., Any], specs: Sequence[Spec], call: Callab
     return Template(program, places, layout is None), layout
 
 
-def trace_kernel(program: Program, specs: Sequence[Spec]) -> tuple[Template, Layout]:
+def trace_kernel(program: Program, specs: Sequence[Spec], reproducible: bool) -> tuple[Template, Layout]:
     """The template of a kernel the user wrote, at some shapes.
 
     Raises:
@@ -104,7 +104,8 @@ def trace_kernel(program: Program, specs: Sequence[Spec]) -> tuple[Template, Lay
     """
     special = program.specialize(bind_sizes(program, [s.shape for s in specs]))
     prove_bounds(special)
-    return Template(special, single=program.single), None if program.single else (tuple, [None] * len(program.outputs))
+    layout: Layout = None if program.single else (tuple, [None] * len(program.outputs))
+    return Template(special, single=program.single, reproducible=reproducible), layout
 
 
 def _flatten(result: Any, inputs: Sequence[Input], outputs: list[Compute], places: list[int]) -> Layout:

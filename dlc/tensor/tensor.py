@@ -202,7 +202,7 @@ class Tensor(Operators, Differentiable):
                                  f"convert it: {declared.name}.to(dlc.{declared.dtype})", declared.loc)
             _read(t)
             recorder.array(t._value, t._edge)
-        return _given(*recorder.finish(lambda: trace_kernel(program, [v.spec for v in recorder.values])))
+        return _given(*recorder.finish(lambda: trace_kernel(program, [v.spec for v in recorder.values], kernel.reproducible)))
 
     def __getitem__(self, key: Any) -> Tensor:
         """Part of the tensor: ints, slices with steps, None, ``...``, integer tensors, as in a kernel's definition."""

@@ -124,6 +124,75 @@ def _tuned(plan: Plan, most: int) -> list[Plan]:
     return out
 
 
+def var(x: f32[M, N]):
+    return dlc.var(x, axis=1)
+
+
+CACHES = [(32 << 10, 256 << 10, 2 << 20), (48 << 10, 2 << 20, 96 << 20)]
+
+
+def test_the_caches_of_a_machine_change_no_order() -> None:
+    """Whether a long row is read once or twice follows from the caches: those of a nominal machine."""
+    x = torch.empty(4, 100_000, device="meta")
+
+    def orders(kernel) -> set[str]:
+        request = kernel.request([x.shape], [x.stride()])
+        return {Plan(replace(request, target=replace(request.target, caches=caches))).order for caches in CACHES}
+
+    assert len(orders(dlc.kernel(var))) == 2 and len(orders(dlc.kernel(var, reproducible=True))) == 1
+
+
+@pytest.mark.parametrize("name", ["attention", "norms", "sums"])
+def test_bits_follow_from_the_arguments_not_from_the_calls_before(name: str) -> None:
+    """Sizes that keep changing would become arguments of a kernel that is scheduled for another size."""
+    kernel, make = PROGRAMS[name]
+    called = dlc.kernel(kernel.fn, reproducible=True)
+    for n in (60, 57, 50, 33, 20, 9):
+        args = tuple(a[:n].contiguous() if a.dim() == 2 else a[:, :, :n].contiguous() for a in make())
+        fresh = dlc.kernel(kernel.fn, reproducible=True)(*args)
+        assert all(torch.equal(a, b) for a, b in zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (called(*args), fresh))))
+    assert not called._calls._many
+
+
+@pytest.mark.parametrize("make", [lambda: (_r(1, 2, 300, 64),) * 3, lambda: (_r(1, 1, 20, 16),) * 3])
+def test_a_call_that_autograd_follows_has_the_bits_of_one_that_it_does_not(make) -> None:
+    kernel, args = PROGRAMS["attention"][0], make()
+    plain = kernel(*args)
+    tracked = [a.clone().requires_grad_() for a in args]
+    followed = kernel(*tracked)
+    assert torch.equal(plain, followed.detach())
+    grads = torch.autograd.grad(followed, tracked, torch.ones_like(followed))
+    again = torch.autograd.grad(kernel(*tracked), tracked, torch.ones_like(followed))
+    assert all(torch.equal(a, b) for a, b in zip(grads, again))
+
+
+def affine(x: f32[M, K], w: f32[K, N]):
+    return dlc.relu(x @ w)
+
+
+@pytest.mark.parametrize("m", [1, 20, 130])
+def test_a_bound_weight_changes_no_bits(m: int) -> None:
+    kernel, x, w = dlc.kernel(affine, reproducible=True), _r(m, 700), _r(700, 96)
+    assert torch.equal(kernel(x, w), kernel.bind(w=w)(x))
+
+
+def test_lazy_tensors_keep_what_a_kernel_promises() -> None:
+    """A kernel that becomes a part of others makes them reproducible too, and their backwards."""
+    x, before = _r(2, 60000), torch.get_num_threads()
+    kernel = dlc.kernel(var, reproducible=True)
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            t = dlc.Tensor(x, requires_grad=True)
+            y = kernel(t * 1.5)
+            y.sum().backward()
+            results.append((torch.from_numpy(y.detach().numpy()), torch.from_numpy(t.grad.numpy())))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0]))
+
+
 def test_a_record_of_another_order_is_not_taken() -> None:
     x = torch.randn(8, 512)
     plan = on(steady, x, 2)
