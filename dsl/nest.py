@@ -33,10 +33,13 @@ class State:
     Attributes:
         before: stands for the value that the previous block left: stages attached in the loop read it at the same block and point.
         initial: its value before the first block.
+        slots: where an element of it lies in its tensor, over the axes of the stage that brings it up to date; for a sum along rows of the
+            pass, which goes on in the tensor's memory from one block of rows to the next. Empty for a state of each row.
     """
 
     before: Tensor
     initial: Expr
+    slots: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Stage:
         states: one for each tensor of a rolling stage. Such a tensor's definition is a read, at the stage's bound axis, of what a stage
             attached in the loop over that axis computes: the tensor is its value at the last block. Axes that have no loop in ``order``
             are a region which the attached stages run over.
+        along: bound axis -> the axis of the stage it is attached in: the reduction takes the elements where that axis is, and others when
+            that has moved on.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Stage:
     layout: tuple[Term, ...] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[State, ...] = ()
+    along: Mapping[Var, Var] = field(default_factory=dict)
 
     @property
     def body(self) -> Expr:

@@ -6,7 +6,9 @@ Extents are inferred from the outputs inwards, so a later split of a consumer mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 
 from dsl.algebra import reads
 from dsl.dim import INF, ONE, ZERO, Term, Var, as_term, cdiv, nonneg
@@ -38,7 +40,7 @@ class Placed:
     Attributes:
         loops: outermost first.
         value: each axis as a term over loop variables (its own and those of the loops it is attached in).
-        start: for each spatial axis, the first point of the region computed.
+        start: for each axis, the first point of the region computed.
         extent: for each axis, the number of points of the region.
         guards: terms that are ``>= 0`` on real points; those always true are left out. ``spatial`` ones and ``bound`` ones apart.
     """
@@ -50,6 +52,13 @@ class Placed:
     extent: Mapping[Var, Term]
     spatial: tuple[Term, ...]
     bound: tuple[Term, ...]
+
+    @cached_property
+    def region(self) -> frozenset[Var]:
+        """The points of a rolling stage's region: they stand for what has no loop."""
+        if not self.stage.states:
+            return frozenset()
+        return frozenset(v for a in self.stage.axes for v in (self.value[a] - self.start[a]).vars) - {x.var for x in self.loops}
 
     def loop(self, name: str) -> PlacedLoop:
         """The loop called ``name``."""
@@ -99,7 +108,7 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
     names = stage.axis_names()
     region = _padded(stage, region, names)
     extent: dict[str, Term] = {names[a]: region[a][1] for a in stage.axes}
-    extent |= {names[a]: a.extent for a in stage.bound if a.extent is not None}
+    extent |= {names[a]: region[a][1] for a in stage.bound}
     tails: dict[str, str] = {}
     for r in stage.relations:
         if isinstance(r, Split):
@@ -145,7 +154,8 @@ def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term
 def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mapping[Var, str]) -> dict[Var, tuple[Term, Term]]:
     """The region with the axes whose storage is padded made larger, to whole tiles."""
     factors = {r.axis: r.factor for r in stage.relations if isinstance(r, Split) and r.tail == "pad"}
-    return {a: (at, cdiv(n, factors[names[a]]) * factors[names[a]] if names[a] in factors else n) for a, (at, n) in region.items()}
+    return {a: (at, cdiv(n, factors[names[a]]) * factors[names[a]] if a in stage.axes and names[a] in factors else n)
+            for a, (at, n) in region.items()}
 
 
 def _region_point(name: str, extent: Term) -> Term:
@@ -155,19 +165,23 @@ def _region_point(name: str, extent: Term) -> Term:
 
 def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
             names: Mapping[Var, str], checks: list[tuple[str, Term]], reducing: set[str]) -> Placed:
-    terms = {a: region[a][0] + value[names[a]] for a in stage.axes} | {a: value[names[a]] for a in stage.bound}
-    spatial = [t for n, t in checks if n not in reducing]
-    for a in stage.axes:
-        assert a.extent is not None
-        spatial += [t for t in (terms[a], a.extent - 1 - terms[a]) if not nonneg(t, spatial)]
-    extents = {a: region[a][1] for a in stage.axes} | {a: a.extent for a in stage.bound if a.extent is not None}
-    return Placed(stage, loops, terms, {a: region[a][0] for a in stage.axes}, extents,
-                  tuple(dict.fromkeys(spatial)), tuple(t for n, t in checks if n in reducing))
+    terms = {a: at + value[names[a]] for a, (at, _) in region.items()}
+    sides = ([t for n, t in checks if n not in reducing], [t for n, t in checks if n in reducing])
+    for a in (*stage.axes, *stage.along):
+        known = sides[a in stage.bound]
+        known += [t for t in (terms[a], whole(a) - 1 - terms[a]) if not nonneg(t, known)]
+    return Placed(stage, loops, terms, {a: at for a, (at, _) in region.items()}, {a: n for a, (_, n) in region.items()},
+                  tuple(dict.fromkeys(sides[0])), tuple(dict.fromkeys(sides[1])))
 
 
 def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
-    """The part of a stage's axes that is computed: all of it, or what is read where it is attached."""
-    return _region(nest, stage, placed) if stage.attach is not None else {a: (ZERO, whole(a)) for a in stage.axes}
+    """The part of a stage's axes that is computed: all of it, or what is read where it is attached, and what its host is at."""
+    bound = {a: (ZERO, whole(a)) for a in stage.bound}
+    if stage.attach is None:
+        return {a: (ZERO, whole(a)) for a in stage.axes} | bound
+    outer = _outer_vars(nest, stage.attach, placed)
+    host = placed[stage.attach[0]]
+    return _region(nest, stage, placed) | bound | {a: span(host.value[v], outer) or bound[a] for a, v in stage.along.items()}
 
 
 def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
@@ -183,7 +197,7 @@ def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var,
             for r in reads(t.body):
                 if r.tensor in stage.tensors:
                     for axis, i in zip(stage.axes, r.indices):
-                        box = _span(i.subs(p.value), outer) if isinstance(i, Term) else None
+                        box = span(i.subs(p.value), outer) if isinstance(i, Term) else None
                         boxes[axis] = box if axis not in boxes else _union(boxes[axis], box)
     return {a: _clip(boxes.get(a), a) or (ZERO, whole(a)) for a in stage.axes if a is not stage.position} | _whole_scan(stage)
 
@@ -224,7 +238,7 @@ def _outer_vars(nest: Nest, attach: tuple[str, str], placed: Mapping[str, Placed
     return out | (_outer_vars(nest, above, placed) if above else set())
 
 
-def _span(t: Term, outer: set[Var]) -> tuple[Term, Term] | None:
+def span(t: Term, outer: AbstractSet[Var]) -> tuple[Term, Term] | None:
     """(first, extent) of the values of ``t`` as the variables not in ``outer`` run over their ranges."""
     inner = {v: 0 for v in t.vars if v.kind == "axis" and v not in outer}
     base = t.subs(inner)
@@ -253,4 +267,4 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "total_extent", "whole"]
+__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "span", "total_extent", "whole"]

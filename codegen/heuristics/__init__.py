@@ -7,6 +7,7 @@ from codegen.heuristics.cascade import choose_form, pick_again
 from codegen.heuristics.cpu import schedule_cpu
 from codegen.heuristics.decisions import Choice, Decisions, Setting
 from codegen.heuristics.gpu import schedule_gpu
+from codegen.heuristics.rolling import going_along
 from codegen.target.model import Target
 from dsl.cascade import Derivation
 from dsl.nest import Nest
@@ -17,7 +18,11 @@ __all__ = ["Choice", "Decisions", "choices", "default_schedule", "pick_again"]
 def choices(nest: Nest, found: Derivation, target: Target, strides: Strides, decisions: Decisions) -> dict[int, str]:
     """What the schedule makes of every cascade of an unscheduled nest, by its number, and why."""
     setting = Setting(target, strides, Decisions(decisions.preset))
-    return {n: choose_form(nest, c, setting).why for n, c in enumerate(found.cascades)}
+    out: dict[int, str] = {}
+    for n, c in enumerate(found.cascades):
+        pair = going_along(nest, c, found.cascades, setting)
+        out[n] = pair.why if pair is not None and pair.together else choose_form(nest, c, setting).why
+    return out
 
 
 def default_schedule(nest: Nest, target: Target, strides: Strides, decisions: Decisions | None = None) -> Nest:

@@ -11,15 +11,12 @@ from codegen.heuristics.chains import LIGHT, ONCE, light, rescales, share
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes
 from dsl.algebra import reads
-from dsl.cascade import Accumulator, Cascade, derive
+from dsl.cascade import Accumulator, Cascade
 from dsl.cascade.factored import leaves
 from dsl.dim import Term, Var, as_term
 from dsl.expr import Expr, Read
 from dsl.nest import Nest, Stage
-from dsl.primitives.loops import split
 from dsl.primitives.recompute import recompute
-from dsl.primitives.reduction import rfactor
-from dsl.primitives.roll import roll
 from dsl.primitives.storage import multiplied
 
 
@@ -32,6 +29,7 @@ class Choice:
         axis, block: the axis whose blocks the pass runs over, and points in a block.
         why: the reason in words, with the figures.
         again: whether what its elements are made of is computed for it alone, though others read it too.
+        kept: elements of the matrix that several passes keep because it stays in the cache, where that is why they are several.
     """
 
     one: bool
@@ -39,46 +37,7 @@ class Choice:
     block: int
     why: str
     again: bool = False
-
-
-def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
-    """Turn the cascades for which one pass pays into rolling stages; the nest and the names of those stages."""
-    made: list[str] = []
-    done: set[str] = set()
-    nest = pick_again(nest)
-    while (found := _next_pass(nest, done, setting)) is not None:
-        c, choice = found
-        parts = choose_parts(c, choice, setting)
-        nest, stage = _one_axis(nest, c, choice.axis) if c.folded else (nest, c.components[0].stage)
-        nest, name = roll(nest, stage, choice.block, choice.axis.name, setting.target.kind != "cpu", parts, choice.again)
-        made.append(name)
-    return nest, made
-
-
-def _next_pass(nest: Nest, done: set[str], setting: Setting) -> tuple[Cascade, Choice] | None:
-    """The first cascade that is computed in one pass, of those without stages that are ``done``; those looked at are, after that."""
-    for c in derive(nest).cascades:
-        names = {x.stage for x in c.components}
-        if done & names:
-            continue
-        done |= names
-        choice = choose_form(nest, c, setting)
-        if choice.one:
-            return c, choice
-    return None
-
-
-def _one_axis(nest: Nest, c: Cascade, axis: Var) -> tuple[Nest, str]:
-    """Sums over other axes besides (the heads that share a key) are left for the end, so that a block is one of a single axis."""
-    stage = c.components[0].stage
-    for name in dict.fromkeys(x.stage for x in c.components):
-        at = c.axes.index(axis)
-        part, names = name, nest[name].axis_names()
-        for loop in [names[v] for n, v in enumerate(nest[name].bound) if n != at and size(v.extent) > 1]:
-            nest = split(nest, part, loop, 1)
-            nest, part = rfactor(nest, part, f"{loop}.o")
-        stage = part if name == stage else stage
-    return nest, stage
+    kept: int = 0
 
 
 def pick_again(nest: Nest) -> Nest:
@@ -92,7 +51,7 @@ def pick_again(nest: Nest) -> Nest:
         for c in nest.consumers(s):
             mine = [r for t in c.tensors for r in reads(t.body) if r.tensor in s.tensors]
             by_data = all(any(isinstance(i, Expr) for i in r.indices) for r in mine)
-            if (by_data and c.kind == "map" and c.attach is None and _points(c.axes) * _FEW <= _points(s.axes)
+            if (by_data and c.kind == "map" and c.attach is None and points(c.axes) * _FEW <= points(s.axes)
                     and len(nest.consumers(s)) > 1):
                 nest, _ = recompute(nest, c.name, s.name)
     return nest
@@ -108,7 +67,7 @@ def choose_form(nest: Nest, c: Cascade, setting: Setting) -> Choice:
     name = c.components[0].stage
     forms = ("one", "several") if _possible(c) else ("several",)
     if setting.choose(f"{name}.pass", "one" if default.one and _possible(c) else "several", forms) == "several":
-        return Choice(False, axis, default.block, default.why if not default.one else "several passes were asked for")
+        return Choice(False, axis, default.block, default.why if not default.one else "several passes were asked for", kept=default.kept)
     blocks = [n for n in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if n < size(axis.extent)]
     block = setting.choose(f"{name}.block", default.block, blocks)
     return Choice(True, axis, block, default.why, default.again or c.folded or (not default.one and bool(producers(nest, c))))
@@ -125,7 +84,7 @@ def _cut(nest: Nest, c: Cascade, strides: Strides) -> Var:
     steps = {v: max((n for x in c.components for e in x.element for r in reads(e) if (n := read_access(r, strides).stride(v))), default=0)
              for v in c.axes}
     far = max(c.axes, key=lambda v: steps[v])
-    return far if size(far.extent) > 1 and _points(c.axes) // size(far.extent) <= _BLOCK else longest
+    return far if size(far.extent) > 1 and points(c.axes) // size(far.extent) <= _BLOCK else longest
 
 
 def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
@@ -133,7 +92,7 @@ def choose_parts(c: Cascade, choice: Choice, setting: Setting) -> int:
     values = [e for a in c.accumulators if a.extra for e in a.inputs]
     longest = max((size(v.extent) for v in c.rows if not any(v in e.free for e in values)), default=1)
     shared = _SHARED if values or any(_along(c, v, setting.strides) for v in c.axes) else _LINE
-    programs = _points(c.rows) // max(longest, 1) * -(-longest // shared)
+    programs = points(c.rows) // max(longest, 1) * -(-longest // shared)
     blocks = -(-size(choice.axis.extent) // choice.block)
     wanted = min(setting.target.threads // max(programs, 1), blocks // 2)
     parts = 1 << (max(wanted, 1).bit_length() - 1)
@@ -185,34 +144,41 @@ def _kept(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice | None:
     if not made:
         alone = c.folded and len(c.components) == 1
         return Choice(False, axis, _TILE[setting.target.kind], "several passes: what it would take along is a result") if alone else None
-    largest = max(made, key=lambda s: _points(s.axes))
-    again = _points((*c.rows, *c.axes)) // max(_points(largest.axes), 1)
+    largest = max(made, key=lambda s: points(s.axes))
+    again = points((*c.rows, *c.axes)) // max(points(largest.axes), 1)
     if again > 1:
         why = f"several passes: one would make each element of {largest.name} {again} times"
         return Choice(False, axis, _TILE[setting.target.kind], why)
-    sizes = [_points(s.axes) * s.tensors[0].dtype.itemsize for s in made]
+    sizes = [points(s.axes) * s.tensors[0].dtype.itemsize for s in made]
     n, names = sum(sizes), ", ".join(s.name for s in made)
     own = c.chained and all(_readers(nest, s) <= {x.stage for x in c.components} for s in made)
     room = setting.target.caches[-1] // 2 if setting.target.kind == "cpu" else 0
-    others = sum(_points(s.axes) * s.tensors[0].dtype.itemsize for x in c.components for s in (nest[x.stage],))
+    others = sum(points(s.axes) * s.tensors[0].dtype.itemsize for x in c.components for s in (nest[x.stage],))
     if not own and (max(sizes) <= max(room, 2 * others)):
         if not c.folded:
             return None
-        return Choice(False, axis, _TILE[setting.target.kind], f"several passes: {names} is kept, {n:,} bytes")
+        kept = sum(points(s.axes) for s in made)
+        return Choice(False, axis, _block(made, axis, setting), f"several passes: {names} is kept, {n:,} bytes", kept=kept)
+    why = f"one pass: {names} is never stored, {n:,} bytes in several passes"
+    return Choice(True, axis, _block(made, axis, setting), why, again=not own)
+
+
+def _block(made: list[Stage], axis: Var, setting: Setting) -> int:
+    """Points in a block of a matrix that is made block by block."""
     block = _TILE[setting.target.kind]
     if setting.target.kind == "cpu":  # the factor that a block of rows shares is copied for a block: it must stay in the cache
-        deep = max(_points(s.bound) * s.tensors[0].dtype.itemsize for s in made)
+        deep = max(points(s.bound) * s.tensors[0].dtype.itemsize for s in made)
         block = max(_LEAST, min(block, 1 << ((setting.target.caches[1] // 2 // max(deep, 1)).bit_length() - 1)))
     elif all(r.tensor.dtype.bits <= 16 for s in made for t in s.tensors for r in reads(t.body)):
-        deep = max(_points(s.bound) for s in made) * 2
+        deep = max(points(s.bound) for s in made) * 2
         block *= 2 if 3 * deep * 2 * block <= setting.target.caches[0] else 1  # narrow factors leave registers for more scores
-    if setting.target.kind == "hip" and len(made) > 1 and max(_points(s.bound) for s in made) > _NARROW:
+    if setting.target.kind == "hip" and len(made) > 1 and max(points(s.bound) for s in made) > _NARROW:
         block //= 2  # wide factors of two matrices beside each other leave registers for fewer
-    why = f"one pass: {names} is never stored, {n:,} bytes in several passes"
-    return Choice(True, axis, min(size(axis.extent), block), why, again=not own)
+    return min(size(axis.extent), block)
 
 
-def _points(axes: Iterable[Var]) -> int:
+def points(axes: Iterable[Var]) -> int:
+    """The points of a box."""
     return math.prod(size(v.extent) for v in axes)
 
 
@@ -223,7 +189,7 @@ _BLOCK = 4096  # elements of a row that are read from memory once and from the n
 
 def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
     """Several passes read a row from memory again where it does not stay in a cache."""
-    each = max(1, _points(c.axes) // max(size(axis.extent), 1))
+    each = max(1, points(c.axes) // max(size(axis.extent), 1))
     block = share(size(axis.extent), max(1, _BLOCK // each), setting)
     beside, along = any(a.extra for a in c.accumulators), any(_along(c, v, setting.strides) for v in c.axes)
     if beside and (along or setting.target.kind != "cpu"):
@@ -236,7 +202,7 @@ def _read_again(nest: Nest, c: Cascade, axis: Var, setting: Setting) -> Choice:
         return _across(nest, c, axis, each, setting)
     if rescales(nest, c, setting):
         return Choice(True, axis, block, ONCE)
-    rows = _points(c.rows)
+    rows = points(c.rows)
     if setting.target.kind != "cpu" and rows < setting.target.threads:
         return Choice(False, axis, block, f"several passes: {rows} rows are parted to occupy {setting.target.threads} processors")
     if row <= room:
@@ -248,8 +214,8 @@ def _across(nest: Nest, c: Cascade, axis: Var, each: int, setting: Setting) -> C
     """Rows that lie side by side in memory: many are reduced at a time, and a few elements of each make a block."""
     chain = 1 << max(math.isqrt(size(axis.extent)).bit_length() - 1, 0)  # as many blocks as elements in one: short chains of roundings
     block, panel = max(1, min(size(axis.extent), max(_SIDE, min(chain, _MOST)) // each)), row_bytes(nest, c) * _LINE
-    if setting.target.kind != "cpu" and _points(c.rows) < _LINE * setting.target.threads:
-        return Choice(False, axis, block, f"several passes: {_points(c.rows):,} rows side by side are parted to occupy the processors")
+    if setting.target.kind != "cpu" and points(c.rows) < _LINE * setting.target.threads:
+        return Choice(False, axis, block, f"several passes: {points(c.rows):,} rows side by side are parted to occupy the processors")
     room = setting.target.caches[0]
     if setting.target.kind == "cpu" and light(c) and all(a.weight is None for a in c.accumulators):
         room //= LIGHT  # sums of what is read save but the second reading
@@ -273,8 +239,8 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
     share no copy of the other factor, and the states of all columns are kept; both grow with the columns.
     """
     cpu, n = setting.target.kind == "cpu", size(axis.extent)
-    columns = max(_points(a.extra) for a in c.accumulators if a.extra)
-    rows = _points(v for v in c.rows if not any(v in e.free for e in _others(c)))
+    columns = max(points(a.extra) for a in c.accumulators if a.extra)
+    rows = points(v for v in c.rows if not any(v in e.free for e in _others(c)))
     if cpu:
         most = _COLUMNS_WEIGHTED if any(a.weight is not None for a in c.accumulators) else _COLUMNS
         block, least, where = min(n, _PART if n > 2 * _PART else n), _FEW_ROWS, "the cache"
@@ -344,10 +310,15 @@ def schedule_rolls(nest: Nest, hosts: list[str], schedule: Callable[[Nest, str, 
     """
     done: set[str] = set()
     for host in hosts:
-        anchor = find_anchor(nest, nest[host])
+        anchor = find_anchor(nest, nest[host]) if not summed_along(nest, host) else None
         nest = schedule(nest, host, anchor)
         done |= {host, *((anchor,) if anchor is not None else ()), *(s.name for s in attached(nest, host))}
     return nest, done
+
+
+def summed_along(nest: Nest, host: str) -> set[Var]:
+    """The row axes of a rolling stage along which sums go on in memory: blocks of their rows follow one another."""
+    return {v for s in nest.stages if s.attach is not None and s.attach[0] == host for v in s.along.values()}
 
 
 def attached(nest: Nest, host: str) -> list[Stage]:
@@ -383,9 +354,10 @@ def across_rows(nest: Nest, h: Stage, strides: Strides) -> Var | None:
 
 def row_of(nest: Nest, h: Stage, s: Stage, v: Var) -> Var | None:
     """The row axis of a rolling stage that an axis of a stage computed in its loop runs along."""
+    rows = [a for a in h.axes if a not in s.along.values()]
     if s.axes[0].name == h.bound[0].name:
         at = s.axes.index(v) - 1
-        return h.axes[at] if 0 <= at < len(h.axes) else None
+        return rows[at] if 0 <= at < len(rows) else None
     position = s.axes.index(v)
     for c in nest.consumers(s):
         for r in (r for t in c.tensors for r in reads(t.body) if r.tensor in s.tensors):

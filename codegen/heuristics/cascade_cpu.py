@@ -6,7 +6,7 @@ import math
 
 from codegen.analysis.access import accesses, cost, size
 from codegen.heuristics.blocking import register_tile
-from codegen.heuristics.cascade import across_rows, row_of
+from codegen.heuristics.cascade import across_rows, row_of, summed_along
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction
 from codegen.heuristics.packing import Packing, pack_lanes, separable
@@ -38,7 +38,8 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
     names = h.axis_names()
     if anchor is None:
         order = []
-        for v in h.axes:
+        serial = summed_along(nest, host)
+        for v in sorted(h.axes, key=lambda v: v in serial):
             loop = names[v]
             if v is blocked:
                 nest = split(nest, host, loop, rows, tail="mask" if across is None else "peel")
@@ -46,7 +47,7 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
                 loop = f"{loop}.o"
             order.append(loop)
         nest = reorder(nest, host, [*order, h.order[-1]])
-        for x in order:
+        for x in order[:len(order) - len(serial)]:
             nest = set_role(nest, host, x, "parallel")
     else:
         nest = _schedule_anchor(nest, host, anchor, blocked, rows, across is not None, setting)
@@ -82,12 +83,14 @@ def _row_axis(nest: Nest, h: Stage, setting: Setting) -> tuple[Var | None, int]:
 def _rows(nest: Nest, h: Stage, blocked: Var, mr: int, setting: Setting) -> int:
     """Rows of a block: whole register tiles and whole vectors of rows, so many that half of a core's second cache holds what they need.
 
-    Among those, the fewest rows for the thread with the largest share, what a block shares counted as rows.
+    Three quarters are taken where sums along the rows go on in memory, which blocks of more rows go through less often. Among those, the
+    fewest rows for the thread with the largest share, what a block shares counted as rows.
     """
     threads, extent = setting.target.threads, size(blocked.extent)
     unit = math.lcm(mr, setting.target.vector_bits // 32)
     each, shared = _footprint(nest, h, blocked, setting)
-    most = max(unit, min(-(-extent // unit) * unit, (setting.target.caches[1] // 2 - shared) // each // unit * unit))
+    room = setting.target.caches[1] * 3 // 4 if summed_along(nest, h.name) else setting.target.caches[1] // 2
+    most = max(unit, min(-(-extent // unit) * unit, (room - shared) // each // unit * unit))
     others = math.prod(size(v.extent) for v in h.axes if v is not blocked)
 
     def load(rows: int) -> int:
@@ -103,6 +106,10 @@ def _footprint(nest: Nest, h: Stage, blocked: Var, setting: Setting) -> tuple[in
     """Bytes of private memory for each row of a block, and those of the factors that its rows share."""
     placed, each, shared = place(nest), 0, 0
     for s in (s for s in nest.stages if s.attach == (h.name, h.order[-1])):
+        if s.along:  # a factor has the rows, the sums have the points of the block
+            shared += math.prod(size(placed[s.name].extent[v]) for v in s.axes) * s.tensors[0].dtype.itemsize
+            each += size(s.axes[-1].extent) * s.tensors[0].dtype.itemsize
+            continue
         if any(row_of(nest, h, s, v) is blocked for v in s.axes):
             each += sum(math.prod(size(placed[s.name].extent[v]) for v in s.axes) * t.dtype.itemsize for t in s.tensors)
         if is_contraction(s):

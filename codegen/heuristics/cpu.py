@@ -6,7 +6,7 @@ import functools
 import math
 
 from codegen.analysis.access import Strides, accesses, cost, size
-from codegen.heuristics.cascade import roll_cascades, schedule_rolls
+from codegen.heuristics.cascade import schedule_rolls
 from codegen.heuristics.cascade_cpu import schedule_roll
 from codegen.heuristics.chunks import part_reductions
 from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
@@ -17,6 +17,7 @@ from codegen.heuristics.groups import Group, fills, group_stages, row_map
 from codegen.heuristics.lanes import lane_axis, span
 from codegen.heuristics.maps import SERIAL_WORK, schedule_map, streams, tile_lane
 from codegen.heuristics.order import order_intermediates
+from codegen.heuristics.rolling import roll_cascades
 from codegen.heuristics.seeking import schedule_sought
 from codegen.heuristics.turned import side_by_side
 from codegen.heuristics.windows import overlapping, spell_out, unroll_rows

@@ -8,7 +8,7 @@ from codegen.lower.pieces import Body, bare_loops, inner_vars, pieces
 from codegen.lower.placing import in_registers, single
 from codegen.lower.prefetch import emit_prefetches
 from codegen.lower.reduction import Update, finalize, identity_states, lift_masked, merge_tile, update
-from codegen.lower.roll import emit_roll
+from codegen.lower.roll import begin_sums, emit_roll
 from codegen.lower.scan import Along
 from codegen.lower.seek import fill, met, place_of
 from codegen.lower.states import StateMemory
@@ -40,6 +40,7 @@ def emit_stage(cx: Context, stage: Stage) -> None:
         _emit_scan(cx, stage, p, loops)
     elif stage.kind == "roll":
         rows = [x for x in loops if not x.reduce]
+        begin_sums(cx, stage, p)
         emit_loops(cx, stage, p, rows, lambda: emit_roll(cx, stage, p, emit_attached))
     else:
         _branched(cx, branches(cx, stage, p) if stage.notes.get("parted") else [],
@@ -170,7 +171,7 @@ def bind_result(cx: Context, stage: Stage, p: Placed, t: Compute, v: Value) -> N
         else:
             slots = tuple(s.subs(cx.env) for s in storage_index(binding, tuple(p.value[a] for a in stage.axes)))
             need = [u for s, n in zip(slots, binding.buffer.shape) for u in (s, n - 1 - s)]
-            mask = cx.unproved(need)
+            mask = cx.unproved([*need, *(p.spatial if stage.along else ())])  # other blocks have what lies past this one
         if v.dtype != binding.buffer.dtype:
             v = cx.builder.map("cast", (v,), binding.buffer.dtype)
         cx.builder.add(Store(binding.buffer, slots, v, mask, streaming=bool(stage.notes.get("streaming"))))

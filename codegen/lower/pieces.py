@@ -50,7 +50,7 @@ def _relevant(cx: Context, p: Placed, x: PlacedLoop) -> tuple[Term, Term]:
             end = tmin(end, _last(g, x.var, cx, best=True))
         elif coef > 0:
             start = tmax(start, _first(g, x.var, cx))
-    return start, end
+    return tmin(start, x.extent.subs(cx.env)), end
 
 
 def _first(g: Term, var: Var, cx: Context) -> Term:
@@ -69,10 +69,10 @@ def _last(g: Term, var: Var, cx: Context, best: bool) -> Term:
 
 
 def inner_vars(cx: Context) -> set[Var]:
-    """Loop variables that are not open at this point: those of no enclosing For, so their range is still free."""
+    """Loop variables of no enclosing For, so that their range is still free, and points of regions, which have no loop."""
     open_vars = {v for t in cx.env.values() for v in t.vars}
-    return {x.var for p in cx.placed.values() for x in p.loops
-            if x.var not in cx.env and x.var not in open_vars and x.role not in GRID_ROLES}
+    return {v for p in cx.placed.values() for v in (*(x.var for x in p.loops if x.role not in GRID_ROLES), *p.region)
+            if v not in cx.env and v not in open_vars}
 
 
 def bare_loops(cx: Context, p: Placed, loops: list[PlacedLoop], body: Body) -> None:

@@ -28,15 +28,23 @@ def relevant(nest: Nest, host: Stage, placed: Mapping[str, Placed]) -> dict[str,
     inner = host.notes.get("inner", ())
     found: dict[str, Terms] = {}
     for s in reversed([s for s in nest.stages if s.attach == (host.name, host.order[-1])]):
-        along = s.kind == "reduce" and [(v.name, v.extent) for v in s.bound] == [(v.name, v.extent) for v in inner]
+        along = bool(s.along) or (s.kind == "reduce" and [(v.name, v.extent) for v in s.bound] == [(v.name, v.extent) for v in inner])
         terms = _own(s, host, guards, inner) if along else _of_readers(nest, s, found, placed, len(guards))
         found[s.name] = tuple(t if t is not None and _tested(t, placed[s.name], along) else None for t in terms)
     return {name: kept for name, terms in found.items() if (kept := tuple(t for t in terms if t is not None))}
 
 
 def _own(s: Stage, host: Stage, guards: tuple[Term, ...], inner: tuple[Var, ...]) -> Terms:
-    """The guards over the axes of a reduction of the block: the block, the rows, then others; and those it reduces."""
-    env = {v: as_term(a) for v, a in (*zip((host.bound[0], *host.axes), s.axes), *zip(inner, s.bound))}
+    """The guards over the axes of a reduction of the block: the block, the rows, then others; and those it reduces.
+
+    A sum along the rows has the points of the block among its axes, and reduces a row.
+    """
+    if s.along:
+        rows = [a for a in host.axes if a not in s.along.values()]
+        pairs = [*zip((host.bound[0], *rows, *inner), s.axes), *((v, a) for a, v in s.along.items())]
+    else:
+        pairs = [*zip((host.bound[0], *host.axes), s.axes), *zip(inner, s.bound)]
+    env = {v: as_term(a) for v, a in pairs}
     sums = s.reducing()
     last = max((n for n, x in enumerate(s.order) if x not in sums and s.role(x) == "serial"), default=-1)
     first = min((n for n, x in enumerate(s.order) if x in sums and s.role(x) == "serial"), default=len(s.order))

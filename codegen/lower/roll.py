@@ -1,7 +1,7 @@
 """Rolling stages: a loop over blocks of a reduced axis, with states that the stages attached in it bring up to date.
 
 The states are tiles in registers, carried by the loop, where every stage that updates one keeps its region in one tile; else they lie in
-private memory and are updated in place.
+private memory and are updated in place. Sums along the rows lie in the memory of their results, which is set before the first row.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from codegen.tile.layout import contiguous
 from dsl.dim import ONE, ZERO, Term, Var, as_term, cdiv, tile_bound, tmax, tmin
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Expr, Read, Tensor
-from dsl.nest import Stage
-from dsl.placing import Placed, PlacedLoop
+from dsl.nest import GRID_ROLES, Stage, State
+from dsl.placing import Placed, PlacedLoop, span
 
 Attached = Callable[[Context, Stage, str], None]
+Boxes = list[tuple[Term, Term]]  # for each dimension: the first element, and how many
 _FILL = 8  # elements of a state that are set at once
 
 
 @dataclass
 class Carried:
-    """One state: its value before a block, the definition of its value after it, where that stands, and the final result."""
+    """One state: its value before a block, the definition of its value after it, where that stands, and the final result.
+
+    ``slots`` are those of a sum along the rows.
+    """
 
     before: Tensor
     after: Compute
     final: Compute
     initial: Expr
     placed: Placed
+    slots: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Segment:
 def emit_roll(cx: Context, stage: Stage, p: Placed, attached: Attached) -> None:
     """The loop over blocks at one point of the rows' loops."""
     (x,) = (x for x in p.loops if x.reduce)
-    states = [_carried(cx, t, s.before, s.initial) for t, s in zip(stage.tensors, stage.states)]
+    states = [c for c in _states(cx, stage) if not c.slots]
     inside = _inside(cx, stage)
     keep = not stage.notes.get("memory") and all(
         in_registers(cx, c.placed.stage, c.placed) and all(reads_tile(cx, s, c.before, c.placed) for s in inside) for c in states)
@@ -61,12 +66,29 @@ def _inside(cx: Context, stage: Stage) -> list[Stage]:
     return [s for s in cx.nest.stages if s.attach is not None and s.attach[0] == stage.name]
 
 
-def _carried(cx: Context, final: Compute, before: Tensor, initial: Expr) -> Carried:
+def _states(cx: Context, stage: Stage) -> list[Carried]:
+    return [_carried(cx, t, s) for t, s in zip(stage.tensors, stage.states)]
+
+
+def _carried(cx: Context, final: Compute, state: State) -> Carried:
     assert isinstance(final.body, Read) and isinstance(final.body.tensor, Compute)
     after = final.body.tensor
     s = cx.nest.producer(after)
     assert s is not None
-    return Carried(before, after, final, initial, cx.placed[s.name])
+    return Carried(state.before, after, final, state.initial, cx.placed[s.name], state.slots)
+
+
+def begin_sums(cx: Context, stage: Stage, p: Placed) -> None:
+    """Set the sums along the rows to their initial values, over all that the loops inside the grid will add to."""
+    outside = {x.var for x in p.loops if x.role in GRID_ROLES}
+    for c in (c for c in _states(cx, stage) if c.slots):
+        target = cx.bindings[c.final]
+        assert isinstance(target, InMemory)
+        at_zero = dict.fromkeys(c.placed.stage.axes, ZERO)
+        here = replace(c.placed, start=at_zero, stage=replace(c.placed.stage, layout=c.slots))
+        cx.bindings[c.before] = cx.bindings[c.after] = InMemory(target.buffer, here)
+        boxes = [span(t.subs(c.placed.value), outside) or (ZERO, n) for t, n in zip(c.slots, target.buffer.shape)]
+        _fill(cx, c, p, target.buffer, boxes)
 
 
 # -- which blocks --------------------------------------------------------------------------------------------------
@@ -76,8 +98,7 @@ def segments(cx: Context, stage: Stage, p: Placed, x: PlacedLoop) -> list[Segmen
     A stage's note ``guards`` lists terms over its rows, its block and the variable in the note ``inner``, the point in a block; an
     element changes no state where one of them is negative. Blocks without any other element are left out at both ends.
     """
-    free = {v for a in stage.axes for v in (p.value[a] - p.start[a]).vars} - {y.var for y in p.loops}
-    free |= set(stage.notes.get("inner", ()))
+    free = {*p.region, *stage.notes.get("inner", ())}
     lo, hi, full_lo, full_hi = ZERO, x.extent.subs(cx.env), ZERO, x.extent.subs(cx.env)
     known: list[Term] = []
     for g in (g.subs(p.value).subs(cx.env) for g in stage.notes.get("guards", ())):
@@ -91,6 +112,7 @@ def segments(cx: Context, stage: Stage, p: Placed, x: PlacedLoop) -> list[Segmen
         else:
             lo, full_lo = tmax(lo, cdiv(-best, k)), tmax(full_lo, cdiv(-worst, k))
         known.append(tile_bound(g, free, False))
+    lo = tmin(lo, x.extent.subs(cx.env))
     hi = tmax(hi, lo)
     full_lo = tmin(tmax(full_lo, lo), hi)
     full_hi = tmax(tmin(full_hi, hi), full_lo)
@@ -167,7 +189,9 @@ def _in_memory(cx: Context, stage: Stage, p: Placed, x: PlacedLoop, states: list
     results = [(c, target) for c in states if isinstance(target := cx.bindings.get(c.final), InMemory) and target.placed is None]
     for c in states:
         cx.bindings[c.before] = cx.bindings[c.after] = _memory(cx, stage, c)
-        _fill(cx, c, p)
+        binding = cx.bindings[c.before]
+        assert isinstance(binding, InMemory)
+        _fill(cx, c, p, binding.buffer, [(ZERO, n) for n in _extents(c)])
 
     def body(params: tuple[Value, ...]) -> tuple[Value, ...]:
         attached(cx, stage, x.name)
@@ -197,16 +221,15 @@ def _memory(cx: Context, stage: Stage, c: Carried) -> InMemory:
     return InMemory(buffer, replace(c.placed, stage=replace(c.placed.stage, layout=tuple(as_term(a) for a in own))))
 
 
-def _fill(cx: Context, c: Carried, p: Placed) -> None:
-    """The initial value over the state's region."""
-    binding = cx.bindings[c.before]
-    assert isinstance(binding, InMemory)
-
+def _fill(cx: Context, c: Carried, p: Placed, buffer: Buffer, boxes: Boxes) -> None:
+    """The initial value over a part of a state's memory."""
     def store(at: tuple[Term, ...], tile: tuple[Var, ...]) -> None:
         value = widen(cx, lower_value(cx, c.initial, p), tile)
-        cx.builder.add(Store(binding.buffer, at, value, cx.unproved([e - 1 - t for t, e in zip(at, binding.buffer.shape)])))
+        slots = tuple(t + lo.subs(cx.env) for t, (lo, _) in zip(at, boxes))
+        inside = [e - 1 - t for t, (_, e) in zip(at, boxes)] + [n - 1 - t for t, n in zip(slots, buffer.shape)]
+        cx.builder.add(Store(buffer, slots, value, cx.unproved(inside)))
 
-    _sweep(cx, c, store)
+    _sweep(cx, [n for _, n in boxes], store)
 
 
 def _copy(cx: Context, c: Carried, target: InMemory) -> None:
@@ -220,12 +243,16 @@ def _copy(cx: Context, c: Carried, target: InMemory) -> None:
         value = cx.builder.add(Load(binding.buffer, at, inside), Value(binding.buffer.dtype, tile, c.final.name))
         cx.builder.add(Store(target.buffer, slots, value, (*inside, *cx.unproved([n - 1 - t for t, n in zip(slots, target.buffer.shape)]))))
 
-    _sweep(cx, c, store)
+    _sweep(cx, _extents(c), store)
 
 
-def _sweep(cx: Context, c: Carried, store: Callable[[tuple[Term, ...], tuple[Var, ...]], None]) -> None:
-    """Loops over a state's region, the last axis a few elements at a time: ``store(point counted from the region's start, tile axes)``."""
-    extents = [c.placed.extent[a] for a in c.after.axes[1:]]
+def _extents(c: Carried) -> list[Term]:
+    """The extents of a state's region."""
+    return [c.placed.extent[a] for a in c.after.axes[1:]]
+
+
+def _sweep(cx: Context, extents: list[Term], store: Callable[[tuple[Term, ...], tuple[Var, ...]], None]) -> None:
+    """Loops over a region, the last axis a few elements at a time: ``store(point counted from the region's start, tile axes)``."""
     tile = Var("z", as_term(_FILL)) if extents and extents[-1] != 1 else None
     if tile is not None:
         cx.tile.add(tile)

@@ -82,6 +82,18 @@ def consequences(fact: Term) -> list[Term]:
     return out
 
 
+def end_inside(lo: Term, hi: Term) -> Term:
+    """The end of the range ``[lo, hi)`` for whoever is in it: ``a`` of ``max(a, b)`` where ``b <= lo``, since nothing lies below ``b``."""
+    for mono, c in hi.parts.items():
+        atom = mono[0]
+        if len(mono) == 1 and isinstance(atom, MinMax) and atom.which == "max" and c > 0:
+            rest = hi - Term({mono: c}, 0)
+            for side, other in ((atom.a, atom.b), (atom.b, atom.a)):
+                if nonneg(lo - rest - other * c):
+                    return end_inside(lo, rest + side * c)
+    return hi
+
+
 def condition_facts(cond: Value) -> list[Term]:
     """The index terms that are ``>= 0`` wherever a bool tile holds."""
     op = cond.op

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from codegen.tile.bounds import check_access, condition_facts, consequences, holds
+from codegen.tile.bounds import check_access, condition_facts, consequences, end_inside, holds
 from codegen.tile.ir import (
     Block,
     Broadcast,
@@ -293,7 +293,8 @@ class _Checker:
             _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not made of bound variables, or {op.var} is in use", op)
         if not holds(op.lo, scope.facts) or (op.var.extent is not None and not holds(op.var.extent - op.hi, scope.facts)):
             _fail(f"the range [{op.lo}, {op.hi}) of {op.var} is not within its extent {op.var.extent}", op)
-        return [*consequences(as_term(op.var) - op.lo), *consequences(op.hi - 1 - as_term(op.var))]
+        ends = dict.fromkeys((op.hi, end_inside(op.lo, op.hi)))
+        return [*consequences(as_term(op.var) - op.lo), *(f for hi in ends for f in consequences(hi - 1 - as_term(op.var)))]
 
     def seek(self, op: Seek, scope: _Scope) -> None:
         """One number says where to go; inside, the variable is in its range like that of a loop."""

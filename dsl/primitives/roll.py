@@ -21,9 +21,10 @@ from dataclasses import replace
 from dsl.algebra import EXPRS, reads, substitute, substitute_values
 from dsl.carrier import COMOMENTS, MOMENTS, SUM, Carrier, resuming
 from dsl.cascade import derive
+from dsl.cascade.crossing import SUMS, crossing
 from dsl.cascade.guards import guarded_product, guards
 from dsl.cascade.merge import action, base_of, moved, shift
-from dsl.cascade.model import Accumulator, Weight, ids
+from dsl.cascade.model import Accumulator, Cascade, Component, Weight, ids
 from dsl.dim import Var, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Compute, Const, Expr, Read, Reduce, Tensor, cast, const, index, op, where
@@ -31,16 +32,15 @@ from dsl.nest import Nest, Stage
 from dsl.primitives.merged import merge_parts
 from dsl.primitives.record import primitive
 from dsl.primitives.reduction import neutral_input
+from dsl.primitives.roll_across import final_sums, sum_across
 from dsl.primitives.roll_moments import merge_moments, sum_by_blocks
 from dsl.primitives.roll_pass import Pass
-from dsl.primitives.rolled import arranged, bare, beside, parted, region, with_pass, without_casts
-
-_SUMS = (SUM.name, "sum.partial")
+from dsl.primitives.rolled import arranged, bare, beside, parted, point_of, region, with_pass, without_casts
 
 
 @primitive
 def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False, parts: int = 1,
-         again: bool = False) -> tuple[Nest, str]:
+         again: bool = False, cross: Sequence[str] = ()) -> tuple[Nest, str]:
     """Compute the chain of reductions that a stage belongs to in one loop over blocks of an axis.
 
     before::
@@ -65,14 +65,18 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         parts: how many passes, each over a share of the blocks, are made and merged in the end: for few rows.
         again: whether what the elements are made of is computed for a block at a time although others read it too, and compute it again
             or keep all of it.
+        cross: reductions along a row axis of the pass, of what it makes (see :mod:`dsl.cascade.crossing`): they go along, in the memory of
+            their results, so that their axis is a loop in which blocks of rows follow one another.
 
     Returns:
         The new nest, and the name of the rolling stage: a root until it is placed.
 
     Raises:
-        ScheduleError: the stage belongs to no chain, no such axis, or the ragged last block of a carrier without neutral element.
+        ScheduleError: the stage belongs to no chain, no such axis, the ragged last block of a carrier without neutral element, or a
+            reduction that cannot go along.
     """
-    c = next((c for c in derive(nest).cascades if any(x.stage == stage for x in c.components)), None)
+    found = derive(nest).cascades
+    c = next((c for c in found if any(x.stage == stage for x in c.components)), None)
     if c is None:
         raise ScheduleError(f"roll({stage!r}): {stage} shares its axis with no other reduction",
                             "kernel.explain() tells which do, and why others do not")
@@ -82,7 +86,12 @@ def roll(nest: Nest, stage: str, block: int, axis: str = "", share: bool = False
         raise ScheduleError(f"roll({stage!r}): {axis} is not an axis it reduces", remedy="one of " + ", ".join(v.name for v in c.axes))
     if not all(v.extent is not None and v.extent.is_const for v in c.axes):
         raise ScheduleError(f"roll({stage!r}): the number of elements is not known", remedy="a nest of known sizes")
-    return _Roll(nest, c, along, block, f"{stage}.roll", share, parts, again).run()
+    going = [x for x in found if any(y.stage in cross for y in x.components)]
+    made = [crossing(nest, c, x, along) if len(c.axes) == 1 and parts == 1 else None for x in going]
+    if cross and (not going or None in made):
+        raise ScheduleError(f"roll({stage!r}): {', '.join(cross)} cannot go along",
+                            "it is no plain sum along one row of this pass, of the elements that this pass reads")
+    return _Roll(nest, c, along, block, f"{stage}.roll", share, parts, again, tuple(x for x in made if x is not None)).run()
 
 
 class _Roll(Pass):
@@ -102,6 +111,9 @@ class _Roll(Pass):
                 self._centred(acc, acc.centred)
             else:
                 self._plain(acc)
+        for x in self.crossing:
+            for acc in x.sums:
+                sum_across(self, x, acc, *self._initial(acc))
         return self._assemble()
 
     def _initial(self, acc: Accumulator) -> list[Expr]:
@@ -130,13 +142,14 @@ class _Roll(Pass):
         A tile is zero past the end of the axis. Exact conversions, and how a factor may be multiplied, stay outside of it.
         """
         found: dict[tuple[Var, ...], dict[Expr, Expr]] = {}
-        for acc in self.c.accumulators:
-            if acc.carrier.name in _SUMS and _plain(acc) and acc.extra and not self._fixed(acc):
+        across = [acc for x in self.crossing for acc in x.sums]
+        for acc in (*self.c.accumulators, *across):
+            if acc in across or (acc.carrier.name in SUMS and _plain(acc) and acc.extra and not self._fixed(acc)):
                 shared, rest = parted(acc.inputs[0], frozenset(acc.extra))
-                if shared is None or rest is None:
+                if shared is None or (rest is None and acc.extra):
                     continue
                 core, _ = without_casts(shared)
-                if isinstance(core, (Read, Const)) and self.whole:
+                if isinstance(core, (Read, Const)) and self.whole and acc not in across:
                     continue
                 axes = tuple(v for v in (*self.c.rows, *self.c.axes) if v in core.free)
                 conditions, value = guarded_product(core)
@@ -150,7 +163,7 @@ class _Roll(Pass):
 
     def _product(self, acc: Accumulator) -> Expr | None:
         """The element of a plain sum as the product of such a tile and the rest."""
-        if acc.carrier.name not in _SUMS or not acc.extra:
+        if acc.carrier.name not in SUMS or not acc.extra:
             return None
         shared, rest = parted(acc.inputs[0], frozenset(acc.extra))
         if shared is None or rest is None:
@@ -291,24 +304,31 @@ class _Roll(Pass):
         known: dict[Expr, Expr] = {k: v for k, v in self.after.items() if isinstance(v, Const) or k in self.fixed}
         for t, _, after, axes in self.states:
             extra = tuple(Var(v.name, v.extent) for v in axes[len(rows):])
-            final = Compute(t.name, (*rows, *extra), after.read(index(at), *(_point(v) for v in (*rows, *extra))), t.loc)
+            final = Compute(t.name, (*rows, *extra), after.read(index(at), *(point_of(v) for v in (*rows, *extra))), t.loc)
             finals.append(final)
             known[t.read(*(index(v) for v in axes[self.parts > 1:]))] = final.read(*(index(v) for v in axes))
-        host = Stage(self.name, tuple(finals), rows, (at,), states=tuple(s for _, s, _, _ in self.states))
-        names = host.axis_names()
         env = {v: as_term(o) for v, o in zip((*self.rows, self.at), (*rows, at))}
-        terms = [g.subs({self.axis: self.point}).subs(env) for g in guards(self.c)]
+        across = final_sums(self, env)
+        known |= {k.acc.read(k.crossing.cascade.rows): f.read(*(index(v) for v in k.places)) for k, f in zip(self.crossed, across)}
+        states = (*(s for _, s, _, _ in self.states), *(k.state for k in self.crossed))
+        host = Stage(self.name, (*finals, *across), rows, (at,), states=states)
+        names = host.axis_names()
+        everything = replace(self.c, accumulators=(*self.c.accumulators, *(a for x in self.crossing for a in x.sums)))
+        terms = [g.subs({self.axis: self.point}).subs(env) for g in guards(everything)]
         if not self.whole and self.axis.extent is not None:
             terms.append(self.axis.extent - 1 - self.point.subs(env))
         host = replace(host, order=tuple(names.values()), notes={"guards": tuple(terms), "inner": self.bound})
         loop = names[at]
-        attached = [replace(s, attach=(self.name, loop)) for s in (*self.made, *self.last)]
+        along = {k.after: rows[self.rows.index(k.crossing.along)] for k in self.crossed}
+        attached = [replace(s, attach=(self.name, loop), along={s.bound[0]: along[s.tensors[0]]} if s.tensors[0] in along else {})
+                    for s in (*self.made, *self.last)]
         merges: list[Stage] = []
         if self.parts > 1:
             merges, known = merge_parts(self.c, self.part, known, self.name)
         results, replaced = self._results(known)
+        replaced |= {k.alone.tensor: f for k, f in zip(self.crossed, across) if k.alone is not None}
         new = [*self.aside, *attached, host, *merges, *results]
-        whole = with_pass(self.nest, new, replaced, {c.stage for c in self.c.components})
+        whole = with_pass(self.nest, new, replaced, {x.stage for _, x in self._wanted()})
         return arranged(whole, host.name, self.again), host.name
 
     def _keep(self) -> None:
@@ -319,13 +339,20 @@ class _Roll(Pass):
                 kept, = self.define(f"{t.name}.keep", axes, self.read(after, axes), last=True)
                 self.states[n] = (t, s, kept, axes)
 
+    def _wanted(self) -> list[tuple[Cascade, Component]]:
+        """Every reduction that the pass gives, with its cascade."""
+        return [(c, x) for c in (self.c, *(x.cascade for x in self.crossing)) for x in c.components]
+
     def _results(self, known: Mapping[Expr, Expr]) -> tuple[list[Stage], dict[Tensor, Tensor]]:
         """The user's reductions as pointwise definitions over the final states."""
         stages: list[Stage] = []
         replaced: dict[Tensor, Tensor] = {}
-        for x in self.c.components:
+        alone = {k.alone.tensor for k in self.crossed if k.alone is not None}
+        for cascade, x in self._wanted():
+            if x.tensor in alone:
+                continue
             own = tuple(Var(v.name, v.extent) for v in x.axes)
-            value = substitute_values(self.c.resolve(x.read()), known)
+            value = substitute_values(cascade.resolve(x.read()), known)
             body = cast(substitute(value, {v: as_term(o) for v, o in zip(x.axes, own)}), x.tensor.dtype)
             new = Compute(x.tensor.name, own, body, x.tensor.loc, x.tensor.dtype)
             replaced[x.tensor] = new
@@ -338,11 +365,6 @@ class _Roll(Pass):
 def _plain(acc: Accumulator) -> bool:
     """Whether no earlier result has a part in its elements."""
     return acc.weight is None and acc.centred is None
-
-
-def _point(v: Var) -> Expr:
-    """Any point along an axis: the first where there is just one."""
-    return index(0) if v.extent is not None and v.extent == 1 else index(v)
 
 
 __all__ = ["region", "roll"]

@@ -6,11 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dsl.algebra import substitute
-from dsl.cascade.model import Accumulator, Cascade
+from dsl.cascade.crossing import Crossing
+from dsl.cascade.model import Accumulator, Cascade, Component
 from dsl.dim import Term, Var, as_term, cdiv
 from dsl.expr import Compute, Const, Expr, Read, Reduce, Tensor, index, op, where
 from dsl.nest import Nest, Stage, State
 from dsl.primitives.rolled import bare
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """A sum along the rows of a pass.
+
+    Attributes:
+        crossing, acc: which it is.
+        state, after: its state, and the definition of its value after a block.
+        places: its tensor's axes as the derivation names them.
+        axes, value: those axes anew, and the read of ``after`` at a point of the pass and of the axes that the pass lacks.
+        alone: the result that is the state itself; None where results are made of it.
+    """
+
+    crossing: Crossing
+    acc: Accumulator
+    state: State
+    after: Compute
+    places: tuple[Var, ...]
+    axes: tuple[Var, ...]
+    value: Expr
+    alone: Component | None
 
 
 @dataclass
@@ -24,10 +47,12 @@ class Pass:
         share: whether values that several states are made of are computed once for a block and kept.
         parts: passes over a share of the blocks each.
         again: whether what elements are made of is computed for the pass alone.
+        crossing: sums along the rows that go along.
         made, last, aside: stages of a block; those at its end; those outside of the pass.
         states: (result, state, definition of its value after a block, axes).
         fixed: placeholders of states -> what no block changes.
         before, after: the read of every state's placeholder -> its value before and after a block.
+        crossed: those sums as they are made.
         tiles, shifts, means: values made once for a block, by what they are.
     """
 
@@ -39,11 +64,13 @@ class Pass:
     share: bool
     parts: int = 1
     again: bool = False
+    crossing: tuple[Crossing, ...] = ()
     made: list[Stage] = field(default_factory=list)
     last: list[Stage] = field(default_factory=list)
     aside: list[Stage] = field(default_factory=list)
     fixed: dict[Expr, Expr] = field(default_factory=dict)
     states: list[tuple[Tensor, State, Compute, tuple[Var, ...]]] = field(default_factory=list)
+    crossed: list[Crossed] = field(default_factory=list)
     before: dict[Expr, Expr] = field(default_factory=dict)
     after: dict[Expr, Expr] = field(default_factory=dict)
     tiles: dict[tuple[object, ...], Expr] = field(default_factory=dict)

@@ -228,3 +228,8 @@ def without_casts(e: Expr) -> tuple[Expr, Callable[[Expr], Expr]]:
         core, around = without_casts(e.args[0])
         return core, lambda x: cast(around(x), e.dtype)
     return e, lambda x: x
+
+
+def point_of(v: Var) -> Expr:
+    """Any point along an axis: the first where there is just one."""
+    return index(0) if v.extent is not None and v.extent == 1 else index(v)

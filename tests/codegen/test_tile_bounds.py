@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codegen.lower.context import without_implied
-from codegen.tile.bounds import consequences, holds, witness
+from codegen.tile.bounds import consequences, end_inside, holds, witness
 from codegen.tile.ir import Load, Phase, Store, TileOp, TileProgram, Value, walk_ops
 from codegen.tile.verify import verify
 from dsl.dim import Var, as_term, cdiv, tmax, tmin, without_quotient
@@ -85,6 +85,14 @@ def test_holds() -> None:
     assert not holds(as_term(m) - 2 - as_term(a) % m, ())
     assert holds(as_term(9) - (as_term(b) * 16 + 3) // 13, ()) and not holds(as_term(8) - (as_term(b) * 16 + 6) // 13, ())
     assert holds(as_term(n) - tmin(n, m), ()) and not holds(as_term(n) - tmax(n, m), ())
+
+
+def test_nothing_runs_below_the_start_of_a_range() -> None:
+    s = as_term(Var("s", as_term(40)))
+    lo = s // 2 + 1
+    assert end_inside(lo, tmax(10, lo)) == 10
+    assert end_inside(lo, tmax(10, lo + 1)) == tmax(10, lo + 1)
+    assert end_inside(lo, tmin(10, lo + 4)) == tmin(10, lo + 4)
 
 
 def test_consequences() -> None:

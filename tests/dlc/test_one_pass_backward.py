@@ -103,10 +103,11 @@ def backward_of(fn: Callable[..., Any], args: tuple[Any, ...], saved: tuple[str,
     return back, [values[t.name] if t.name in values else torch.randn_like(out) for t in back.program.inputs]
 
 
-def one_pass(k: Kernel, args: list[Any], block: int = 32) -> int:
-    """Every chain and product in a loop over blocks; how many loops there are."""
+def one_pass(k: Kernel, args: list[Any], block: int = 32, along: bool = False) -> int:
+    """Every chain and product in a loop over blocks, both directions of a matrix in one or each in its own; how many loops there are."""
     found = derive(pick_again(k.plan(*args).unscheduled)).cascades
-    k.decisions = {f"{c.components[0].stage}.{name}": value for c in found for name, value in (("pass", "one"), ("block", block))}
+    wanted = (("pass", "one"), ("block", block), ("along", along))
+    k.decisions = {f"{c.components[0].stage}.{name}": value for c in found for name, value in wanted}
     return sum(s.kind == "roll" for s in k.plan(*args).nest.stages)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 
 from codegen.analysis.product import product_of
-from codegen.heuristics.cascade import roll_cascades, schedule_rolls
+from codegen.heuristics.cascade import schedule_rolls
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import fuse_stages
 from codegen.heuristics.gpu.cascade import schedule_roll
@@ -32,6 +32,7 @@ from codegen.heuristics.gpu.rows import schedule_rows, schedule_scan
 from codegen.heuristics.gpu.seeking import schedule_sought
 from codegen.heuristics.gpu.tiles import blocks, power
 from codegen.heuristics.groups import Group, group_stages
+from codegen.heuristics.rolling import roll_cascades
 from dsl.nest import Nest
 
 __all__ = ["blocks", "power", "schedule_gpu"]
