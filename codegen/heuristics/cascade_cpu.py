@@ -239,4 +239,6 @@ def _pack(nest: Nest, host: str, name: str, p: Product, nr: int, setting: Settin
     if p.lanes is None or not separable(p.lanes, p.lane, p.batch) or (p.contiguous_lanes(setting.strides) and p.wider is None):
         return nest
     packing = Packing(name, setting, p.walk(setting.strides), dtype=p.wider)
-    return pack_lanes(nest, packing, p.lanes, p.lane, nr, (host, nest[host].order[-1]))
+    serial = summed_along(nest, host)
+    once = serial and not any(row_of(nest, nest[host], p.stage, v) in serial for v in p.stage.axes if v in p.lanes.free)
+    return pack_lanes(nest, packing, p.lanes, p.lane, nr, (host, "" if once else nest[host].order[-1]))  # for all blocks of rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codegen.analysis.access import size
 from codegen.heuristics.blocking import register_tile
@@ -12,6 +12,7 @@ from codegen.heuristics.cascade import Choice, choose_form, choose_parts, pick_a
 from codegen.heuristics.decisions import Setting
 from dsl.cascade import Cascade, derive
 from dsl.cascade.crossing import Crossing, crossing
+from dsl.cascade.guards import guards
 from dsl.dim import Var
 from dsl.nest import Nest
 from dsl.primitives.loops import split
@@ -126,12 +127,19 @@ def _weighed(nest: Nest, host: Cascade, choice: Choice, x: Crossing, setting: Se
     shares = math.prod(size(v.extent) for v in (*host.rows, *host.axes) if v not in (x.along, choice.axis))
     made, sums = _making(nest, host), _summing(host) + _summing(other)
     together = (made + sums) * -(-shares // threads) * threads // shares
-    apart = sums + (made + choice.kept * _STORED if choice.kept else made + _making(nest, other))
+    apart = sums + made + (_keeping(choice, setting) if choice.kept else _making(nest, other))
+    if choice.kept and guards(replace(host, accumulators=(*host.accumulators, *x.sums))):
+        together //= 2  # a triangle of blocks, where what is kept is computed whole
     chosen = setting.choose(f"{other.components[0].stage}.along", together < apart, (True, False))
     names, hosts = (", ".join(y.tensor.name for y in c.components) for c in (other, host))
     why = (f"{names} goes along in the loops of {hosts}: {together:,} operations instead of {apart:,}" if chosen else
            f"{names} and {hosts} are made apart: {apart:,} operations shared by {threads} threads, together {together:,}")
     return Pair(host, other, choice.axis, _even(choice, setting), chosen, why)
+
+
+def _keeping(choice: Choice, setting: Setting) -> int:
+    """The time it takes to keep the matrices, in multiply-adds: none where half of the last cache holds all of them."""
+    return choice.kept * _STORED if choice.kept * 4 > setting.target.caches[-1] // 2 else 0
 
 
 def _making(nest: Nest, c: Cascade) -> int:
