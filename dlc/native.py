@@ -1,6 +1,7 @@
 """Small functions in machine code that stand between CPython, torch and compiled kernels: text of LLVM in, something to call out.
 
-They are compiled once a process, and stay to its very end: memory that they hand out may be freed by them after the interpreter is gone.
+They are compiled once, kept on disk as kernels are, and stay to the very end of a process: memory that they hand out may be freed by them
+after the interpreter is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dlc import cache
 from dlc.lazy import lazy
 
 llvm = lazy("llvmlite.binding")
@@ -28,7 +30,7 @@ def compiled(text: str, symbols: Mapping[str, int] | None = None) -> Callable[[s
     """From the names of the functions in a module of LLVM to their addresses.
 
     Args:
-        text: the module. What it declares by a name of CPython's interface is found.
+        text: the module, the same in every process. What it declares by a name of CPython's interface is found.
         symbols: addresses of what else it declares.
     """
     llvm.initialize_native_target()
@@ -38,11 +40,13 @@ def compiled(text: str, symbols: Mapping[str, int] | None = None) -> Callable[[s
     for name, where in (symbols or {}).items():
         llvm.add_symbol(name, where)
     machine = llvm.Target.from_default_triple().create_target_machine(opt=2, reloc="pic")
-    module = llvm.parse_assembly(text)
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(2)))
-    engine = llvm.create_mcjit_compiler(module, machine)
+    name = cache.key("native", text, llvm.get_default_triple(), repr(llvm.llvm_version_info))
+    code = cache.get(name)
+    if code is None:
+        code = machine.emit_object(llvm.parse_assembly(text))
+        cache.put(name, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     immortal(engine)
     found: Callable[[str], int] = engine.get_function_address

@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 
 from dlc import hand, memory
 from dlc.config import settings
-from dlc.native import FASTCALL, ONE, address, builtin, compiled, immortal
+from dlc.native import FASTCALL, ONE, address, builtin, compiled
 from dlc.runtime.arguments import TORCH
 from dlc.runtime.direct_calls import CALLS
 from dlc.runtime.direct_tensors import FACTS, INPUT, OUTPUT, TENSORS
@@ -62,8 +62,10 @@ class Direct:
         assert found is not None
         facts = _Facts(recipe, found)
         facts.set(ENTRY=entry, TRACKED=tracked, SLOW=slow, RAISE=fail)
+        facts.refer(MISS=miss, NONE=None, TRUE=True, TENSOR=torch.Tensor, PARAMETER=torch.nn.Parameter, REQUIRES_GRAD="requires_grad",
+                    FORWARD=vars(forward_ad), LEVEL="_current_level", OUTSIDE=-1)
         owner = (facts.words.tobytes(), facts.held)
-        call, into = _code(id(miss))
+        call, into = _code()
         self.call: Slow = builtin(call, "call", ONE, f"Run {recipe.name}.", owner)
         self.into: Callable[[tuple[Any, ...], tuple[torch.Tensor, ...] | None], Any] = builtin(
             into, "into", FASTCALL, f"Run {recipe.name}.", owner)
@@ -91,7 +93,7 @@ class _Facts:
     def __init__(self, recipe: Recipe, found: Layout) -> None:
         self.words, self.held, self._layout = array("q", bytes(8 * len(FACTS))), list[Any](), found
         inputs, outputs = len(recipe.inputs), len(recipe.outputs)
-        self.set(STATE=memory.pool.hand.state, INPUTS=inputs, OUTPUTS=outputs, SINGLE=int(recipe.single))
+        self.set(STATE=memory.pool.hand.state, GATE=ctypes.addressof(_GATE), INPUTS=inputs, OUTPUTS=outputs, SINGLE=int(recipe.single))
         patterns = [self._pattern(dtype, _numbers(shape), _numbers(strides)) for _, dtype, shape, strides in recipe.inputs]
         shapes = [self._add(_numbers(shape)) for _, shape in recipe.outputs]
         self.set(FIRST_INPUT=len(self.words))
@@ -104,13 +106,16 @@ class _Facts:
         self.set(COUNT=inputs + outputs + len(recipe.workspaces))
 
     def set(self, **values: Any) -> None:
-        """Set some of :data:`FACTS`; objects are held."""
+        """Set some of :data:`FACTS`: numbers, or functions, which are held; None for zero."""
         for name, value in values.items():
-            self.words[FACTS.index(name)] = value if isinstance(value, int) else self._hold(value)
+            self.words[FACTS.index(name)] = value if isinstance(value, int) else 0 if value is None else self._hold(value)
+
+    def refer(self, **objects: object) -> None:
+        """Set some of :data:`FACTS` to objects, which are held."""
+        for name, thing in objects.items():
+            self.words[FACTS.index(name)] = self._hold(thing)
 
     def _hold(self, thing: Any) -> int:
-        if thing is None:
-            return 0
         self.held.append(thing)
         return id(thing)
 
@@ -174,20 +179,15 @@ _GATE = (ctypes.c_int64 * 1)()
 
 
 @cache
-def _code(miss: int) -> tuple[int, int]:
+def _code() -> tuple[int, int]:
     """The addresses of the two functions, compiled once."""
     found = layout()
     assert found is not None
-    name, level = "requires_grad", "_current_level"
     values = {
         **{n: k for k, n in enumerate(FACTS)}, **{n: k for k, n in enumerate(INPUT)}, **{n: k for k, n in enumerate(OUTPUT)},
-        "INPUT_WORDS": len(INPUT), "OUTPUT_WORDS": len(OUTPUT), "MOST_THREADS": _MOST_THREADS, "DATA": hand.DATA, "MISS": miss,
+        "INPUT_WORDS": len(INPUT), "OUTPUT_WORDS": len(OUTPUT), "MOST_THREADS": _MOST_THREADS, "DATA": hand.DATA,
         "POINTER": found.pointer, "KEYS": found.keys, "PLAIN": found.plain[0], "INFERENCE": found.plain[1], "AUTOGRAD": found.autograd,
-        "TENSOR": id(torch.Tensor), "PARAMETER": id(torch.nn.Parameter), "TRUE": id(True), "NONE": id(None), "REQUIRES_GRAD": id(name),
-        "GATE": ctypes.addressof(_GATE), "FORWARD": id(vars(forward_ad)), "LEVEL": id(level), "OUTSIDE": id(-1),
     }
-    for word in (name, level):
-        immortal(word)
     text = re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), TENSORS + CALLS)
     places = compiled(text, {**_torch(), **hand.native().places})
     return places("direct_call"), places("direct_into")

@@ -70,7 +70,7 @@ nothing:
   ret i64 -1
 }
 
-; outs: a tuple of tensors to write to, or null; user: whether autograd is asked, and a single result given as it is.
+; user: whether autograd is asked, and a single result given as it is; if not, outs is a tuple of tensors to write to, or None.
 define internal ptr @run(ptr %self, ptr %args, ptr %outs, i1 %user) {
 start:
   %held = call ptr @PyTuple_GetItem(ptr %self, i64 0)
@@ -80,7 +80,7 @@ start:
   %count = call i64 @fact(ptr %facts, i64 $COUNT)
   %words = alloca i64, i64 %count
   %results = alloca ptr, i64 %outputs
-  %gate = inttoptr i64 $GATE to ptr
+  %gate = call ptr @object(ptr %facts, i64 $GATE)
   %closed = load i64, ptr %gate
   %open = icmp eq i64 %closed, 0
   br i1 %open, label %size, label %slow
@@ -123,7 +123,10 @@ track:
   ret ptr %by.autograd
 make:
   %first.output = call i64 @fact(ptr %facts, i64 $FIRST_OUTPUT)
-  %filled = icmp ne ptr %outs, null
+  %nothing = call ptr @object(ptr %facts, i64 $NONE)
+  %some = icmp ne ptr %outs, %nothing
+  %inner.call = xor i1 %user, true
+  %filled = and i1 %some, %inner.call
   br label %next.output
 next.output:
   %m = phi i64 [ 0, %make ], [ %m.after, %output.good ]
@@ -216,14 +219,14 @@ python:
   %by.python = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %other, ptr %args, ptr null)
   ret ptr %by.python
 miss:
-  %missed = call ptr @missed()
+  %missed = call ptr @missed(ptr %facts)
   ret ptr %missed
 error:
   ret ptr null
 }
 
 define ptr @direct_call(ptr %self, ptr %args) {
-  %result = call ptr @run(ptr %self, ptr %args, ptr null, i1 true)
+  %result = call ptr @run(ptr %self, ptr %args, ptr %args, i1 true)
   ret ptr %result
 }
 
@@ -231,10 +234,7 @@ define ptr @direct_into(ptr %self, ptr %given, i64 %count) {
   %args = load ptr, ptr %given
   %outs.at = getelementptr ptr, ptr %given, i64 1
   %outs = load ptr, ptr %outs.at
-  %word = ptrtoint ptr %outs to i64
-  %none = icmp eq i64 %word, $NONE
-  %chosen = select i1 %none, ptr null, ptr %outs
-  %result = call ptr @run(ptr %self, ptr %args, ptr %chosen, i1 false)
+  %result = call ptr @run(ptr %self, ptr %args, ptr %outs, i1 false)
   ret ptr %result
 }
 """

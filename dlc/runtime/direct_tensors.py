@@ -4,7 +4,8 @@ from __future__ import annotations
 
 #: The facts of a kernel: one word each, then its inputs and outputs.
 FACTS = ("ENTRY", "STATE", "INPUTS", "OUTPUTS", "SPACES", "PER", "FIRST_INPUT", "FIRST_OUTPUT", "FIRST_SPACE", "SCRATCH", "FIRST_CLASS",
-          "SINGLE", "TRACKED", "SLOW", "RAISE", "COUNT")
+          "SINGLE", "TRACKED", "SLOW", "RAISE", "COUNT", "MISS", "NONE", "TRUE", "TENSOR", "PARAMETER", "REQUIRES_GRAD", "FORWARD", "LEVEL",
+          "OUTSIDE", "GATE")
 INPUT = ("PATTERN", "WORDS", "ALIGN", "FLOAT")
 OUTPUT = ("FROM_POOL", "EMPTY", "EMPTY_ARGS", "TENSOR_KIND", "SHAPE_AT", "EXPORT")
 
@@ -49,8 +50,8 @@ define internal ptr @inner(ptr %tensor) alwaysinline {
   ret ptr %impl
 }
 
-define internal ptr @missed() alwaysinline {
-  %miss = inttoptr i64 $MISS to ptr
+define internal ptr @missed(ptr %facts) alwaysinline {
+  %miss = call ptr @object(ptr %facts, i64 $MISS)
   call void @Py_IncRef(ptr %miss)
   ret ptr %miss
 }
@@ -74,8 +75,10 @@ define internal i32 @fits(ptr %x, ptr %input, ptr %facts, ptr %to) {
 start:
   %type.at = getelementptr i8, ptr %x, i64 8
   %type = load i64, ptr %type.at
-  %plain = icmp eq i64 %type, $TENSOR
-  %parameter = icmp eq i64 %type, $PARAMETER
+  %usually = call i64 @fact(ptr %facts, i64 $TENSOR)
+  %else = call i64 @fact(ptr %facts, i64 $PARAMETER)
+  %plain = icmp eq i64 %type, %usually
+  %parameter = icmp eq i64 %type, %else
   %tensor = or i1 %plain, %parameter
   br i1 %tensor, label %look, label %no
 look:
@@ -130,7 +133,7 @@ define internal i32 @followed(ptr %args, ptr %facts) {
 start:
   %count = call i64 @fact(ptr %facts, i64 $INPUTS)
   %from = call i64 @fact(ptr %facts, i64 $FIRST_INPUT)
-  %name = inttoptr i64 $REQUIRES_GRAD to ptr
+  %name = call ptr @object(ptr %facts, i64 $REQUIRES_GRAD)
   br label %next
 next:
   %n = phi i64 [ 0, %start ], [ %after, %on ]
@@ -148,11 +151,12 @@ one:
   %may = and i1 %is, %has
   br i1 %may, label %mode, label %on
 mode:
-  %module = inttoptr i64 $FORWARD to ptr
-  %level.name = inttoptr i64 $LEVEL to ptr
+  %module = call ptr @object(ptr %facts, i64 $FORWARD)
+  %level.name = call ptr @object(ptr %facts, i64 $LEVEL)
   %level = call ptr @PyDict_GetItem(ptr %module, ptr %level.name)
   %level.word = ptrtoint ptr %level to i64
-  %backward = icmp eq i64 %level.word, $OUTSIDE
+  %outside = call i64 @fact(ptr %facts, i64 $OUTSIDE)
+  %backward = icmp eq i64 %level.word, %outside
   br i1 %backward, label %recorded, label %moving
 recorded:
   %enabled = call zeroext i1 @aoti_torch_grad_mode_is_enabled()
@@ -164,7 +168,8 @@ ask:
 known:
   call void @Py_DecRef(ptr %wanted)
   %word = ptrtoint ptr %wanted to i64
-  %yes = icmp eq i64 %word, $TRUE
+  %true = call i64 @fact(ptr %facts, i64 $TRUE)
+  %yes = icmp eq i64 %word, %true
   br i1 %yes, label %follow, label %on
 on:
   %after = add i64 %n, 1
