@@ -54,9 +54,9 @@ def log10(b: MathBuilder, x: Value) -> Value:
 
 def log1p(b: MathBuilder, x: Value) -> Value:
     """log(1 + x), relatively accurate near zero."""
-    result = small_as_is(b, x, _log1p_of_finite(b, x))
-    plus_one = b.add(x, b.const(1.0, x))
-    return b.select(b.cmp("eq", x, b.const(-1.0, x)), b.const(-math.inf, x), log_specials(b, plus_one, result))
+    result, one = small_as_is(b, x, _log1p_of_finite(b, x)), b.const(1.0, x)
+    inside = b.logic_and(b.cmp("gt", x, b.neg(one)), b.cmp("lt", x, infinity(b, x)))
+    return b.rarely(b.logic_not(inside), lambda: (log_specials(b, b.add(x, one), result),), (result,))[0]
 
 
 def softplus(b: MathBuilder, x: Value) -> Value:
