@@ -11,6 +11,7 @@ from codegen.heuristics.cascade_cpu import schedule_roll
 from codegen.heuristics.chunks import part_reductions
 from codegen.heuristics.contraction import schedule_contraction, schedule_passing, worth_tiling
 from codegen.heuristics.decisions import Setting
+from codegen.heuristics.divided import part_sums
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, fills, group_stages, row_map
@@ -37,7 +38,7 @@ _SHORT = 7  # terms of a sum that are not worth lanes
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
     nest, rolls = roll_cascades(nest, setting)
-    nest = part_factors(fuse_stages(nest, setting.target), setting.strides)
+    nest = part_sums(part_factors(fuse_stages(nest, setting.target), setting.strides), setting.strides)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest, sought = schedule_sought(nest, setting)
     done |= sought

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from dsl.algebra import substitute, transform
-from dsl.dim import Var, as_term
+from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
-from dsl.expr import Compute, Expr, Read, Tensor
+from dsl.expr import Compute, Expr, Read, Reduce, Tensor
 from dsl.nest import Nest, Stage
-from dsl.primitives.bodies import moved_nest
+from dsl.primitives.bodies import moved_nest, with_bodies
 from dsl.primitives.record import primitive
 
 
@@ -26,31 +27,40 @@ def part_axis(nest: Nest, stage: str, axis: str, size: int) -> Nest:
         z: for f_o in 4: for f_i in 32: z[f_o, f_i] = y[f_o, f_i]
 
     Unlike the loops of a split, the axes are the stage's own: what is computed in their loops knows each by itself, and readers read
-    ``z[f // 32, f % 32]``.
+    ``z[f // 32, f % 32]``. An axis that a reduction runs over becomes two that it runs over in the same order.
 
     Raises:
         ScheduleError: no such axis, a size that does not divide its extent, or a stage that has a schedule.
     """
     s = nest[stage]
-    v = next((v for v, name in s.axis_names().items() if name == axis and v in s.axes), None)
+    own = (*s.axes, *(s.bound if s.kind == "reduce" else ()))
+    v = next((v for v, name in s.axis_names().items() if name == axis and v in own), None)
     what = f"part_axis({stage!r}, {axis!r}, {size})"
     if v is None or v is s.position:
-        raise ScheduleError(f"{what}: no such axis", remedy="its axes are " + ", ".join(s.axis_names()[a] for a in s.axes))
+        raise ScheduleError(f"{what}: no such axis", remedy="its axes are " + ", ".join(s.axis_names()[a] for a in own))
     if size < 1 or v.extent is None or v.extent % size != 0:
         raise ScheduleError(f"{what}: {v.extent} is no multiple of {size}")
     inside = any(x.attach is not None and x.attach[0] == stage for x in nest.stages)
     if s.relations or s.roles or s.layout is not None or s.states or inside:
         raise ScheduleError(f"{what}: {stage} has a schedule", remedy="part axes first")
     outer, inner = Var(f"{v.name}_o", v.extent // size), Var(f"{v.name}_i", as_term(size))
-    at = s.axes.index(v)
-    axes = (*s.axes[:at], outer, inner, *s.axes[at + 1:])
-    own = {v: as_term(outer) * size + as_term(inner)}
-    parted = tuple(Compute(t.name, axes, substitute(t.body, own), t.loc, t.dtype) for t in s.tensors)
-    made = Stage(s.name, parted, axes, s.bound, attach=s.attach, notes=s.notes)
+    axes, bound = (tuple(a for b in box for a in ((outer, inner) if b is v else (b,))) for box in (s.axes, s.bound))
+    parts = {v: as_term(outer) * size + as_term(inner)}
+    parted = tuple(Compute(t.name, axes, _over(t.body, bound, parts) if v in s.bound else substitute(t.body, parts), t.loc, t.dtype)
+                   for t in s.tensors)
+    made = Stage(s.name, parted, axes, bound, attach=s.attach, notes=s.notes)
     made = replace(made, order=tuple(name for a, name in made.axis_names().items() if a is not s.position))
     moved: dict[Tensor, Tensor] = dict(zip(s.tensors, parted))
-    stages = tuple(made if x is s else _reader(x, at, size, moved) for x in nest.stages)
-    return moved_nest(nest, stages, moved)
+    if v in s.bound:
+        return moved_nest(nest, tuple(made if x is s else with_bodies(x, moved, {}) for x in nest.stages), moved)
+    at = s.axes.index(v)
+    return moved_nest(nest, tuple(made if x is s else _reader(x, at, size, moved) for x in nest.stages), moved)
+
+
+def _over(body: Expr, axes: tuple[Var, ...], parts: Mapping[Var, Term]) -> Expr:
+    """A reduction over other axes in place of its own."""
+    assert isinstance(body, Reduce)
+    return Reduce(tuple(substitute(a, parts) for a in body.args), (body.carrier, axes, body.out), body.dtype, body.loc)
 
 
 def _reader(s: Stage, at: int, size: int, moved: dict[Tensor, Tensor]) -> Stage:

@@ -152,6 +152,12 @@ def grouped(x: f32[4, 6, 5], w: f32[12, 5]):
     return dlc.compute((2, 6, 15), lambda r, i, f: z[r, i, f] + z[r, i, f + 1], name="s")
 
 
+def merged(x: f32[3, 5, 4], w: f32[6, 12]):
+    """Heads side by side before a projection."""
+    k = dlc.reduce_axis(12)
+    return dlc.compute((5, 6), lambda i, j: dlc.sum(x[k // 4, i, k % 4] * w[j, k], k), name="y")
+
+
 def test_parted_axes():
     n = check(part_axis(nest_of(grouped), "z", "f", 4), grouped)
     assert n["z"].order == ("r", "i", "f_o", "f_i")
@@ -160,7 +166,9 @@ def test_parted_axes():
     n = check(part_axis(nest_of(grouped), "s", "f", 5), grouped)
     assert [int(e) for e in n.program.outputs[0].shape] == [2, 6, 3, 5]
     check(part_axis(nest_of(grouped), "y", "i", 3), grouped)
-    for stage, axis, size, why in (("z", "f", 5, "no multiple"), ("z", "k", 4, "no such axis"), ("y", "k", 5, "no such axis")):
+    n = check(part_axis(nest_of(merged), "y", "k", 4), merged)
+    assert n["y"].order == ("i", "j", "k_o", "k_i") and "x[k_o, i, k_i]" in show_nest(n)
+    for stage, axis, size, why in (("z", "f", 5, "no multiple"), ("z", "k", 4, "no such axis"), ("y", "k", 2, "no multiple")):
         with pytest.raises(ScheduleError, match=why):
             part_axis(nest_of(grouped), stage, axis, size)
     with pytest.raises(ScheduleError, match="has a schedule"):
