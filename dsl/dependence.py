@@ -34,6 +34,11 @@ def once(nest: Nest, stage: Stage, loop: str) -> bool:
     return extent.is_const and extent.const <= 1
 
 
+def outside(nest: Nest, stage: Stage, loop: str) -> str | None:
+    """A loop of several iterations around one of a stage's loops; None where there is none."""
+    return next((x for x in stage.order[:stage.order.index(loop)] if not once(nest, stage, x)), None)
+
+
 def disorder(stage: Stage, order: Sequence[str]) -> str | None:
     """Two elements that an order of loops would combine the wrong way round; None where the order is that of the axes, or does not matter.
 
@@ -86,8 +91,8 @@ def within(nest: Nest, stage: Stage, host: str, loop: str) -> bool:
 
 
 def needed_elsewhere(nest: Nest, stage: Stage, host: str, loop: str) -> str | None:
-    """A reader of a stage that runs outside a loop of ``host``, with an element it reads; None where all run inside."""
-    for reader in nest.consumers(stage):
+    """A reader of a stage that runs outside a loop of ``host``, with an element it reads; None where all run inside, or it is kept."""
+    for reader in nest.consumers(stage) if stage.beside is None else ():
         if not within(nest, reader, host, loop):
             r = first_read(reader, stage)
             where = f"at {reader.attach[1] or 'the start'} of {reader.attach[0]}" if reader.attach else "in a nest of its own"
@@ -108,6 +113,8 @@ def element(r: Read, reader: Stage) -> str:
 
 def uncovered(nest: Nest, stage: Stage) -> str | None:
     """Why a stage that the program returns would not be computed whole, or not by one iteration each, where it stands; None where it is."""
+    if stage.beside is not None:
+        return None
     placed = place(nest)
     for reader in nest.consumers(stage):
         own = {as_term(v): v for v in reader.axes}

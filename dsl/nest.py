@@ -3,7 +3,8 @@
 A :class:`Nest` is a list of stages, producers first. A :class:`Stage` computes one or several tensors over a common box of
 axes; its loops are the leaves of a tree of splits and fusions of those axes, in an order, each with a role. A stage is a
 *root* with a nest of its own, or *attached* at a loop of a consumer, where it computes just the region that the consumer
-needs there. Nothing here is mutable: a primitive makes a new Nest.
+needs there; or it is attached *beside* a stage that need not read it, a few of its own points in every round, and is kept for all its
+readers. Nothing here is mutable: a primitive makes a new Nest.
 
 Loop extents are never stored: ``dsl/placing.py`` infers them.
 """
@@ -56,6 +57,8 @@ class Stage:
         roles: loop name to role; ``serial`` when absent.
         attach: (stage, loop) of the consumer it is computed at; None for a root. The loop ``""`` means inside the
             consumer's parallel loops but before any other.
+        beside: (axis, points) where it computes that many points of an axis in every round of the loop, by its loop name, and is kept
+            whole, as a root is; None where the region is what is read there.
         layout: storage dimensions of its buffer as terms over ``axes`` counted from the start of the region; None for row-major.
         notes: loop name to an annotation for the emitters (``unroll_by``, ``pipeline``), and stage-wide ones under ``""``.
         states: one for each tensor of a rolling stage. Such a tensor's definition is a read, at the stage's bound axis, of what a stage
@@ -73,6 +76,7 @@ class Stage:
     order: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
     attach: tuple[str, str] | None = None
+    beside: tuple[str, int] | None = None
     layout: tuple[Term, ...] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[State, ...] = ()

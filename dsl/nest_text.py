@@ -51,7 +51,7 @@ def _head(nest: Nest, s: Stage, p: Placed) -> str:
     if nest.is_output(s):
         kept = f"result {t.dtype}[{_extents(s, p)}]"
     else:
-        kept = f"{'workspace' if s.attach is None else 'private'} {t.dtype}[{_extents(s, p)}]"
+        kept = f"{'workspace' if s.attach is None or s.beside else 'private'} {t.dtype}[{_extents(s, p)}]"
     facts = [kept]
     if s.layout is not None:
         names = s.axis_names()

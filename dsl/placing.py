@@ -175,21 +175,33 @@ def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Ter
 
 
 def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
-    """The part of a stage's axes that is computed: all of it, or what is read where it is attached, and what its host is at."""
+    """The part of a stage's axes that is computed: all of it, or what is read where it is attached, and what its host is at.
+
+    Beside its host it is a round's share of one axis.
+    """
     bound = {a: (ZERO, whole(a)) for a in stage.bound}
-    if stage.attach is None:
-        return {a: (ZERO, whole(a)) for a in stage.axes} | bound
-    outer = _outer_vars(nest, stage.attach, placed)
-    host = placed[stage.attach[0]]
-    return _region(nest, stage, placed) | bound | {a: span(host.value[v], outer) or bound[a] for a, v in stage.along.items()}
+    if stage.attach is None or stage.beside is not None:
+        return {a: (ZERO, whole(a)) for a in stage.axes} | bound | _share(stage, placed)
+    outer, host = _outer_vars(nest, stage.attach, placed), placed[stage.attach[0]]
+    mine = region(nest, stage, placed, nest.consumers(stage)) | bound
+    return mine | {a: span(host.value[v], outer) or bound[a] for a, v in stage.along.items()}
 
 
-def _region(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
-    """The box of a stage's axes that its consumers read inside the loop it is attached at."""
+def _share(stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
+    """The points of its axis that a stage beside another computes in a round."""
+    if stage.attach is None or stage.beside is None:
+        return {}
+    (host, at), (axis, points) = stage.attach, stage.beside
+    x, mine = placed[host].loop(at), next(a for a, name in stage.axis_names().items() if name == axis)
+    return {mine: (ZERO if x.extent == 1 else as_term(x.var) * points, as_term(points))}
+
+
+def region(nest: Nest, stage: Stage, placed: Mapping[str, Placed], readers: Iterable[Stage]) -> dict[Var, tuple[Term, Term]]:
+    """The box of a stage's axes that some readers read inside the loop it is attached at."""
     assert stage.attach is not None
     outer = _outer_vars(nest, stage.attach, placed)
     boxes: dict[Var, tuple[Term, Term] | None] = {}
-    for consumer in nest.consumers(stage):
+    for consumer in readers:
         p = placed.get(consumer.name)
         if p is None:
             raise InternalError(f"{consumer.name} reads {stage.name} but comes before it")
@@ -267,4 +279,4 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "span", "total_extent", "whole"]
+__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "region", "span", "total_extent", "whole"]

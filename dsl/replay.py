@@ -9,7 +9,7 @@ from typing import Any
 from dsl.errors import ScheduleError
 from dsl.machine import Machine
 from dsl.nest import Nest, Step
-from dsl.primitives import epilogue, loops, mapping, placement, recompute, reduction, roll, storage  # noqa: F401  (found by name)
+from dsl.primitives import beside, epilogue, loops, mapping, placement, recompute, reduction, roll, storage, terms  # noqa: F401  (found by name)
 from dsl.primitives.record import PRIMITIVES, apply
 
 FORMAT = 1

@@ -19,7 +19,7 @@ from dsl.machine import CPU, Machine
 from dsl.naming import Names
 from dsl.nest import Nest, Step
 from dsl.nest_text import show_nest
-from dsl.primitives import axes, epilogue, loops, mapping, placement, recompute, reduction, roll, storage
+from dsl.primitives import axes, beside, epilogue, loops, mapping, placement, recompute, reduction, roll, storage, terms
 from dsl.program import Program
 from dsl.replay import FORMAT, read_trace, replay
 from dsl.tiling import copy_fast, follow_tile, packed_layout, tile
@@ -223,6 +223,11 @@ class Schedule:
         reader = self.names.stage(stage).name if at is not None else self.names.focused("reverse_compute_at")
         return self._do(epilogue.reverse_compute_at, reader, *self.names.place(at if at is not None else stage, reader))
 
+    def compute_beside(self, axis: str, at: str, points: int) -> Schedule:
+        """So many points of an axis in every round of another stage's loop; see :func:`dsl.primitives.beside.compute_beside`."""
+        stage, loop = self.names.loop(axis)
+        return self._do(beside.compute_beside, stage, *self.names.place(at, stage), loop, points)
+
     def merge(self, first: str, second: str) -> Schedule:
         """Compute two pointwise stages in one set of loops; see :func:`dsl.primitives.placement.merge`."""
         return self._do(placement.merge, self.names.stage(first).name, self.names.stage(second).name)
@@ -239,6 +244,10 @@ class Schedule:
     def rfactor(self, loop: str) -> Schedule:
         """Partial results for every iteration of a reduction loop; see :func:`dsl.primitives.reduction.rfactor`."""
         return self._do(reduction.rfactor, *self.names.loop(loop))
+
+    def define_terms(self, axis: str) -> Schedule:
+        """Definitions for what a sum computes of one axis alone; see :func:`dsl.primitives.terms.define_terms`."""
+        return self._do(terms.define_terms, *self.names.loop(axis))
 
     def split_k(self, loop: str, parts: int) -> Schedule:
         """``parts`` partial results of a reduction, each over a chunk of the loop: :meth:`split` and :meth:`rfactor`.

@@ -53,7 +53,11 @@ def schedule_roll(nest: Nest, host: str, anchor: str | None, setting: Setting) -
         nest = _schedule_anchor(nest, host, anchor, blocked, rows, across is not None, setting)
         nest = region(nest, host, names[blocked]) if blocked is not None else nest
     for s in [s for s in nest.stages if s.attach is not None and s.attach[0] == host]:
-        nest = _register_tile(nest, host, s.name, setting) if is_contraction(s) else _vectors(nest, h, s.name, across, setting)
+        if is_contraction(s):
+            nest = _register_tile(nest, host, s.name, setting)
+            continue
+        lane = next((v for v in s.axes if across is not None and row_of(nest, h, s, v) is across), None)
+        nest = schedule_inside(nest, s.name, setting, lane)
     return nest
 
 
@@ -147,13 +151,16 @@ def _schedule_anchor(nest: Nest, host: str, anchor: str, blocked: Var | None, ro
     return _tile(nest, anchor, grid, inner, own, [], setting)
 
 
-def _vectors(nest: Nest, h: Stage, name: str, across: Var | None, setting: Setting) -> Nest:
-    """Lanes along the contiguous axis of the region, over rows that lie side by side, or over those too short for it; the rest in loops."""
+def schedule_inside(nest: Nest, name: str, setting: Setting, lane: Var | None = None) -> Nest:
+    """A stage that is computed in the loop of another: lanes along ``lane`` or the contiguous axis of its region, or over rows too short.
+
+    The rest lies in loops.
+    """
     s = nest[name]
     extent = place(nest)[name].extent
     own = [v for v in s.axes if extent[v] != 1]
     names = s.axis_names()
-    lane = next((v for v in own if across is not None and row_of(nest, h, s, v) is across), None)
+    lane = lane if lane in own else None
     if lane is not None and s.kind == "map" and s.axes[-1] is not lane:
         nest = store_as(nest, name, [names[v] for v in (*(v for v in s.axes if v is not lane), lane)])
     row = side_by_side([(s, s.axes)], tuple(own), setting) if lane is None else None

@@ -6,6 +6,7 @@ import functools
 import math
 
 from codegen.analysis.access import Strides, accesses, cost, size
+from codegen.heuristics.beside import find_rows, join_rows, part_rows
 from codegen.heuristics.cascade import schedule_rolls
 from codegen.heuristics.cascade_cpu import schedule_roll
 from codegen.heuristics.chunks import part_reductions
@@ -37,11 +38,14 @@ _SHORT = 7  # terms of a sum that are not worth lanes
 
 def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     """The default schedule: fuse, group by rows, then tile every group."""
-    nest, rolls = roll_cascades(nest, setting)
-    nest = part_sums(part_factors(fuse_stages(nest, setting.target), setting.strides), setting.strides)
+    rows = find_rows(_fused(nest, setting), setting) if any(s.kind == "reduce" for s in nest.stages) else []
+    nest, rolls = roll_cascades(nest, setting, frozenset(name for r in rows for name in r.sums))
+    nest = _fused(nest, setting)
     nest, done = schedule_rolls(nest, rolls, functools.partial(schedule_roll, setting=setting))
     nest, sought = schedule_sought(nest, setting)
     done |= sought
+    nest, passes = part_rows(nest, rows, done, setting)
+    done |= {name for p in passes for name in p.own}
     nest = part_reductions(nest, setting, done)
     nest, setting = order_intermediates(nest, setting, done)
     joins = functools.partial(_joins, setting=setting)
@@ -52,7 +56,13 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
                 nest = _schedule_group(nest, Group(name), setting)
         elif left:
             nest = _schedule_group(nest, group, setting)
+    for p in passes:
+        nest = join_rows(nest, p, setting)
     return nest
+
+
+def _fused(nest: Nest, setting: Setting) -> Nest:
+    return part_sums(part_factors(fuse_stages(nest, setting.target), setting.strides), setting.strides)
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------

@@ -122,12 +122,12 @@ def _mergeable(nest: Nest, a: Stage, b: Stage) -> bool:
     if not same or not _movable(nest, a, b):
         return False
     if reads_own_point(b, a):
-        return nest.is_output(a) and not any(p.name != a.name and depends(nest, p, a) for p in _made(nest, b))
+        return nest.is_output(a) and not any(p.name != a.name and depends(nest, p, a) for p in made_from(nest, b))
     shared = {t for t in a.sources() if t in b.sources()}
     return bool(shared) and not depends(nest, b, a) and not depends(nest, a, b)
 
 
-def _made(nest: Nest, s: Stage) -> list[Stage]:
+def made_from(nest: Nest, s: Stage) -> list[Stage]:
     """The stages that a stage reads."""
     return [p for t in s.sources() if (p := nest.producer(t)) is not None]
 
@@ -178,8 +178,9 @@ def computed_by_reader(nest: Nest, s: Stage) -> bool:
     """Whether a map may be computed where a product packs it: nothing is computed inside of it, and no product has it as its epilogue."""
     if s.kind != "map" or nest.is_output(s) or any(other.attach is not None and other.attach[0] == s.name for other in nest.stages):
         return False
-    made = [p for p in _made(nest, s) if is_contraction(p)]
+    made = [p for p in made_from(nest, s) if is_contraction(p)]
     return not any(len(nest.consumers(p)) == 1 and len(identity_axes(s, p) or ()) == len(s.axes) for p in made)
 
 
-__all__ = ["computed_by_reader", "depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "total_extent"]
+__all__ = ["computed_by_reader", "depends", "fuse_stages", "identity_axes", "is_contraction", "iterations", "made_from",
+           "total_extent"]

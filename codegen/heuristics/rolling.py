@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from codegen.analysis.access import size
@@ -20,10 +21,10 @@ from dsl.primitives.reduction import rfactor
 from dsl.primitives.roll import roll
 
 
-def roll_cascades(nest: Nest, setting: Setting) -> tuple[Nest, list[str]]:
-    """Turn the cascades for which one pass pays into rolling stages; the nest and the names of those stages."""
+def roll_cascades(nest: Nest, setting: Setting, without: AbstractSet[str] = frozenset()) -> tuple[Nest, list[str]]:
+    """Turn the cascades for which one pass pays into rolling stages, ``without`` some reductions; the nest and those stages' names."""
     made: list[str] = []
-    done: set[str] = set()
+    done = set(without)
     nest = pick_again(nest)
     while (found := _next_pass(nest, done, setting)) is not None:
         if isinstance(found, Pair):

@@ -53,7 +53,7 @@ def lower(nest: Nest, strides: dict[Tensor, tuple[Term, ...]] | None = None, nam
         declare(i, "input", i.name)
     for o in program.outputs:
         declare(o, "output", o.name)
-    for t in (t for s in nest.stages if s.attach is None for t in s.tensors if t not in program.outputs):
+    for t in (t for s in nest.stages if s.attach is None or s.beside for t in s.tensors if t not in program.outputs):
         declare(t, "workspace", t.name)
     run_time = {v for b in buffers for t in (*b.shape, *b.strides) for v in t.vars} - set(program.dims)
     sizes = (*program.dims, *sorted(run_time, key=lambda v: v.uid))

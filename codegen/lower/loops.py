@@ -69,7 +69,7 @@ def emit_attached(cx: Context, stage: Stage, *loops: str) -> None:
 
 def _declare(cx: Context, stage: Stage, p: Placed) -> None:
     """Decide where a private stage lives: a tile in registers when every consumer reads exactly its tile, else a scratch buffer."""
-    if stage.attach is None or stage.kind == "roll" or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
+    if stage.attach is None or stage.beside or stage.kind == "roll" or (in_registers(cx, stage, p) and not stage.notes.get("memory")):
         return
     for t in stage.tensors:
         if t not in cx.nest.program.outputs and not _declared(cx.bindings.get(t)):

@@ -29,14 +29,18 @@ def targets_of(form: Program, wrt: Sequence[str] | None) -> list[Input]:
 
 
 def own_outputs(found: Sequence[Tensor], names: Sequence[str], replaced: Mapping[Tensor, Tensor]) -> list[Compute]:
-    """The results as definitions of their own, called ``names``, with some tensors replaced by inputs."""
+    """The results as definitions of their own, called ``names``, with some tensors replaced by inputs.
+
+    A definition that is a result takes its name, also where others read it; what is several results is copied for all but the first.
+    """
     done: dict[Tensor, Tensor] = dict(replaced)
+    called = dict(zip(reversed(found), reversed(names)))
     for c in inputs_and_computes(tuple(found))[1]:
         if c in done:
             continue
         body = substitute(c.body, {}, done) if any(r.tensor in done for r in reads(c.body)) else c.body
-        if body is not c.body:
-            done[c] = Compute(c.name, c.axes, body, c.loc, c.dtype)
+        if body is not c.body or called.get(c, c.name) != c.name:
+            done[c] = Compute(called.get(c, c.name), c.axes, body, c.loc, c.dtype)
     out: list[Compute] = []
     for t, name in zip(found, names):
         new = done.get(t, t)

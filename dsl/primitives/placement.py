@@ -92,7 +92,7 @@ def compute_root(nest: Nest, stage: str) -> Nest:
              for j.i in 16
     """
     check_free(nest, nest[stage], f"compute_root({stage!r})")
-    made = nest.with_stage(replace(nest[stage], attach=None))
+    made = nest.with_stage(replace(nest[stage], attach=None, beside=None))
     check_reached(made, f"compute_root({stage!r})")
     return made
 
@@ -254,8 +254,9 @@ def untile(nest: Nest, stage: str) -> Nest:
         if any(s.name == name for s in nest.stages):
             s = nest[name]
             loops = tuple(x for v, x in s.axis_names().items() if v is not s.position)
-            attach = s.attach if name == stage else (stage, "")
-            nest = nest.with_stage(replace(s, relations=(), order=loops, roles={}, notes={}, layout=None, attach=attach))
+            attach = s.attach if name == stage else None if s.beside is not None else (stage, "")
+            beside = s.beside if name == stage else None
+            nest = nest.with_stage(replace(s, relations=(), order=loops, roles={}, notes={}, layout=None, attach=attach, beside=beside))
     return nest
 
 

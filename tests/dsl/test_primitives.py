@@ -14,11 +14,13 @@ from dsl.interp import evaluate
 from dsl.nest import Step
 from dsl.nest_text import show_nest
 from dsl.primitives.axes import part_axis
+from dsl.primitives.beside import compute_beside
 from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
 from dsl.primitives.record import PRIMITIVES, apply
 from dsl.primitives.reduction import finish_apart, pad_terms, rfactor
 from dsl.primitives.storage import cache_read, cache_write, gather_read, lay_out, part_product, store_as
+from dsl.primitives.terms import define_terms
 from dsl.program import trace
 from dsl.stages import build_nest
 
@@ -242,6 +244,38 @@ def test_untile_keeps_what_is_fused():
     check(again, product)
 
 
+def gradients(x: f32[50, 6], d: f32[50, 6], v: f32[50]):
+    """A map, a sum over its rows, and one over what both read."""
+    r = dlc.reduce_axis(50)
+    k = dlc.reduce_axis(50)
+    z = dlc.compute((50, 6), lambda i, j: d[i, j] * dlc.exp(x[i, j]), name="z")
+    s = dlc.compute((6,), lambda j: dlc.sum(z[r, j], r), name="s")
+    return z, s, dlc.compute((6,), lambda j: dlc.sum(d[k, j] * (x[k, j] - dlc.sqrt(dlc.abs(v[k]))), k), name="t")
+
+
+@pytest.mark.parametrize("block", [10, 16, 50])
+def test_rows_of_a_map_beside_sums_over_them(block):
+    """The map and a second sum go into the loop over blocks of the first, whether or not it reads them."""
+    n = define_terms(nest_of(gradients), "t", "k")
+    assert "t.term: workspace f32[50]" in show_nest(n)
+    assert len(define_terms(n, "s", "r").stages) == len(n.stages)
+    n, s = rfactor(split(n, "s", "r", block), "s", "r.o")
+    n, t = rfactor(split(n, "t", "k", block), "t", "k.o")
+    n = compute_beside(n, "z", s, "r.o", "i", block)
+    n = compute_beside(n, t, s, "r.o", "k.o", 1)
+    n = set_role(compute_at(n, "t.term", s, "r.o"), s, "r.o", "parallel")
+    assert f"z: result f32[{block}, 6]" in show_nest(n)
+    assert "t.part: workspace f32[1, 6]" in show_nest(n) and f"t.term: private f32[{block}]" in show_nest(n)
+    check(n, gradients)
+    check(compute_root(compute_root(n, "t.term"), t), gradients)
+    plain = untile(n, s)["z"]
+    assert plain.attach is None and plain.beside is None
+    again = nest_of(gradients)
+    for step in n.trace:
+        again = apply(again, step)
+    assert show_nest(again) == show_nest(n)
+
+
 def test_steps_are_recorded_and_apply_again():
     n = annotate(set_role(split(nest_of(product), "z", "i", 2), "z", "i.o", "parallel"), "z", "serial", True)
     assert [s.name for s in n.trace] == ["split", "set_role", "annotate"]
@@ -252,7 +286,7 @@ def test_steps_are_recorded_and_apply_again():
     assert show_nest(again) == show_nest(n) and again.trace == n.trace
     assert set(PRIMITIVES) >= {"split", "pad", "fuse", "reorder", "set_role", "compute_at", "compute_root", "compute_inline",
                                "merge", "untile", "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate",
-                               "finish_apart", "pad_terms", "part_axis",
+                               "finish_apart", "pad_terms", "part_axis", "compute_beside", "define_terms",
                                "gather_read"}
 
 

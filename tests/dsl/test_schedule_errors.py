@@ -424,3 +424,53 @@ def test_a_step_that_is_unknown():
 def test_a_step_that_does_not_fit():
     with pytest.raises(ScheduleError, match="step 0 of a schedule, split, does not fit linear at these sizes"):
         replay(build_nest(trace(linear)), read_trace([{"step": "split", "args": {"stage": "gone", "loop": "i", "factor": 4}}]))
+
+
+def rows(x: f32[50, 6]):
+    """z: a map over rows; s: a sum over them; u: what reads the sum."""
+    i = dlc.reduce_axis(50)
+    z = dlc.compute((50, 6), lambda i, j: dlc.exp(x[i, j]), name="z")
+    s = dlc.compute((6,), lambda j: dlc.sum(z[i, j], i), name="s")
+    return z, dlc.compute((50, 6), lambda i, j: x[i, j] * s[j], name="u")
+
+
+def parted(s):
+    return s.split("s:i", 10).rfactor("s:i.o")
+
+
+def test_beside_the_wrong_loop():
+    assert message(lambda s: parted(s).compute_beside("z:i", "s.part:j", 10), rows) == (
+        "schedule error: compute_beside('z', 's.part:j', 'i', 10): j is not the outermost loop of s.part\n"
+        "  instead: its loops are i.o, j, i.i")
+
+
+def test_beside_with_other_points():
+    assert message(lambda s: parted(s).compute_beside("z:i", "s.part:i.o", 20), rows) == (
+        "schedule error: compute_beside('z', 's.part:i.o', 'i', 20): the rounds of i.o would not make every point of i once\n"
+        "  because: 50 points, 20 in each of 5 rounds")
+
+
+def test_beside_what_it_needs():
+    assert message(lambda s: parted(s).compute_beside("u:i", "s.part:i.o", 10), rows) == (
+        "schedule error: compute_beside('u', 's.part:i.o', 'i', 10): u needs what s.part makes\n"
+        "  because: of later rounds, for all that is known")
+
+
+def test_beside_in_parallel():
+    assert message(lambda s: parted(s).parallel("z:i").compute_beside("z:i", "s.part:i.o", 10), rows) == (
+        "schedule error: compute_beside('z', 's.part:i.o', 'i', 10): z has parallel loops\n"
+        "  because: threads are started once, around the outermost loops\n"
+        "  instead: serial('i') of z first")
+
+
+def test_what_is_beside_holds_the_loop():
+    assert message(lambda s: parted(s).compute_beside("z:i", "s.part:i.o", 10).split("s.part:i.o", 2), rows) == (
+        "schedule error: i.o: z is computed beside s.part, some points in each of its iterations\n"
+        "  instead: compute_root('z') first")
+    assert message(lambda s: parted(s).compute_beside("z:i", "s.part:i.o", 10).parallel("s.part:i.o", "s.part:j"), rows).startswith(
+        "schedule error: parallel('j'): z is computed beside s.part")
+
+
+def test_terms_of_no_sum():
+    assert message(lambda s: s.define_terms("z:i"), rows).startswith(
+        "schedule error: define_terms('z', 'i'): not a reduction axis of one sum")
