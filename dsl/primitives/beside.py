@@ -80,14 +80,14 @@ def _check(nest: Nest, s: Stage, h: Stage, loop: str, axis: str, points: int, wh
 
 
 def _in_order(nest: Nest, stage: str, host: str, what: str) -> Nest:
-    """The stages such that what is computed in a round comes before its host, and readers of the stage come after it."""
+    """The stages such that what is computed in rounds comes before its host, and readers of it come after that."""
     home = {s.name: s.attach[0] for s in nest.stages if s.attach is not None}
-    after = {c.name for c in nest.consumers(nest[stage]) if not _runs_in(home, c.name, host)}
     left, out, done = dict.fromkeys(s.name for s in nest.stages), list[Stage](), set[str]()
     needs = {s.name: {p.name for t in s.sources() if (p := nest.producer(t)) is not None} for s in nest.stages}
-    needs[host].add(stage)
-    for name in after:
-        needs[name].add(host)
+    for s in (s for s in nest.stages if s.beside is not None):
+        needs[home[s.name]].add(s.name)
+        for c in (c.name for c in nest.consumers(s) if not _runs_in(home, c.name, home[s.name])):
+            needs[c].add(home[s.name])
     while left:
         ready = next((name for name in left if needs[name] <= done), None)
         if ready is None:

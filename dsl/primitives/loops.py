@@ -37,10 +37,11 @@ def split(nest: Nest, stage: str, loop: str, factor: int, outer: str = "", inner
 
     Raises:
         ScheduleError: no such loop, a factor below 1, an unknown tail, names in use, ``exact`` where the factor does not divide, ``pad`` of
-            a loop that is not a whole axis or whose results the caller owns.
+            a loop that is not a whole axis or whose results the caller owns, the loop over blocks of a rolling stage.
     """
     s = nest[stage]
     _need(s, loop)
+    _need_plain(s, f"split({loop!r}, {factor})", loop)
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise ScheduleError(f"split({loop!r}, {factor}): the factor must be a whole number, at least 1")
     if tail not in TAILS:
@@ -75,10 +76,11 @@ def pad(nest: Nest, stage: str, loop: str, multiple: int) -> Nest:
     So that a whole loop fits a tile of a fixed size, or a later split divides it exactly.
 
     Raises:
-        ScheduleError: no such loop, or a number below 1.
+        ScheduleError: no such loop, a number below 1, or the loop over blocks of a rolling stage.
     """
     s = nest[stage]
     _need(s, loop)
+    _need_plain(s, f"pad({loop!r}, {multiple})", loop)
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise ScheduleError(f"pad({loop!r}, {multiple}): the multiple must be a whole number, at least 1")
     name = f"{loop}.pad"
@@ -345,6 +347,12 @@ def _need(s: Stage, *loops: str) -> None:
     for x in loops:
         if x not in s.order:
             raise ScheduleError(f"{s.name} has no loop `{x}`", remedy="its loops are " + ", ".join(s.order) if s.order else "it has none")
+
+
+def _need_plain(s: Stage, what: str, loop: str) -> None:
+    if s.states and loop in s.reducing():
+        raise ScheduleError(f"{what}: {loop} goes over the blocks of a pass, which carry states from one to the next",
+                            remedy="roll with blocks of another size")
 
 
 def _fresh(s: Stage, what: str, names: set[str], *replaced: str) -> None:

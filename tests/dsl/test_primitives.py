@@ -276,6 +276,24 @@ def test_rows_of_a_map_beside_sums_over_them(block):
     assert show_nest(again) == show_nest(n)
 
 
+def followed(x: f32[50, 6], w: f32[50]):
+    """A map with two sums over its rows, and what reads the map and stands before the sums."""
+    r = dlc.reduce_axis(50)
+    k = dlc.reduce_axis(50)
+    z = dlc.compute((50, 6), lambda i, j: x[i, j] * w[i], name="z")
+    u = dlc.compute((50, 6), lambda i, j: z[i, j] + 1.0, name="u")
+    s = dlc.compute((6,), lambda j: dlc.sum(z[r, j], r), name="s")
+    return u, s, dlc.compute((6,), lambda j: dlc.sum(z[k, j] * x[k, j], k), name="t"), z
+
+
+def test_readers_of_what_is_made_beside_others_come_after_them():
+    n, s = rfactor(split(nest_of(followed), "s", "r", 16), "s", "r.o")
+    n, t = rfactor(split(n, "t", "k", 16), "t", "k.o")
+    n = check(compute_beside(n, "z", s, "r.o", "i", 16), followed)
+    n = check(compute_beside(n, t, s, "r.o", "k.o", 1), followed)
+    assert [x.name for x in n.stages].index("u") > [x.name for x in n.stages].index(s)
+
+
 def test_steps_are_recorded_and_apply_again():
     n = annotate(set_role(split(nest_of(product), "z", "i", 2), "z", "i.o", "parallel"), "z", "serial", True)
     assert [s.name for s in n.trace] == ["split", "set_role", "annotate"]
