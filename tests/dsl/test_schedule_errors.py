@@ -484,4 +484,5 @@ def test_cutting_the_loop_over_blocks_of_a_pass():
     assert message(lambda s: s.roll("max", 32).split("max.roll:k1_b", 2), softmax_of_rows) == (
         "schedule error: split('k1_b', 2): k1_b goes over the blocks of a pass, which carry states from one to the next\n"
         "  instead: roll with blocks of another size")
-    assert message(lambda s: s.roll("max", 32).pad("max.roll:k1_b", 2), softmax_of_rows).startswith("schedule error: pad('k1_b', 2): k1_b goes")
+    assert message(lambda s: s.roll("max", 32).pad("max.roll:k1_b", 2), softmax_of_rows).startswith(
+        "schedule error: pad('k1_b', 2): k1_b goes")
