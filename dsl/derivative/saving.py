@@ -16,6 +16,9 @@ from dsl.program import Program
 
 FLOPS_PER_BYTE = 16.0
 """Recomputing is cheaper below this many operations per byte that saving would keep: roughly what a core does while it moves one."""
+PASS_PER_BYTE = 16.0
+"""A reduction is saved from this many bytes that it reads for each that saving would keep, however few its operations: it is a pass of its
+own over them, before the backward can begin."""
 LARGEST_SHARE = 2.0
 """Nothing larger than this many times all inputs and outputs together is saved: attention scores of some length are recomputed, as the
 forward would not store them otherwise; the hidden layer of a network, four times as wide as the others, is saved."""
@@ -25,16 +28,18 @@ GUESS = 1024
 
 @dataclass(frozen=True)
 class Choice:
-    """One candidate: what saving ``tensor`` costs in bytes, and recomputing it in operations."""
+    """One candidate: what saving ``tensor`` costs in bytes, and recomputing it in operations and, for a reduction, in bytes read."""
 
     tensor: Compute
     bytes: int
     flops: int
     save: bool
+    reads: int = 0
 
     def __str__(self) -> str:
         verb = "save     " if self.save else "recompute"
-        return f"{verb} {self.tensor.name}: {self.bytes} bytes against {self.flops} flops ({self.flops / max(self.bytes, 1):.1f} per byte)"
+        text = f"{verb} {self.tensor.name}: {self.bytes} bytes against {self.flops} flops ({self.flops / max(self.bytes, 1):.1f} per byte)"
+        return text + (f" and a pass over {self.reads} bytes" if self.reads else "")
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Se
     """Decide for each forward definition that the backward needs, in dependence order, whether to save it.
 
     Saved is what takes at least ``FLOPS_PER_BYTE`` operations per byte to compute again from inputs and what is saved already,
-    and is not out of proportion to the inputs and outputs: row maxima and sums, means, products of matrices. Everything
-    pointwise and cheap is computed again, except that a result, which is there anyway, is read where that is no more to read than
-    what it is made of: the exponential of an exponential's derivative.
+    or, of a reduction, ``PASS_PER_BYTE`` bytes read, and is not out of proportion to the inputs and outputs: row maxima and sums,
+    means, products of matrices. Everything pointwise and cheap is computed again, except that a result, which is there anyway, is
+    read where that is no more to read than what it is made of: the exponential of an exponential's derivative.
 
     Args:
         program: the forward.
@@ -84,12 +89,17 @@ def plan_saved(program: Program, sizes: Mapping[Var, int] | None = None, wrt: Se
         if known not in needed:
             continue
         work = flops(Program(c.name, (), tuple(own_outputs([c], [c.name], kept)), True))
-        size = product(c.shape).const * c.dtype.itemsize
-        save = work >= FLOPS_PER_BYTE * size and size <= limit
+        size = _bytes(c)
+        source = sum(_bytes(t) for t in {r.tensor for r in reads(c.body)}) if isinstance(c.body, Reduce) else 0
+        save = (work >= FLOPS_PER_BYTE * size or source >= PASS_PER_BYTE * size) and size <= limit
         if save:
             kept[c] = Input(c.name, c.shape, c.dtype, c.loc)
-        choices.append(Choice(known, size, work, save))
+        choices.append(Choice(known, size, work, save, source))
     return SavePlan(tuple(_unread(_results([*choices, *_byproducts(form, sized, wrt)], form, wrt, sized), form, wrt)))
+
+
+def _bytes(t: Tensor) -> int:
+    return product(t.shape).const * t.dtype.itemsize
 
 
 def _byproducts(form: Program, sized: Program, wrt: Sequence[str] | None) -> list[Choice]:
@@ -101,7 +111,7 @@ def _byproducts(form: Program, sized: Program, wrt: Sequence[str] | None) -> lis
     for c, known in zip(asides(sized, wrt), asides(form, wrt)):
         read = {r.tensor for r in reads(c.body)}
         passes = [y for y in sized.computes if isinstance(y.body, Reduce) and read <= {r.tensor for r in reads(y.body)}]
-        size, source = product(c.shape).const * c.dtype.itemsize, sum(product(t.shape).const * t.dtype.itemsize for t in read)
+        size, source = _bytes(c), sum(_bytes(t) for t in read)
         out.append(Choice(known, size, flops(Program(c.name, (), (c,), True)), bool(passes) and 2 * size <= source))
     return out
 
@@ -109,7 +119,7 @@ def _byproducts(form: Program, sized: Program, wrt: Sequence[str] | None) -> lis
 def _results(choices: Sequence[Choice], form: Program, wrt: Sequence[str] | None, sized: Program) -> list[Choice]:
     """With the results saved too, where the backward then reads no more than before."""
     more = [replace(c, save=c.save or c.tensor in form.outputs) for c in choices]
-    sizes = {t.name: product(t.shape).const * t.dtype.itemsize for t in (*sized.inputs, *sized.computes)}
+    sizes = {t.name: _bytes(t) for t in (*sized.inputs, *sized.computes)}
 
     def read(some: Sequence[Choice]) -> int:
         return sum(sizes.get(t.name, 0) for t in vjp(form, wrt, [c.tensor for c in some if c.save]).inputs)

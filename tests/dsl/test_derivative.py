@@ -149,6 +149,18 @@ def test_attention_scores_are_recomputed() -> None:
     assert "recompute" in str(plan) and "flops" in str(plan)
 
 
+def test_sums_of_rows_are_saved_and_of_few_elements_made_again() -> None:
+    """The deviations of short rows from their means: few operations, yet a pass over all elements before the backward can begin."""
+    def program(x: f64[M, N]):
+        return (x - x.mean(1, keepdim=True)) ** 3
+
+    form = trace(program)
+    for n, kept in ((24, True), (4, False)):
+        plan = plan_saved(form, {v: 1000 if v.name == "M" else n for v in form.dims})
+        assert bool(plan.saved) is kept
+        assert f"a pass over {1000 * n * 8} bytes" in str(plan)
+
+
 def test_a_saved_quotient_stands_for_its_dividend(rng: np.random.Generator) -> None:
     def kernel(x: f64[M, N]):
         return softmax_rows(x, M, N)
