@@ -171,7 +171,7 @@ def _another(r: Read, reader: Stage) -> str:
     for point in itertools.product(*sides):
         env: dict[Var, Term] = dict.fromkeys(reader.bound, as_term(0)) | {v: as_term(n) for v, n in zip(reader.axes, point)}
         read = [i.subs(env) if isinstance(i, Term) else i for i in r.indices]
-        if any(i != n for i, n in zip(read, point)):
+        if any(isinstance(i, Term) and i != n for i, n in zip(read, point)):
             at = ", ".join(f"{v} = {n}" for v, n in zip(reader.axes, point))
             return f"the iteration {at} of {reader.name} reads {r.tensor.name}[{', '.join(map(str, read))}]"
     return f"{reader.name} reads {r}"

@@ -124,7 +124,7 @@ def packed_layout(nest: Nest, reader: str, copy: str, layout: list[str]) -> Nest
     s, c = nest[reader], nest[copy]
     read = next(r for t in s.tensors for r in reads(t.body) if r.tensor in c.tensors)
     names, own = s.axis_names(), c.axis_names()
-    called = {names[v]: own[a] for a, i in zip(c.axes, read.indices) for v in names if i == as_term(v)}
+    called = {names[v]: own[a] for a, i in zip(c.axes, read.indices) for v in names if as_term(v) == i}
     if layout:
         return store_as(nest, copy, [_renamed(t, called) for t in layout])
     order = sorted(c.axes, key=lambda a: not _summed(s, read, c.axes.index(a)))

@@ -200,9 +200,9 @@ def pad_terms(nest: Nest, stage: str, axis: str, multiple: int) -> Nest:
 def _zero_past_end(name: str, r: Read, old: Var, new: Var) -> Stage:
     """What a read sees as a definition of its own, as long as ``new`` where ``old`` is the index, zero from the end on."""
     assert old.extent is not None
-    axes = tuple(Var(f"{r.tensor.name}{n}", new.extent if i == as_term(old) else e)
+    axes = tuple(Var(f"{r.tensor.name}{n}", new.extent if as_term(old) == i else e)
                  for n, (e, i) in enumerate(zip(r.tensor.shape, r.indices)))
-    at = next(a for a, i in zip(axes, r.indices) if i == as_term(old))
+    at = next(a for a, i in zip(axes, r.indices) if as_term(old) == i)
     element = Read((), (r.tensor, tuple(as_term(a) for a in axes)), r.dtype, r.loc)
     t = Compute(name, axes, where(op("lt", index(as_term(at)), index(old.extent)), element, const(0, r.dtype)), r.loc)
     s = Stage(name, (t,), axes)

@@ -100,7 +100,8 @@ _cache_read = primitive(_cache_read)
 
 def gather_read(nest: Nest, consumer: str, read: Read, name: str, axes: Sequence[Var]) -> tuple[Nest, str]:
     """Read elements of a tensor through a copy that holds them in the order of some axes; see below."""
-    names, only = nest[consumer].axis_names(), _reads_of(nest[consumer], read.tensor).index(read)
+    names = nest[consumer].axis_names()
+    only = next(n for n, r in enumerate(_reads_of(nest[consumer], read.tensor)) if r is read)
     return _gather_read(nest, consumer, tensor_name(nest, read.tensor), only, name, [names[v] for v in axes])
 
 

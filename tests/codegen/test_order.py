@@ -96,3 +96,18 @@ def test_the_order_is_a_choice(last):
     assert (next(s for s in plan.nest.stages if s.name == "padded").layout is not None) == last
     want = torch.nn.functional.conv2d(image.double(), weight.double(), stride=2, padding=1)
     assert float((got.double() - want).abs().max()) < 1e-4
+
+
+def test_one_of_several_reads_of_a_tensor_is_gathered():
+    """The backward of distances among rows of one matrix: it is read at both points of a pair."""
+    @dlc.kernel
+    def kernel_mean(x: f32[13, 5], y: f32[17, 5]):
+        def among(a, b):
+            return dlc.exp(dlc.sum((dlc.unsqueeze(a, 1) - dlc.unsqueeze(b, 0)) ** 2, -1) * -0.1)
+
+        return among(x, x).mean() + among(x, y).mean()
+
+    x, y = torch.randn(13, 5, requires_grad=True), torch.randn(17, 5, requires_grad=True)
+    want = torch.exp(-0.1 * ((x[:, None] - x) ** 2).sum(-1)).mean() + torch.exp(-0.1 * ((x[:, None] - y) ** 2).sum(-1)).mean()
+    for a, b in zip(torch.autograd.grad(kernel_mean(x, y), (x, y)), torch.autograd.grad(want, (x, y))):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
