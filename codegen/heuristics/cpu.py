@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 
 from codegen.analysis.access import Strides, accesses, cost, size
 from codegen.heuristics.beside import find_rows, join_rows, part_rows
@@ -89,11 +90,22 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
         room *= n
     if room * s.tensors[0].dtype.itemsize > setting.target.caches[1] // 4 or not _enough_rows(kept, s, setting.target):
         return None
-    if not setting.choose(f"{s.name}.inside", True, (True, False)):
+    if not setting.choose(f"{s.name}.inside", not _passes_whole_rows(s, rows, setting), (True, False)):
         return None
     group.rows = kept
     group.members[s.name] = rows
     return group.anchor
+
+
+def _passes_whole_rows(s: Stage, rows: Mapping[Var, Var], setting: Setting) -> bool:
+    """Whether partial sums of columns are made of whole rows, one after another.
+
+    Computed for a few columns at a time, inside of what finishes them, they would take a line of every row, and rows are far apart.
+    """
+    if s.kind != "reduce" or len(rows) == len(s.axes) or lane_axis(s, setting.strides, (*s.axes, *s.bound)) not in rows:
+        return False
+    moved = max(span(x, s) * x.dtype.itemsize for x in accesses(s, setting.strides))
+    return moved > setting.target.threads * setting.target.caches[1]
 
 
 def _enough_rows(rows: tuple[Var, ...], s: Stage, target: Target) -> bool:
@@ -140,9 +152,9 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
     row_loop = names[lane] if lane is not None else loops[-1] if loops else ""
     beside = None if turned else _beside(nest, group, lane)
     if lane is not None:
-        columns = beside is None and not group.members and not turned
-        width = _columns_width(nest[name], lane, setting) if columns else _lanes(name, lane, setting, turned, beside is not None)
-        nest = split(nest, name, row_loop, width, tail="mask" if beside is None and not columns and not turned else "peel")
+        columns = None if beside is not None or turned else _columns(nest, group, rows)
+        width = _lanes(name, lane, setting, turned, beside is not None) if columns is None else _columns_width(columns, lane, setting)
+        nest = split(nest, name, row_loop, width, tail="mask" if beside is None and columns is None and not turned else "peel")
         nest = reorder(nest, name, [*(x if x != row_loop else f"{row_loop}.o" for x in loops), *rest, f"{row_loop}.i"])
         nest = set_role(nest, name, f"{row_loop}.i", "vectorize")
         loops = [x if x != row_loop else f"{row_loop}.o" for x in loops]
@@ -227,6 +239,14 @@ def _row_width(target: Target, extent: int, most: int = 1) -> int:
         return width
     even = [n * width for n in range(2, most + 1) if extent % (n * width) == 0]
     return even[-1] if even and extent % (2 * width) else 2 * width
+
+
+def _columns(nest: Nest, group: Group, rows: tuple[Var, ...]) -> Stage | None:
+    """The reduction of a group that is just one, with the map that finishes it if there is one: a mean, a sum that is rounded."""
+    stages = [nest[x] for x in (group.anchor, *group.members)]
+    reductions = [s for s in stages if s.kind == "reduce" and not is_contraction(s)]
+    alone = len(reductions) == 1 and len(stages) <= 2 and all(a in rows or size(a.extent) == 1 for a in stages[0].axes)
+    return reductions[0] if alone else None
 
 
 def _columns_width(stage: Stage, lane: Var, setting: Setting) -> int:

@@ -154,3 +154,20 @@ def test_results_of_rows_that_no_cache_holds_are_stored_past_them():
     vars(plan)["nest"] = annotate(plan.nest, plan.nest.stages[-1].name, "streaming", True)
     assert "!nontemporal" in plan.module.text
     assert torch.equal(make_launcher(plan.recipe, plan.object_code, plan.request.target, plan.stray)([x])[0], normed(x))
+
+
+def test_partial_sums_of_columns_take_whole_rows():
+    """A mean of columns: computed in the loop over columns that finishes it, each part would take a line of every row."""
+    M, N = dlc.dims("M N")
+
+    @dlc.kernel
+    def mean(x: f32[M, N]):
+        return dlc.mean(x, 0)
+
+    def part(m, n):
+        nest = mean.plan(torch.empty(m, n, device="meta"), target=by_name("x86-64-avx2")).nest
+        return next(s for s in nest.stages if s.name.endswith(".part"))
+
+    assert part(4096, 4096).attach is None and part(600, 48).attach is not None
+    x = torch.randn(1500, 900)
+    torch.testing.assert_close(mean(x), x.mean(0), rtol=1e-4, atol=1e-5)
