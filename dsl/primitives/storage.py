@@ -100,8 +100,7 @@ _cache_read = primitive(_cache_read)
 
 def gather_read(nest: Nest, consumer: str, read: Read, name: str, axes: Sequence[Var]) -> tuple[Nest, str]:
     """Read elements of a tensor through a copy that holds them in the order of some axes; see below."""
-    names = nest[consumer].axis_names()
-    only = next(n for n, r in enumerate(_reads_of(nest[consumer], read.tensor)) if r is read)
+    names, only = nest[consumer].axis_names(), [r is read for r in _reads_of(nest[consumer], read.tensor)].index(True)
     return _gather_read(nest, consumer, tensor_name(nest, read.tensor), only, name, [names[v] for v in axes])
 
 
