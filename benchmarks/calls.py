@@ -16,6 +16,7 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from dlc.host import cpus
 from dlc.kernel import Kernel
 from dlc.tune.measure import describe
 
@@ -261,24 +262,42 @@ def _no_compiler() -> str | None:
     return None
 
 
-class Jax:
-    """A function of JAX's, compiled, of operands taken over without a copy where that is possible."""
+class _Later:
+    """A module that is imported when something of it is asked for: not everybody has it."""
 
-    def __init__(self, function: Callable[[Any, Any], Callable[..., Any]]) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+jax, jnp = _Later("jax"), _Later("jax.numpy")
+
+
+class Jax:
+    """A function of JAX's, compiled, of operands taken over without a copy where they are contiguous.
+
+    JAX computes with all cores, so that on fewer threads it raises :class:`NoVariant`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self._seen: dict[int, tuple[torch.Tensor, Any]] = {}
+        self._seen: dict[object, tuple[torch.Tensor, Any]] = {}
 
     @cached_property
     def _jitted(self) -> Callable[..., Any]:
-        jax = importlib.import_module("jax")
-        return jax.jit(self.function(jax, importlib.import_module("jax.numpy")))
+        return jax.jit(self.function)
 
     def __call__(self, *operands: torch.Tensor) -> object:
         """The results, when they are there."""
-        return self._jitted(*[self._taken(t) for t in operands]).block_until_ready()
+        if torch.get_num_threads() != cpus():
+            raise NoVariant("JAX takes all cores")
+        return jax.block_until_ready(self._jitted(*map(self._taken, operands)))
 
     def _taken(self, t: torch.Tensor) -> Any:
-        found = self._seen.get(id(t))
+        key = t.data_ptr(), t.shape, t.stride(), t.dtype
+        found = self._seen.get(key)
         if found is None:
-            found = self._seen[id(t)] = (t, importlib.import_module("jax").dlpack.from_dlpack(t.contiguous()))
+            found = self._seen[key] = (t, jax.dlpack.from_dlpack(t.detach().contiguous()))
         return found[1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.calls import Bound, Compiled, NoVariant, untuned
+from benchmarks.calls import Bound, Compiled, Jax, NoVariant, untuned
 from dlc.tune.accuracy import Error, as_values, error, worst
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Call, Measurement, Ratio, describe, measure, ratio
@@ -81,6 +81,13 @@ def case(
 def compiled(function: Callable[..., object], **options: Any) -> Compiled:
     """``torch.compile(function)``: see :class:`benchmarks.calls.Compiled`."""
     return Compiled(function, **options)
+
+
+def peers(function: Callable[..., object], in_jax: Callable[..., object] | None = None) -> dict[str, Callable[..., object]]:
+    """torch eager, torch.compile in its two settings, and JAX where the same function is given in its words."""
+    found: dict[str, Callable[..., object]] = {
+        "torch": function, "compile": compiled(function), "autotune": compiled(function, mode="max-autotune-no-cudagraphs")}
+    return found if in_jax is None else found | {"jax": Jax(in_jax)}
 
 
 @dataclass

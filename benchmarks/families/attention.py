@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as nn
 
 import dlc
-from benchmarks.families.matmul import peers
-from benchmarks.harness import Case, case
+from benchmarks.harness import Case, case, peers
 from benchmarks.kernels import attention, causal_attention
 from dlc import f32
 

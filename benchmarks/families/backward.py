@@ -8,13 +8,15 @@ The forward runs once, outside of the time; a call asks autograd for the gradien
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as nn
 
 import dlc
-from benchmarks.calls import untuned
+from benchmarks.calls import Jax, jax, jnp, untuned
+from benchmarks.families import normalisation
 from benchmarks.harness import OURS, REFERENCE, Case
 from benchmarks.kernels import (
     attention,
@@ -186,6 +188,80 @@ _CASES: dict[str, tuple[Any, Callable[..., torch.Tensor], Sequence[Operand], flo
 }
 
 
+def _conv_in_jax(stride: int = 1, padding: int = 0, groups: int = 1) -> Callable[..., Any]:
+    def conv(x: Any, w: Any, b: Any) -> Any:
+        y = jax.lax.conv_general_dilated(x, w, (stride,) * 2, ((padding,) * 2,) * 2, feature_group_count=groups)
+        return y + b[:, None, None]
+
+    return conv
+
+
+def _pool_in_jax(first: float, name: str, window: int, stride: int, padding: int) -> Callable[..., Any]:
+    around = ((0, 0),) * 2 + ((padding,) * 2,) * 2
+    return lambda x: jax.lax.reduce_window(x, first, getattr(jax.lax, name), (1, 1, window, window), (1, 1, stride, stride), around)
+
+
+def _attention_in_jax(q: Any, k: Any, v: Any, mask: Any = True) -> Any:
+    scores = jnp.where(mask, q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, -jnp.inf)
+    return jax.nn.softmax(scores, 3) @ v
+
+
+def _causal_in_jax(q: Any, k: Any, v: Any) -> Any:
+    return _attention_in_jax(q, k, v, jnp.tri(q.shape[2], k.shape[2], dtype=bool))
+
+
+_IN_JAX: dict[int, Callable[..., Any]] = {id(kernel): function for kernel, function in (
+    (_conv, _conv_in_jax(padding=1)), (_conv_strided, _conv_in_jax(2, 1)), (_conv_pointwise, _conv_in_jax(2)),
+    (_conv_grouped, _conv_in_jax(padding=1, groups=4)), (_conv_depthwise, _conv_in_jax(padding=1, groups=64)),
+    (_max_pool, _pool_in_jax(float("-inf"), "max", 2, 2, 0)), (_max_pool_overlapping, _pool_in_jax(float("-inf"), "max", 3, 2, 1)),
+    (_avg_pool, lambda x: _pool_in_jax(0.0, "add", 3, 2, 1)(x) / 9),
+    (layer_norm, normalisation.layer_norm_in_jax), (rms_norm, normalisation.rms_norm_in_jax),
+    (batch_statistics, normalisation.batch_statistics_in_jax), (_group_norm, normalisation.group_norm_in_jax),
+    (softmax, lambda x: jax.nn.softmax(x, 1)), (log_softmax, lambda x: jax.nn.log_softmax(x, 1)),
+    (attention, _attention_in_jax), (causal_attention, _causal_in_jax),
+    (linear_gelu, lambda x, w, b: jax.nn.gelu(x @ w.T + b, approximate=False)),
+    (_embedding, lambda at, w: jnp.take(w, at, 0, mode="clip")), (cross_entropy, normalisation.cross_entropy_in_jax),
+    (_logsumexp, lambda x: jax.nn.logsumexp(x, 1)), (_greatest, lambda x: x.max(1)), (_deviation, lambda x: x.std(1, ddof=1)),
+    (_running_sum, lambda x: x.cumsum(1)), (_running_max, lambda x: jax.lax.cummax(x, 1)),
+    (_padded, lambda x: jnp.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), "reflect")),
+    (_chain, lambda x, y, b: jnp.tanh(x * 2.0 + b) * jax.nn.sigmoid(y) + jax.nn.silu(x)),
+)}
+
+
+class _JaxBackward:
+    """The gradients of one function of JAX's: what the forward keeps is passed to a backward compiled by itself."""
+
+    def __init__(self, function: Callable[..., Any], operands: Sequence[torch.Tensor]) -> None:
+        floats = [n for n, t in enumerate(operands) if t.is_floating_point()]
+
+        def forward(*given: Any) -> tuple[Any, Any]:
+            result, pull = jax.vjp(lambda *leaves: function(*_with(given, floats, leaves)), *(given[n] for n in floats))
+            return result, pull
+
+        self.forward, self.operands = Jax(forward), operands
+
+    def __call__(self) -> object:
+        """The gradients of all float operands."""
+        pull, cotangent, backward = self._made
+        return jax.block_until_ready(backward(pull, cotangent))
+
+    @cached_property
+    def _made(self) -> tuple[Any, Any, Any]:
+        made: Any = self.forward(*self.operands)
+        result, pull = made
+        cotangent = _cotangent(tuple(result.shape), torch.float32)
+        return pull, jax.dlpack.from_dlpack(cotangent), jax.jit(lambda pull, c: pull(c))
+
+
+def _with(given: Sequence[Any], at: Sequence[int], others: Sequence[Any]) -> list[Any]:
+    replaced = dict(zip(at, others))
+    return [replaced.get(n, x) for n, x in enumerate(given)]
+
+
+def _cotangent(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
 class _Backward:
     """The gradients of one function at some operands: its forward runs when the first are asked for."""
 
@@ -206,8 +282,7 @@ class _Backward:
         inputs = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in self.operands]
         function = self.function if self.again is None else self.again(self.function, **self.options)
         result = function(*inputs)
-        cotangent = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.dtype)
-        return result, [t for t in inputs if t.requires_grad], cotangent
+        return result, [t for t in inputs if t.requires_grad], _cotangent(result.shape, result.dtype)
 
 
 def _compiled(function: Callable[..., torch.Tensor], **options: Any) -> Callable[..., torch.Tensor]:
@@ -224,7 +299,7 @@ def _case(name: str) -> Case:
         return {OURS: _Backward(untuned(kernel), made), "torch": _Backward(function, made),
                 "compile": _Backward(function, made, _compiled),
                 "autotune": _Backward(function, made, _compiled, mode="max-autotune-no-cudagraphs"),
-                REFERENCE: _Backward(function, doubled)}
+                "jax": _JaxBackward(_IN_JAX[id(kernel)], made), REFERENCE: _Backward(function, doubled)}
 
     moved = 4.0 * 2 * sum(torch.Size(o).numel() for o in operands if not callable(o))
     return Case(name, setup, flops, moved)

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as nn
 
 import dlc
-from benchmarks.calls import Adapted
-from benchmarks.families.matmul import peers
-from benchmarks.harness import Case, case
+from benchmarks.calls import Adapted, Jax, jax
+from benchmarks.harness import Case, case, peers
 from dlc import f32
 
 
@@ -73,6 +72,19 @@ def _kernel(x: Layer, last: bool) -> Any:
     return conv2d
 
 
+def _in_jax(x: Layer, last: bool) -> Any:
+    layout = "NHWC" if last else "NCHW"
+
+    def function(image: Any, weight: Any) -> Any:
+        return jax.lax.conv_general_dilated(image, weight, (x.stride,) * 2, ((x.padding,) * 2,) * 2, rhs_dilation=(x.dilation,) * 2,
+                                            dimension_numbers=(layout, "OIHW", layout), feature_group_count=x.groups)
+
+    if not last:
+        return Jax(function)
+    return Adapted(Jax(function), lambda image, weight: (image.permute(0, 2, 3, 1), weight),
+                   lambda y: torch.from_dlpack(y).permute(0, 3, 1, 2))
+
+
 def _case(x: Layer, last: bool) -> Case:
     kernel = _kernel(x, last)
     if last:  # a channels-last image is a contiguous one with its axes in another order
@@ -87,7 +99,8 @@ def _case(x: Layer, last: bool) -> Case:
         return nn.conv2d(image, weight, None, x.stride, x.padding, x.dilation, x.groups)
 
     elements = x.batch * (x.inputs * x.size**2 + x.outputs * x.out**2) + x.outputs * x.inputs // x.groups * x.window**2
-    return case(f"{x.name}{' channels-last' if last else ''}", inputs, {"dlc": kernel, **peers(theirs)}, flops=x.flops, bytes=4 * elements)
+    return case(f"{x.name}{' channels-last' if last else ''}", inputs, {"dlc": kernel, **peers(theirs), "jax": _in_jax(x, last)},
+                flops=x.flops, bytes=4 * elements)
 
 
 def cases() -> Iterable[Case]:

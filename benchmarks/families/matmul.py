@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 import dlc
-from benchmarks.calls import Constant, Jax
-from benchmarks.harness import Case, case, compiled
+from benchmarks.calls import Constant, jnp
+from benchmarks.harness import Case, case, peers
 from dlc import bf16, f16, f32
 
 M, N, K, B = dlc.dims("M N K B")
@@ -30,15 +30,12 @@ def product(kind: str, dtype: Any = f32) -> Any:
     return matmul
 
 
-def peers(function: Callable[..., object], jax: Callable[[Any, Any], Callable[..., Any]] | None = None) -> dict[str, Callable[..., object]]:
-    """torch eager, torch.compile in its two settings, and JAX where ``jax(jax, jax.numpy)`` gives the function in its words."""
-    found: dict[str, Callable[..., object]] = {
-        "torch": function, "compile": compiled(function), "autotune": compiled(function, mode="max-autotune-no-cudagraphs")}
-    return found if jax is None else found | {"jax": Jax(jax)}
-
-
 def _turned(kind: str) -> Callable[..., object]:
     return lambda x, w: (x if kind[0] == "n" else x.T) @ (w if kind[1] == "n" else w.T)
+
+
+def _product(x: Any, w: Any) -> Any:
+    return jnp.matmul(x, w)
 
 
 def _case(kind: str, m: int, n: int, k: int, dtype: Any = f32) -> Case:
@@ -48,7 +45,7 @@ def _case(kind: str, m: int, n: int, k: int, dtype: Any = f32) -> Case:
         return [torch.randn(*((m, k) if kind[0] == "n" else (k, m))).to(t), torch.randn(*((k, n) if kind[1] == "n" else (n, k))).to(t)]
 
     moved = dtype.itemsize * (m * k + k * n + m * n)
-    return case(f"{dtype} {kind} {m}x{n}x{k}", inputs, {"dlc": product(kind, dtype), **peers(_turned(kind))},
+    return case(f"{dtype} {kind} {m}x{n}x{k}", inputs, {"dlc": product(kind, dtype), **peers(_turned(kind), _turned(kind))},
                 flops=2 * m * n * k, bytes=moved, dtype=str(dtype) if dtype is bf16 else "f32")
 
 
@@ -63,20 +60,22 @@ def _plain(x: f32[M, K], w: f32[K, N]):
 
 
 def _batch(b: int, m: int, n: int, k: int) -> Case:
-    return case(f"f32 batch {b}x{m}x{n}x{k}", lambda: [torch.randn(b, m, k), torch.randn(b, k, n)], {"dlc": _batched, **peers(torch.bmm)},
+    return case(f"f32 batch {b}x{m}x{n}x{k}", lambda: [torch.randn(b, m, k), torch.randn(b, k, n)],
+                {"dlc": _batched, **peers(torch.bmm, _product)},
                 flops=2 * b * m * n * k, bytes=4 * b * (m * k + k * n + m * n))
 
 
 def _constant(kind: str, m: int, n: int, k: int) -> Case:
     """The second factor does not change from call to call: ours is packed once. The libraries have no such call in eager mode."""
     return case(f"f32 {kind} constant {m}x{n}x{k}", lambda: [torch.randn(m, k), torch.randn(*((k, n) if kind[1] == "n" else (n, k)))],
-                {"dlc": Constant(product(kind)), **peers(_turned(kind))}, flops=2 * m * n * k, bytes=4 * (m * k + k * n + m * n))
+                {"dlc": Constant(product(kind)), **peers(_turned(kind), _turned(kind))},
+                flops=2 * m * n * k, bytes=4 * (m * k + k * n + m * n))
 
 
 def _strided(n: int) -> Case:
     """Every second row of one factor, every second column of the other."""
     return case(f"f32 strided {n}", lambda: [torch.randn(2 * n, n)[::2], torch.randn(n, 2 * n)[:, ::2]],
-                {"dlc": _plain, **peers(torch.matmul)}, flops=2 * n**3, bytes=12 * n * n)
+                {"dlc": _plain, **peers(torch.matmul, _product)}, flops=2 * n**3, bytes=12 * n * n)
 
 
 def cases() -> Iterable[Case]:

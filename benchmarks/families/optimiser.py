@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 import dlc
-from benchmarks.calls import untuned
-from benchmarks.families.matmul import peers
-from benchmarks.harness import REFERENCE, Case, case, compiled
+from benchmarks.calls import jnp, untuned
+from benchmarks.harness import REFERENCE, Case, case, compiled, peers
 from dlc import f32
 
 N = dlc.dims("N")
@@ -40,9 +39,17 @@ def _torch_sgd(p: torch.Tensor, g: torch.Tensor, m: torch.Tensor) -> tuple[torch
 
 
 def _torch_adamw(p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return _adamw_of(p, g, m, v, torch.sqrt)
+
+
+def _jax_adamw(p: Any, g: Any, m: Any, v: Any) -> Any:
+    return _adamw_of(p, g, m, v, jnp.sqrt)
+
+
+def _adamw_of(p: Any, g: Any, m: Any, v: Any, sqrt: Callable[[Any], Any]) -> Any:
     first = _BETAS[0] * m + (1 - _BETAS[0]) * g
     second = _BETAS[1] * v + (1 - _BETAS[1]) * g * g
-    step = (first / _FIRST) / ((second / _SECOND).sqrt() + _EPS)
+    step = (first / _FIRST) / (sqrt(second / _SECOND) + _EPS)
     return p * (1 - _RATE * _DECAY) - _RATE * step, first, second
 
 
@@ -101,8 +108,8 @@ def _filling(function: Callable[..., object], own: Sequence[torch.Tensor], g: to
 def cases() -> Iterable[Case]:
     """Every case of the family."""
     n = 8_000_000
-    yield case("sgd momentum 8M", lambda: [torch.randn(n) for _ in range(3)], {"dlc": _sgd, **peers(_torch_sgd)}, bytes=20 * n)
-    yield case("adamw 8M", lambda: [torch.randn(n) for _ in range(3)] + [torch.rand(n)], {"dlc": _adamw, **peers(_torch_adamw)},
+    yield case("sgd momentum 8M", lambda: [torch.randn(n) for _ in range(3)], {"dlc": _sgd, **peers(_torch_sgd, _torch_sgd)}, bytes=20 * n)
+    yield case("adamw 8M", lambda: [torch.randn(n) for _ in range(3)] + [torch.rand(n)], {"dlc": _adamw, **peers(_torch_adamw, _jax_adamw)},
                bytes=28 * n)
     yield _in_place("sgd momentum 8M", n, 20 * n, [torch.randn], _sgd, _torch_sgd, _torchs_sgd)
     yield _in_place("adamw 8M", n, 28 * n, [torch.randn, torch.rand], _adamw, _torch_adamw, _torchs_adamw)
