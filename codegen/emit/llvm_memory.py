@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -13,7 +15,7 @@ from codegen.emit.llvm_terms import Terms
 from codegen.emit.llvm_transpose import concatenate, lanes_between
 from codegen.emit.llvm_turn import NEAR, Interleave, Turn
 from codegen.emit.llvm_types import I1, I32, I64, PTR, int_const, intrinsic, lane_numbers, mangle, memory_type, splat, vector, word
-from codegen.tile.ir import Buffer, Load, Store, Value
+from codegen.tile.ir import Buffer, Load, Phase, Store, Value, walk_ops
 from dsl.dim import Term, as_term, tile_bound
 from dsl.dtype import bool_
 
@@ -24,12 +26,14 @@ ZEROS = 128  # readable bytes of zeros, which a load takes where its mask is off
 class Memory(Masks):
     """Loads and stores of one function.
 
-    ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie, ``register`` the bytes of a vector register.
+    ``pointers`` are the buffers' base addresses, ``zero`` where :data:`ZEROS` lie, ``register`` the bytes of a vector register,
+    ``updated`` says of buffers whether they lie where an input does (1, else 0).
     """
 
-    def __init__(self, b: Builder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int) -> None:
+    def __init__(self, b: Builder, terms: Terms, pointers: dict[Buffer, ir.Value], zero: ir.Value, register: int,
+                 updated: dict[Buffer, ir.Value]) -> None:
         super().__init__(b, terms)
-        self.pointers, self.zero, self.register = pointers, zero, register
+        self.pointers, self.zero, self.register, self.updated = pointers, zero, register, updated
         self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------
@@ -273,6 +277,8 @@ class Memory(Masks):
     def _store_streaming(self, op: Store, offset: Term, shape: Shape, value: Tile) -> bool:
         """Store past the caches where the addresses are those of whole registers, which is looked at once for the tile.
 
+        Not over an input, whose lines are in the caches when it has been read.
+
         Returns whether all registers lie whole registers apart, so that one look is enough.
         """
         buffer, w, lane = op.buffer, shape.width, shape.lane
@@ -286,6 +292,8 @@ class Memory(Masks):
             return False
         regs = [(self.pointer(buffer, t), self._to_memory(value.at(self.b, shape, c), buffer.dtype)) for c, t in places.items()]
         low = self.b.and_(self.b.ptrtoint(regs[0][0], I64), I64(size - 1))
+        if buffer in self.updated:
+            low = self.b.or_(low, self.updated[buffer])
         with self.b.if_else(self.b.icmp_unsigned("==", low, I64(0)), likely=True) as (aligned, other):
             with aligned:
                 past = self.b.module.add_metadata([I32(1)])
@@ -348,9 +356,21 @@ class Memory(Masks):
         self._masked(f"llvm.masked.scatter.{mangle(v.type)}.v{w}p0", ir.VoidType(), [v, p, full], buffer, at=1)
 
 
+def find_updated(b: Builder, phase: Phase, pointers: Mapping[Buffer, ir.Value]) -> dict[Buffer, ir.Value]:
+    """For every buffer that is stored to past the caches, whether an input that the phase reads lies in its place: 1 or 0."""
+    ops = list(walk_ops(phase.body))
+    inputs = dict.fromkeys(op.buffer for op in ops if isinstance(op, Load) and op.buffer.scope == "input")
+    out: dict[Buffer, ir.Value] = {}
+    for y in dict.fromkeys(op.buffer for op in ops if isinstance(op, Store) and op.streaming):
+        same = [b.icmp_unsigned("==", pointers[x], pointers[y]) for x in inputs if x.dtype == y.dtype]
+        if same:
+            out[y] = b.zext(functools.reduce(b.or_, same), I64)
+    return out
+
+
 def _known(op: Load) -> Term:
     """The part of an element offset that is no data."""
     return sum((s * stride for s, stride in zip(op.indices, op.buffer.strides) if not isinstance(s, Value)), as_term(0))
 
 
-__all__ = ["ZEROS", "Memory", "at_coord"]
+__all__ = ["ZEROS", "Memory", "at_coord", "find_updated"]

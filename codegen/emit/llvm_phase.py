@@ -13,7 +13,7 @@ from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
 from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
 from codegen.emit.llvm_grid import CONTEXT, deal, place, run
-from codegen.emit.llvm_memory import ZEROS, Memory
+from codegen.emit.llvm_memory import ZEROS, Memory, find_updated
 from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_map
 from codegen.emit.llvm_reduce import emit_reduce, emit_scan
@@ -105,7 +105,7 @@ class PhaseEmitter:
         zero = alloca(b, ir.ArrayType(I8, ZEROS), 64)
         b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
         self._scratch()
-        self.memory = Memory(b, self.terms, self.pointers, zero, self.register)
+        self.memory = Memory(b, self.terms, self.pointers, zero, self.register, find_updated(b, self.phase, self.pointers))
         self.units = self._tiles()
 
     def _tiles(self) -> TileDots | None:

@@ -107,6 +107,24 @@ def test_what_no_cache_holds_is_stored_past_the_caches(kind, n):
     assert "nontemporal" not in planned(moved, x, y).module.text
 
 
+def test_what_is_updated_in_place_is_stored_where_it_was_read():
+    """Its lines are in the caches; storing past them would throw them out."""
+    @dlc.kernel
+    def update(p: f32[4096], g: f32[4096], m: f32[4096]):
+        momentum = 0.9 * m + g
+        return p - 0.1 * momentum, momentum
+
+    p, g, m = (torch.randn(4096) for _ in range(3))
+    plan = planned(update, p, g, m)
+    plan = Plan(replace(plan.request, target=replace(plan.request.target, caches=(1024, 2048, 4096))))
+    text = plan.module.text
+    assert "!nontemporal" in text and len(re.findall(r"icmp eq ptr", text)) == 2 * 3
+    want = (p - 0.1 * (0.9 * m + g), 0.9 * m + g)
+    for given in ([torch.empty(4096), torch.empty(4096)], [p, m]):
+        plan.launcher()([p, g, m], given)
+        assert all(torch.allclose(a, b) for a, b in zip(given, want))
+
+
 def test_rows_of_a_table_by_several_places_and_vectors():
     """The mean of the neighbours of every node, before a product: places lie along an unrolled axis, rows along several vectors."""
     @dlc.kernel
