@@ -67,7 +67,7 @@ from dsl.errors import LaunchError
 MISS: Any = type("Miss", (), {"__repr__": lambda self: "MISS", "__bool__": lambda self: False})()
 
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter})
-_POISON = 0xA5
+_POISON = 0xFF
 Call = Callable[[tuple[Any, ...]], Any]
 Fill = Callable[[tuple[Any, ...], Any], Any]
 

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from dsl.algebra import walk
 from dsl.carrier import SUM, Algebra, Carrier, Dtypes, Values
 from dsl.cascade.factored import Mixed, leaves
 from dsl.cascade.model import Accumulator, Cascade, Weight
@@ -24,14 +26,22 @@ def shift(a: Algebra, w: Weight, c: Any) -> Any:
     return a.where(nothing, a.const(0.0, d), c)
 
 
-def action(a: Algebra, w: Weight, old: Any, new: Any) -> Any:
+def action(a: Algebra, w: Weight, earlier: Expr, old: Any, new: Any) -> Any:
     """``A``: the factor from partial results at one shift to those at another: ``base(new - old)``.
 
-    Nothing has been seen at ``old = inf``, and no factor is needed where the two are equal, infinite or not.
+    Nothing has been seen at ``old = inf``, and no factor is needed where the two are equal, infinite or not. Where ``earlier``, which they
+    are values of, has cases (``where(m == -inf, 0, m)``) a shift may be finite though nothing has been seen: the factor stays finite too,
+    so that a sum of nothing stays zero.
     """
     d = a.dtype(old)
-    factor = a.where(a.op("eq", old, new), a.const(1.0, d), a.op(w.base, a.op("sub", new, old)))
+    factor = a.op(w.base, a.op("sub", new, old))
+    if any(isinstance(e, Where) for e in walk(earlier)):
+        factor = a.op("min", factor, a.const(sys.float_info.max if d.bits == 64 else _LARGEST, d))
+    factor = a.where(a.op("eq", old, new), a.const(1.0, d), factor)
     return a.where(a.op("eq", old, a.const(math.inf, d)), a.const(0.0, d), factor)
+
+
+_LARGEST = (2 - 2**-23) * 2.0**127  # in f32
 
 
 def moved(a: Algebra, old: Any, new: Any) -> Any:
@@ -181,7 +191,8 @@ class _Formulas:
             value = a.op("add", value, a.op("mul", step, old[base_of(acc, self.c).read(self.c.rows)]))
         if w is None:
             return (value,)
-        return (a.op("mul", value, action(a, w, *(evaluate_in(a, self.shifts[id(w)], env) for env in (old, new)))),)
+        e = self.shifts[id(w)]
+        return (a.op("mul", value, action(a, w, e, evaluate_in(a, e, old), evaluate_in(a, e, new))),)
 
     def finalize(self, a: Algebra, s: Values) -> Values:
         """The results of the components."""

@@ -56,7 +56,7 @@ def _brought(acc: Accumulator, c: Cascade, value: Expr, parts: Mapping[Expr, Exp
     if w is None:
         return value
     e = c.resolve(w.earlier)
-    return op("mul", value, action(EXPRS, w, substitute_values(e, parts), substitute_values(e, known)))
+    return op("mul", value, action(EXPRS, w, e, substitute_values(e, parts), substitute_values(e, known)))
 
 
 def _stage(name: str, acc: Accumulator, axes: Sequence[Var], part: Var, bodies: Sequence[Reduce]) -> Stage:

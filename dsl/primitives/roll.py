@@ -270,7 +270,7 @@ class _Roll(Pass):
             e = self.c.resolve(w.earlier)
             old, new = substitute_values(e, self.before), substitute_values(e, self.after)
             shifted, = self.define("shift", self.rows, shift(EXPRS, w, new))
-            factor, = self.define("factor", self.rows, action(EXPRS, w, old, new))
+            factor, = self.define("factor", self.rows, action(EXPRS, w, e, old, new))
             self.shifts[w.key()] = self.read(shifted, self.rows)
             self.shifts[(*w.key(), "factor")] = self.read(factor, self.rows)
             self.shifts[(*w.key(), "step")] = moved(EXPRS, old, new)

@@ -296,6 +296,21 @@ def test_every_form_of_attention_gives_zeros_for_rows_that_see_nothing(how: str)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+def far_below(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D], bias: f32[M, N]):
+    return dlc.scaled_dot_product_attention(q, k, v, bias)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_rows_whose_scores_are_far_below_zero(parts: int) -> None:
+    """The definition's shift of a row in which nothing has been seen is zero, hundreds away from what comes next."""
+    q, k, v = operands(1, 2, 2, 40, 100, 16)[:3]
+    bias = torch.linspace(-900.0, -200.0, 40 * 100).view(40, 100)
+    bias[3], bias[7, :70], bias[8, 40:] = NEG, NEG, NEG
+    kernel = forced(far_below, q, k, v, bias, block=32)
+    kernel.decisions |= {name.replace(".pass", ".parts"): parts for name in list(kernel.decisions) if name.endswith(".pass")}
+    check(kernel, q, k, v, bias, rtol=2e-5)
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     args = operands(1, 1, 1, 20, 100, 16)
     args[0][0, 0, 3, 2] = float("nan")
