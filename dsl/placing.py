@@ -5,7 +5,7 @@ Extents are inferred from the outputs inwards, so a later split of a consumer mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +34,35 @@ class PlacedLoop:
 
 
 @dataclass(frozen=True)
+class Guards:
+    """What holds on the real points of a stage, proved or not; which of it is not proved is found when it is first asked for.
+
+    Attributes:
+        stage: the stage.
+        terms: each axis as a term over loop variables.
+        limits: loops that relations made longer: name of the axis, its extent, its value.
+    """
+
+    stage: Stage
+    terms: Mapping[Var, Term]
+    limits: tuple[tuple[str, Term, Term], ...]
+
+    @cached_property
+    def sides(self) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
+        """The terms that are ``>= 0`` on real points and not everywhere, of spatial axes and of bound ones."""
+        s, reducing = self.stage, self.stage.reducing() if self.limits else set()
+        sides: tuple[list[Term], list[Term]] = ([], [])
+        for name, extent, value in self.limits:
+            left = extent - 1 - value
+            if not nonneg(left):
+                sides[name in reducing].append(left)
+        for a in (*s.axes, *s.along):
+            known = sides[a in s.bound]
+            known += [t for t in (self.terms[a], whole(a) - 1 - self.terms[a]) if not nonneg(t, known)]
+        return tuple(dict.fromkeys(sides[0])), tuple(dict.fromkeys(sides[1]))
+
+
+@dataclass(frozen=True)
 class Placed:
     """A stage where it stands.
 
@@ -42,7 +71,7 @@ class Placed:
         value: each axis as a term over loop variables (its own and those of the loops it is attached in).
         start: for each axis, the first point of the region computed.
         extent: for each axis, the number of points of the region.
-        guards: terms that are ``>= 0`` on real points; those always true are left out. ``spatial`` ones and ``bound`` ones apart.
+        guards: terms that are ``>= 0`` on real points; those always true are left out.
     """
 
     stage: Stage
@@ -50,8 +79,17 @@ class Placed:
     value: Mapping[Var, Term]
     start: Mapping[Var, Term]
     extent: Mapping[Var, Term]
-    spatial: tuple[Term, ...]
-    bound: tuple[Term, ...]
+    guards: Guards
+
+    @property
+    def spatial(self) -> tuple[Term, ...]:
+        """The guards of spatial axes."""
+        return self.guards.sides[0]
+
+    @property
+    def bound(self) -> tuple[Term, ...]:
+        """The guards of bound axes."""
+        return self.guards.sides[1]
 
     @cached_property
     def region(self) -> frozenset[Var]:
@@ -65,14 +103,36 @@ class Placed:
         return next(x for x in self.loops if x.name == name)
 
 
-def place(nest: Nest) -> Mapping[str, Placed]:
-    """Loop variables, extents and regions of every stage, consumers first; the nest keeps them."""
-    found: dict[str, Placed] | None = nest.__dict__.get("_placed")
+class Places(Mapping[str, Placed]):
+    """The stages of a nest where they stand; each is placed when it is first asked for, after those that its place depends on."""
+
+    def __init__(self, nest: Nest) -> None:
+        self._nest = nest
+        self._found: dict[str, Placed] = {}
+
+    def __getitem__(self, name: str) -> Placed:
+        pending = [name]
+        while pending:
+            stage = self._nest[pending[-1]]
+            around = _around(self._nest, stage)
+            if missing := [n for n in around if n not in self._found]:
+                pending += missing
+            else:
+                self._found[pending.pop()] = _place_again(self._nest, stage, [self._found[n] for n in around], self._found)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (s.name for s in reversed(self._nest.stages))
+
+    def __len__(self) -> int:
+        return len(self._nest.stages)
+
+
+def place(nest: Nest) -> Places:
+    """Loop variables, extents and regions of every stage; the nest keeps them."""
+    found: Places | None = nest.__dict__.get("_placed")
     if found is None:
-        found = {}
-        for stage in reversed(nest.stages):
-            found[stage.name] = _place_again(nest, stage, found)
-        nest.__dict__["_placed"] = found
+        found = nest.__dict__["_placed"] = Places(nest)
     return found
 
 
@@ -84,19 +144,24 @@ def place_anew(nest: Nest) -> dict[str, Placed]:
     return out
 
 
-def _place_again(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> Placed:
+def _around(nest: Nest, stage: Stage) -> list[str]:
+    """The stages that the place of a stage depends on: its readers, and those it is attached in."""
+    if stage.attach is None:
+        return []
+    names = [c.name for c in nest.consumers(stage)]
+    above = stage
+    while above.attach is not None:
+        names.append(above.attach[0])
+        above = nest[above.attach[0]]
+    return names
+
+
+def _place_again(nest: Nest, stage: Stage, around: list[Placed], placed: Mapping[str, Placed]) -> Placed:
     """A stage where it stands; as it was found in another nest, where everything that its place depends on is what it was there.
 
     A primitive changes one stage or a few, so that most of a nest stays where it was.
     """
-    around: list[Placed | None] = []  # None: a reader that comes before, which is an error below
-    if stage.attach is not None:
-        above: Stage | None = stage
-        around += [placed.get(c.name) for c in nest.consumers(stage)]
-        while above is not None and above.attach is not None:
-            around.append(placed[above.attach[0]])
-            above = placed[above.attach[0]].stage
-    before: tuple[list[Placed | None], Placed] | None = stage.__dict__.get("_placed")
+    before: tuple[list[Placed], Placed] | None = stage.__dict__.get("_placed")
     if before is not None and len(before[0]) == len(around) and all(a is b for a, b in zip(before[0], around)):
         return before[1]
     found = _place_stage(stage, _region_of(nest, stage, placed))
@@ -125,30 +190,31 @@ def _place_stage(stage: Stage, region: Mapping[Var, tuple[Term, Term]]) -> Place
     value = {x.name: as_term(x.var) if not (x.extent.is_const and x.extent.const == 1) else ZERO for x in loops}
     parted = {n for r in stage.relations for n in ((r.outer, r.inner) if isinstance(r, Fuse) else (r.axis,))}
     value |= {n: _region_point(n, e) for n, e in extent.items() if n not in value and n not in parted}
-    checks = _axis_values(stage, value, extent)
+    limits = _axis_values(stage, value, extent)
     if stage.position is not None:
         (scanned,) = stage.bound
         if stage.body.data[5]:
             value[names[scanned]] = extent[names[scanned]] - 1 - value[names[scanned]]
         value[names[stage.position]] = value[names[scanned]]
-    return _placed(stage, loops, value, region, names, checks, reducing)
+    terms = {a: at + value[names[a]] for a, (at, _) in region.items()}
+    return Placed(stage, loops, terms, {a: at for a, (at, _) in region.items()}, {a: n for a, (_, n) in region.items()},
+                  Guards(stage, terms, limits))
 
 
-def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term]) -> list[tuple[str, Term]]:
-    """Fill in the values of loops that relations replaced, from those that stand.
+def _axis_values(stage: Stage, value: dict[str, Term], extent: Mapping[str, Term]) -> tuple[tuple[str, Term, Term], ...]:
+    """Fill in the values of loops that relations replaced, from those that stand; returns the loops that may be longer than they should.
 
-    Returns (axis, term that is ``>= 0`` on its real points).
+    For each its name, its extent and its value.
     """
-    checks: list[tuple[str, Term]] = []
+    limits: list[tuple[str, Term, Term]] = []
     for r in reversed(stage.relations):
         if isinstance(r, Fuse):
             inner = extent[r.inner] if extent[r.inner] != 0 else as_term(1)  # no point of an empty loop is visited
             value[r.outer], value[r.inner] = value[r.fused] // inner, value[r.fused] % inner
             continue
         value[r.axis] = value[r.padded] if isinstance(r, Pad) else value[r.outer] * r.factor + value[r.inner]
-        if not nonneg(extent[r.axis] - 1 - value[r.axis]):
-            checks.append((r.axis, extent[r.axis] - 1 - value[r.axis]))
-    return checks
+        limits.append((r.axis, extent[r.axis], value[r.axis]))
+    return tuple(limits)
 
 
 def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mapping[Var, str]) -> dict[Var, tuple[Term, Term]]:
@@ -161,17 +227,6 @@ def _padded(stage: Stage, region: Mapping[Var, tuple[Term, Term]], names: Mappin
 def _region_point(name: str, extent: Term) -> Term:
     """Any point along an axis that has no loop."""
     return ZERO if extent.is_const and extent.const == 1 else as_term(Var(name, extent))
-
-
-def _placed(stage: Stage, loops: tuple[PlacedLoop, ...], value: Mapping[str, Term], region: Mapping[Var, tuple[Term, Term]],
-            names: Mapping[Var, str], checks: list[tuple[str, Term]], reducing: set[str]) -> Placed:
-    terms = {a: at + value[names[a]] for a, (at, _) in region.items()}
-    sides = ([t for n, t in checks if n not in reducing], [t for n, t in checks if n in reducing])
-    for a in (*stage.axes, *stage.along):
-        known = sides[a in stage.bound]
-        known += [t for t in (terms[a], whole(a) - 1 - terms[a]) if not nonneg(t, known)]
-    return Placed(stage, loops, terms, {a: at for a, (at, _) in region.items()}, {a: n for a, (_, n) in region.items()},
-                  tuple(dict.fromkeys(sides[0])), tuple(dict.fromkeys(sides[1])))
 
 
 def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
@@ -279,4 +334,4 @@ def total_extent(loops: Iterable[PlacedLoop]) -> Term:
     return out
 
 
-__all__ = ["Placed", "PlacedLoop", "place", "place_anew", "region", "span", "total_extent", "whole"]
+__all__ = ["Placed", "PlacedLoop", "Places", "place", "place_anew", "region", "span", "total_extent", "whole"]
