@@ -55,7 +55,7 @@ def run(
     filter: Annotated[str, typer.Option(help="Only cases whose name this regular expression finds.")] = "",  # noqa: A002  (the name of the option)
     operands: Annotated[str, typer.Option(help="cold, warm, or both separated by a comma: out of the caches, or in them.")] = "cold",
     into: Annotated[bool, typer.Option("--into", help="Measure calls that write to memory given, too, on both sides.")] = False,
-    tune: Annotated[float, typer.Option(help="Tune every kernel for so many seconds, and measure it beside the default.")] = 0.0,
+    tune: Annotated[float, typer.Option(help="Tune every kernel or step for so many seconds; measure it beside the default.")] = 0.0,
     quick: Annotated[bool, typer.Option(help="A tenth of the time, no large cases; written only where --json says.")] = False,
     folder: Annotated[Path, typer.Option("--from", help="Where the families are.", show_default=False)] = FAMILIES,
 ) -> None:

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.fx import GraphModule
@@ -25,6 +25,17 @@ Function = Callable[..., object]
 
 class NoVariant(Exception):  # noqa: N818  (no error: the library has no such way of being called)
     """A function has no form that takes memory for its results, or nothing to tune."""
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A call of ours that can be tuned."""
+
+    def __call__(self) -> object:
+        """The results, by the default schedules."""
+
+    def tuned(self, budget: float) -> Tunable:
+        """The same, tuned at its first call; raises :class:`NoVariant` where that is impossible."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.calls import Bound, Compiled, Jax, NoVariant, untuned
+from benchmarks.calls import Bound, Compiled, Jax, NoVariant, Tunable, untuned
 from dlc.tune.accuracy import Error, as_values, error, worst
 from dlc.tune.limits import Limits
 from dlc.tune.measure import Call, Measurement, Ratio, describe, measure, ratio
@@ -175,7 +175,7 @@ class Protocol:
         budget: seconds for two calls of a case; more for more.
         cold: which states of the operands: out of the caches, or in them.
         into: whether to measure calls with memory for the results given too.
-        tune: seconds to tune each kernel for; 0 for the default schedule alone.
+        tune: seconds to tune each kernel, or each step of training, for; 0 for the default schedule alone.
         exact_flops: the largest case whose error is measured.
         patience: seconds of a call that is made just once: its first time is the measurement.
     """
@@ -219,7 +219,7 @@ def _variants(calls: Mapping[str, Call], protocol: Protocol) -> dict[str, Call]:
     """The calls, tuned and with memory given where that is wanted and possible."""
     found = dict(calls)
     ours = calls.get(OURS)
-    if protocol.tune > 0 and isinstance(ours, Bound):
+    if protocol.tune > 0 and isinstance(ours, Tunable):
         try:
             found[TUNED] = ours.tuned(protocol.tune)
         except NoVariant:

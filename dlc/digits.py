@@ -66,14 +66,14 @@ def _training(digits: Digits, chosen: np.ndarray, seed: int, batch: int) -> Load
 
 
 def choose(digits: Digits, epochs: int = EPOCHS, seed: int = 0, make: Callable[[int], nn.Module] = network, progress: bool | None = False,
-           report: Callable[[int, History], None] | None = None) -> tuple[nn.Module, History]:
+           report: Callable[[int, History], None] | None = None, tune: float = 0.0) -> tuple[nn.Module, History]:
     """Train with the validation images held out: how a network, a rate or a number of epochs is chosen. The test images are not touched."""
     training, validation = loaders(digits, seed)
-    return _fitted(make(seed), training, validation, epochs, progress, report)
+    return _fitted(make(seed), training, validation, epochs, progress, report, tune)
 
 
 def train(digits: Digits, epochs: int = EPOCHS, seed: int = 0, make: Callable[[int], nn.Module] = network, progress: bool | None = False,
-          report: Callable[[int, History], None] | None = None, hold_out: bool = False) -> Run:
+          report: Callable[[int, History], None] | None = None, hold_out: bool = False, tune: float = 0.0) -> Run:
     """Train a network whose settings are chosen, and test it.
 
     Args:
@@ -84,21 +84,22 @@ def train(digits: Digits, epochs: int = EPOCHS, seed: int = 0, make: Callable[[i
         progress: whether to show a bar; None where standard error is a terminal.
         report: called after each epoch.
         hold_out: keep the validation images apart, and the epoch that does best on them; otherwise they are trained on too.
+        tune: seconds to tune the kernels of a step for: see :func:`dlc.train.fit`.
     """
     if hold_out:
-        model, history = choose(digits, epochs, seed, make, progress, report)
+        model, history = choose(digits, epochs, seed, make, progress, report, tune)
     else:
         everything = _training(digits, np.arange(len(digits.train_labels)), seed, BATCH)
-        model, history = _fitted(make(seed), everything, None, epochs, progress, report)
+        model, history = _fitted(make(seed), everything, None, epochs, progress, report, tune)
     guesses = predict(model, digits.test_images)
     return Run(model, history, float(np.mean(guesses == digits.test_labels)), guesses, seed)
 
 
 def _fitted(model: nn.Module, training: Loader, validation: Loader | None, epochs: int, progress: bool | None,
-            report: Callable[[int, History], None] | None) -> tuple[nn.Module, History]:
+            report: Callable[[int, History], None] | None, tune: float) -> tuple[nn.Module, History]:
     optimizer = AdamW(model.parameters(), lr=RATE)
     schedule = CosineLR(optimizer, max(epochs * len(training), 1))
-    return model, fit(model, optimizer, training, validation, epochs, schedule=schedule, progress=progress, report=report)
+    return model, fit(model, optimizer, training, validation, epochs, schedule=schedule, progress=progress, report=report, tune=tune)
 
 
 def predict(model: nn.Module, images: np.ndarray) -> Any:

@@ -16,24 +16,32 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from dlc.realize import Collected, Frozen, Plan, realize
+from dlc.config import settings
+from dlc.lazy import lazy
+from dlc.realize import Collected, Frozen, Plan, Step, realize
 from dlc.tape import Recording, Value
 from dlc.tape.mode import mode
 from dlc.tensor import Tensor
 from dlc.tensor.convert import wrap
 from dlc.tensor.create import memory_of
 from dlc.tensor.tensor import of_memory
+from dlc.trees import Slot, Tree, filled, mapped, rebuilt, tensors
 from dsl.errors import ArgumentError, UserError
 
-_MANY = 16  # recordings of one function from which on somebody is told
+if TYPE_CHECKING:
+    from dlc.realize import tuning
+    from dlc.tune import steps
+else:
+    tuning, steps = lazy("dlc.realize.tuning"), lazy("dlc.tune.steps")
 
-Tree = Any  # tensors, constants, and tuples, lists and dicts of them
+_MANY = 16  # recordings of one function from which on somebody is told
 
 
 class Jit:
@@ -78,10 +86,58 @@ class Jit:
             self._tell()
             return result
 
+    def tune(self, *args: Any, budget: float = 60.0, reproducible: bool = True, again: bool = False, progress: bool | None = None,
+             seed: int = 0) -> steps.StepReport:
+        """Search for faster schedules of the kernels that the function launches, those that take most of its time first, and use them.
+
+        Every recording and every other graph that launches these kernels uses them at once, later processes too. Where the function has
+        no recording for these arguments yet it is called until it has, and once more to see what its kernels work on: a step of training
+        makes one to three updates here. What is measured after that changes nothing.
+
+        Args:
+            args: as for a call.
+            budget: seconds for everything.
+            reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
+                other orders of summation, within four times the default's error against float64.
+            again: search anew for kernels that have a record of this machine already.
+            progress: whether to show a progress bar; None where standard error is a terminal.
+            seed: of the searches.
+
+        Raises:
+            UserError: the function launches no kernels, keeps no recording for these arguments, or records are switched off.
+        """
+        wish = steps.Wish(budget, reproducible, again, progress, seed)
+        if mode.recording is not None:
+            raise UserError(f"{self._title} is tuned inside of a function that is recorded", remedy="tune it outside, or tune that one")
+        if mode.untuned or not settings().records:
+            raise UserError("tuning records are switched off, and what is found would not be used", remedy="unset DLC_RECORDS")
+        with self._lock:
+            replay, memory, result = self._ready(args)
+            if not replay.launches:
+                raise ArgumentError(f"{self._title} launches no kernels that could be tuned", "it computes nothing from tensors",
+                                    "tune a function of dlc.Tensor; a kernel is tuned by kernel.tune(...)")
+            return replace(replay.tune(self._title, memory, wish), result=result)
+
+    def _ready(self, args: Any) -> tuple[Replay, list[torch.Tensor], Any]:
+        """A recording for these arguments, the arrays that a call of it has read, and its result."""
+        for _ in range(3):
+            key, arguments, (given, named) = _arguments(args, {})
+            for replay in self._known.get(key, ()):
+                memory = replay.memory(arguments)
+                if memory is not None:
+                    return replay, memory, replay.run(memory, arguments)
+            self(*given, **named)
+        raise ArgumentError(f"{self._title} is recorded anew at every call with these arguments",
+                            remedy="see what changes from call to call: the modules' modes, the optimiser's settings")
+
+    @property
+    def _title(self) -> str:
+        return str(getattr(self, "__name__", None) or "the function")
+
     def _tell(self) -> None:
         count = self.recordings
         if count == _MANY:
-            warnings.warn(f"dlc: {getattr(self, '__name__', 'a function')} was recorded {count} times, for every kind of its arguments "
+            warnings.warn(f"dlc: {self._title} was recorded {count} times, for every kind of its arguments "
                           "and every value of its numbers; numbers that keep changing are better given as arrays without dimensions",
                           stacklevel=4)
 
@@ -139,14 +195,14 @@ class Replay:
         self._positions = {value: n for n, value in enumerate(_values(collected))}
         self._read = len(collected.memory)
         grads = [t.grad for t in recording.graded.values() if t.grad is not None]
-        beside = [t._value for t in (*_tensors(result), *recording.replaced.values(), *grads) if t._value not in self._positions]
+        beside = [t._value for t in (*tensors(result), *recording.replaced.values(), *grads) if t._value not in self._positions]
         self._passed = {value: n for n, value in enumerate(dict.fromkeys([*collected.given, *beside]))}
         self._given = [(_source(value, recording, arguments), value.buffer.stride()) for value in self._passed]
         self._shared = [own for own in recording.sources.values() if len(own) > 1]
         self._replaced = [(_owner(t, arguments), self._place(t._value)) for t in recording.replaced.values()]
         self._graded = [(_owner(t, arguments), None if t.grad is None else (self._place(t.grad._value), t.grad._value.spec))
                         for t in recording.graded.values()]
-        self._result = _mapped(result, lambda t: _Slot(self._place(t._value), t._value.spec))
+        self._result = mapped(result, lambda t: Slot(self._place(t._value), t._value.spec))
         del self._positions, self._passed  # values hold the memory of the first results
 
     def _place(self, value: Value) -> tuple[bool, int]:
@@ -162,6 +218,15 @@ class Replay:
     def bytes(self) -> int:
         """Of that memory, once there is any."""
         return self.frozen.bytes if "frozen" in vars(self) else 0
+
+    @property
+    def launches(self) -> int:
+        """Of kernels, in every call."""
+        return sum(isinstance(step, Step) for step in self._plan.steps)
+
+    def tune(self, name: str, memory: Sequence[torch.Tensor], wish: steps.Wish) -> steps.StepReport:
+        """Tune its kernels, on the arrays that a call has read."""
+        return tuning.tune_step(name, self.frozen, memory[:self._read], wish)
 
     def memory(self, arguments: Sequence[Tensor]) -> list[torch.Tensor] | None:
         """What the plan reads; None where the recording does not hold any more. What ``calls`` gives is still missing."""
@@ -209,23 +274,14 @@ class Replay:
             t._value.handles += 1
         for owner, made in self._graded:
             _found(owner, arguments).grad = None if made is None else Tensor._of(value(*made), None)
-        return _filled(self._result, lambda slot: Tensor._of(value(slot.place, slot.spec), None))
-
-
-class _Slot:
-    """A tensor of the result: where its memory will be, and its shape and dtype."""
-
-    __slots__ = ("place", "spec")
-
-    def __init__(self, place: tuple[bool, int], spec: Any) -> None:
-        self.place, self.spec = place, spec
+        return filled(self._result, lambda slot: Tensor._of(value(slot.place, slot.spec), None))
 
 
 def _plainly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """The function as it is; its results computed, without their graph."""
     result = fn(*args, **kwargs)
-    realize([t._value for t in _tensors(result)])
-    return _mapped(result, lambda t: t.detach())
+    realize([t._value for t in tensors(result)])
+    return mapped(result, lambda t: t.detach())
 
 
 def _recorded(fn: Callable[..., Any], args: Any, kwargs: Any, arguments: Sequence[Tensor]) -> tuple[Replay, Any]:
@@ -238,11 +294,11 @@ def _recorded(fn: Callable[..., Any], args: Any, kwargs: Any, arguments: Sequenc
         del args, kwargs
     finally:
         mode.recording = None
-    result = _mapped(result, lambda t: t if t._edge is None else Tensor._of(t._value, None))
+    result = mapped(result, lambda t: t if t._edge is None else Tensor._of(t._value, None))
     for node in recording.nodes:
         node.release()  # nobody can walk the graph from here on
     grads = [t.grad for t in recording.graded.values() if t.grad is not None]
-    wanted = list(dict.fromkeys([t._value for t in (*recording.replaced.values(), *_tensors(result), *grads)]))
+    wanted = list(dict.fromkeys([t._value for t in (*recording.replaced.values(), *tensors(result), *grads)]))
     _refuse_kept(recording, wanted)
     collected = Collected(wanted)
     plan = collected.plan()
@@ -312,7 +368,7 @@ def _found(owner: tuple[str, Any], arguments: Sequence[Tensor]) -> Tensor:
 def _arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor], tuple[Any, Any]]:
     """(kind of the arguments, the tensors among them, the arguments with arrays as tensors)."""
     found: list[Tensor] = []
-    key: list[Any] = [mode.grad, torch.get_num_threads()]
+    key: list[Any] = [mode.grad, mode.untuned, torch.get_num_threads()]
 
     def one(a: Any) -> Any:
         if isinstance(a, (torch.Tensor, np.ndarray)):
@@ -331,7 +387,7 @@ def _arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor], tuple[Any, An
             return a
         if isinstance(a, (tuple, list, dict)):
             key.append((type(a), tuple(a) if isinstance(a, dict) else len(a)))
-            return _rebuilt(a, one)
+            return rebuilt(a, one)
         try:
             hash(a)
         except TypeError:
@@ -342,32 +398,3 @@ def _arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor], tuple[Any, An
 
     converted = one(tuple(args)), one(kwargs)
     return tuple(key), found, converted
-
-
-def _rebuilt(tree: Any, one: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, dict):
-        return {k: one(v) for k, v in tree.items()}
-    made = [one(x) for x in tree]
-    return type(tree)(*made) if hasattr(tree, "_fields") else type(tree)(made)
-
-
-def _mapped(tree: Tree, one: Callable[[Tensor], Any]) -> Tree:
-    """A tree with other things in the place of its tensors."""
-    if isinstance(tree, Tensor):
-        return one(tree)
-    return _rebuilt(tree, lambda x: _mapped(x, one)) if isinstance(tree, (tuple, list, dict)) else tree
-
-
-def _filled(tree: Tree, one: Callable[[_Slot], Any]) -> Tree:
-    """A tree with tensors in the place of slots."""
-    if isinstance(tree, _Slot):
-        return one(tree)
-    return _rebuilt(tree, lambda x: _filled(x, one)) if isinstance(tree, (tuple, list, dict)) else tree
-
-
-def _tensors(tree: Tree) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list, dict)):
-        for x in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(x)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dlc.data import Loader
-from dlc.jit import jit
+from dlc.jit import Jit, jit
 from dlc.nn import Module, cross_entropy
 from dlc.optim import LRScheduler, Optimizer, clip_grad_norm_
 from dlc.tape import no_grad
@@ -23,6 +24,10 @@ from dsl.ops.pointwise import cast, equal
 from dsl.ops.reduction import argmax
 from dsl.ops.reduction import sum as total
 
+if TYPE_CHECKING:
+    from dlc.tune.steps import StepReport
+
+_RECORDED = 3  # calls of a jitted function, the last of which launches what was recorded
 Loss = Callable[[Any, Any], Tensor]
 Metric = Callable[[Any, Any], Tensor]
 
@@ -39,6 +44,7 @@ class History:
         best: the epoch, from 0, whose state the model has at the end: the one with the best metric, the last without validation.
         seconds: for everything.
         steps: updates made.
+        tuning: what tuning the step came to, where that was asked for.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -48,10 +54,11 @@ class History:
     best: int = -1
     seconds: float = 0.0
     steps: int = 0
+    tuning: StepReport | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return {**asdict(replace(self, tuning=None)), "tuning": None if self.tuning is None else self.tuning.as_dict()}
 
 
 def right_guesses(output: Any, target: Any) -> Tensor:
@@ -92,7 +99,8 @@ def evaluate(model: Module, loader: Loader, loss: Loss = cross_entropy, metric: 
 
 def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | None = None, epochs: int = 10, loss: Loss = cross_entropy,
         metric: Metric = right_guesses, schedule: LRScheduler | None = None, clip: float | None = None, patience: int | None = None,
-        progress: bool | None = None, report: Callable[[int, History], None] | None = None, jitted: bool = False) -> History:
+        progress: bool | None = None, report: Callable[[int, History], None] | None = None, jitted: bool = False,
+        tune: float = 0.0) -> History:
     """Train a model; it ends with the state that did best on the validation data.
 
     Args:
@@ -109,6 +117,8 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
         progress: whether to show a progress bar; None where standard error is a terminal.
         report: called after each epoch with its number and the history so far.
         jitted: record a step once for each shape of a batch, and launch it from then on: see :func:`dlc.jit`.
+        tune: seconds to search for faster schedules of the kernels of a step, with the third batch of one shape; the step is recorded then.
+            Training is the same to the bit. Its report is ``tuning`` of the history.
 
     Raises:
         ArgumentError: patience without validation data.
@@ -117,7 +127,7 @@ def fit(model: Module, optimizer: Optimizer, data: Loader, validation: Loader | 
         raise ArgumentError("patience needs validation data")
     history, start = History(), time.perf_counter()
     step = functools.partial(train_step, model, loss, optimizer, clip=clip)
-    run = jit(step) if jitted else step
+    run = _tuned(jit(step), tune, history) if tune else jit(step) if jitted else step
     best: dict[str, Tensor] = {}
     with _bar(progress, epochs) as bar:
         for epoch in range(epochs):
@@ -148,6 +158,20 @@ def _epoch(model: Module, optimizer: Optimizer, data: Loader, step: Callable[[An
             schedule.step()
     history.loss.append(sum(v.item() for v in losses) / max(len(losses), 1))
     history.rate.append(float(optimizer.param_groups[0]["lr"]))
+
+
+def _tuned(step: Jit, seconds: float, history: History) -> Callable[[Any, Any], Tensor]:
+    """A jitted step that is tuned in the course of a call, once it is recorded for batches of one shape."""
+    seen: Counter[Any] = Counter()
+
+    def run(inputs: Any, target: Any) -> Tensor:
+        seen[kind := (tuple(inputs.shape), tuple(target.shape))] += 1
+        if history.tuning is not None or seen[kind] < _RECORDED:
+            return step(inputs, target)
+        history.tuning = step.tune(inputs, target, budget=seconds, progress=False)
+        return history.tuning.result
+
+    return run
 
 
 def _validate(model: Module, validation: Loader, loss: Loss, metric: Metric, history: History) -> None:

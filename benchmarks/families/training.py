@@ -7,14 +7,17 @@ last layer's weights after it, so that the first call of each is compared with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 import dlc
+from benchmarks.calls import NoVariant
 from benchmarks.harness import Case
 from dlc import nn, optim
+from dlc.realize import untuned
 from dlc.train import train_step
 
 theirs = torch.nn
@@ -50,23 +53,53 @@ def _adamw(lib: Any, parameters: Any) -> Any:
     return lib.AdamW(parameters, lr=1e-3, **({"fused": True} if lib is torch.optim else {}))
 
 
-def _ours(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
-          jitted: bool) -> Step:
-    model = nn.Sequential(*layers)
-    model.load_state_dict(state)
-    update = optimiser(optim, model.parameters())
-    last = layers[-1].weight
-    inputs, target = dlc.from_torch(x), dlc.from_torch(y)
+class Ours:
+    """A step of ours on one batch, with the default schedules; :meth:`tuned` makes one whose kernels are tuned first.
 
-    def step(x: Any, y: Any) -> dlc.Tensor:
-        return train_step(model, nn.cross_entropy, update, x, y)
+    Args:
+        make: makes a model that begins anew, and a function of a batch that takes a step with it.
+        batch: the arguments of the function.
+        jitted: whether the step is recorded once.
+        budget: seconds to tune the step for, on each number of threads; 0 for the default schedules.
+    """
 
-    run = dlc.jit(step) if jitted else step
+    def __init__(self, make: Callable[[], tuple[nn.Sequential, Callable[..., dlc.Tensor]]], batch: Sequence[dlc.Tensor], jitted: bool,
+                 budget: float = 0.0) -> None:
+        self.make, self.batch, self.jitted, self.budget = make, batch, jitted, budget
+        self.model, self.step = make()
+        self.run = dlc.jit(self.step)
+        self.known: set[int] = set()
 
-    def call() -> object:
-        return run(inputs, target).realize(), last.detach()
+    def tuned(self, budget: float) -> Ours:
+        """The same step, tuned in its first call on each number of threads.
 
-    return call
+        Raises:
+            NoVariant: it is not jitted; its kernels are those of the jitted step.
+        """
+        if not self.jitted:
+            raise NoVariant("not jitted")
+        return Ours(self.make, self.batch, True, budget)
+
+    def __call__(self) -> object:
+        """The loss before the update, and the last layer's weights after it."""
+        with nullcontext() if self.budget else untuned():
+            loss = (self.run if self.jitted else self.step)(*self.batch).realize()
+        result = loss, self.model[-1].weight.detach()
+        if self.budget and torch.get_num_threads() not in self.known:
+            self.known.add(torch.get_num_threads())
+            self.run.tune(*self.batch, budget=self.budget, progress=False)
+        return result
+
+
+def _ours(layers: Callable[[Any], list[Any]], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor,
+          y: torch.Tensor, jitted: bool) -> Ours:
+    def make() -> tuple[nn.Sequential, Callable[..., dlc.Tensor]]:
+        model = nn.Sequential(*layers(nn))
+        model.load_state_dict(state)
+        update = optimiser(optim, model.parameters())
+        return model, lambda x, y: train_step(model, nn.cross_entropy, update, x, y)
+
+    return Ours(make, (dlc.from_torch(x), dlc.from_torch(y)), jitted)
 
 
 def _torchs(layers: list[Any], optimiser: Callable[..., Any], state: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
@@ -103,7 +136,7 @@ def _case(name: str, layers: Callable[[Any], list[Any]], optimiser: Callable[...
         state = theirs.Sequential(*layers(theirs)).state_dict()
         x, y = torch.randn(*shape), torch.randint(0, _CLASSES, (shape[0],))
         return {
-            "dlc": _ours(layers(nn), optimiser, state, x, y, jitted),
+            "dlc": _ours(layers, optimiser, state, x, y, jitted),
             "torch": _torchs(layers(theirs), optimiser, state, x, y),
             "compile": _torchs(layers(theirs), optimiser, state, x, y, mode="default"),
             "autotune": _torchs(layers(theirs), optimiser, state, x, y, mode="max-autotune-no-cudagraphs"),

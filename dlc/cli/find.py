@@ -1,4 +1,4 @@
-"""What a command names: a kernel or a function in a file or module, or a peer as an expression."""
+"""What a command names: a kernel, a step or a function in a file or module, or a peer as an expression."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional
 
+from dlc.jit import Jit, jit
 from dlc.kernel import Kernel
 from dsl.errors import UserError
 from dsl.loc import UNKNOWN, Loc
@@ -42,6 +44,35 @@ def find_kernel(address: str) -> Kernel:
     if not isinstance(found, Kernel):
         raise UserError(f"{place} has no kernel {name!r}", listed, f"{place}:{next(iter(kernels), 'name')}", UNKNOWN)
     return found
+
+
+def find_step(address: str, arguments: str | None) -> tuple[Jit, Sequence[Any]] | None:
+    """The jitted function at ``file.py:name`` with its arguments; None where a kernel is there, or nothing.
+
+    Args:
+        address: of the step; a plain function is taken too where ``arguments`` are named.
+        arguments: a name in the same file: of a tuple, or of a function that returns one. None for a step without arguments.
+
+    Raises:
+        UserError: the file cannot be run, or gives no arguments under that name.
+    """
+    place, _, name = address.partition(":")
+    module = _module(place)
+    found = _attribute(module, name) if name else None
+    if isinstance(found, Kernel) or not (isinstance(found, Jit) or (callable(found) and arguments)):
+        return None
+    step = found if isinstance(found, Jit) else jit(found)
+    if arguments is None:
+        if signature(step.fn).parameters:
+            raise UserError(f"{name} takes arguments", f"its parameters are {', '.join(signature(step.fn).parameters)}",
+                            "name what gives them in the same file: --arguments batch", UNKNOWN)
+        return step, ()
+    given = _attribute(module, arguments)
+    given = given() if callable(given) else given
+    if not isinstance(given, (tuple, list)):
+        raise UserError(f"{arguments} of {place} gives no arguments: {type(given).__name__}",
+                        remedy="a tuple of arrays, or a function that returns one", loc=UNKNOWN)
+    return step, given
 
 
 def find_peer(text: str | None, kernel: Kernel) -> Callable[..., Any] | None:

@@ -18,7 +18,7 @@ from dlc.cli import doctor as health
 from dlc.cli import train as training
 from dlc.cli.arguments import empty, random
 from dlc.cli.errors import Group
-from dlc.cli.find import find_kernel, find_peer
+from dlc.cli.find import find_kernel, find_peer, find_step
 from dlc.cli.records import records_app
 from dlc.report.measured import bench_figure, save_figure, tuning_figure
 from dlc.tune.outcome import TuneReport
@@ -79,8 +79,22 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
          target: Annotated[str | None, typer.Option(
              "--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
          data: Data = None, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False,
-         plot: Plot = None) -> None:
-    """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it."""
+         plot: Plot = None,
+         arguments: Annotated[str | None, typer.Option(
+             help="for a step: what in the same file gives its arguments, a tuple or a function that returns one")] = None,
+         again: Annotated[bool, typer.Option("--again", help="for a step: search anew for kernels that have a record")] = False) -> None:
+    """Search for a faster schedule and keep it: every later process that compiles this kernel for these shapes uses it.
+
+    KERNEL may also be a step under dlc.jit (file.py:step, with --arguments): its kernels are tuned, the largest first.
+    """
+    step = find_step(kernel, arguments)
+    if step is not None:
+        _refuse_for_steps(shape, dim, value, against, candidates, tolerance, target, data, plot)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        found = step[0].tune(*step[1], budget=budget, reproducible=not any_order, again=again, progress=False if quiet else None, seed=seed)
+        _show(found.as_dict() if as_json else str(found), as_json)
+        return
     k = find_kernel(kernel)
     gpu = target is not None and by_name(target).kind != "cpu"
     args = empty(k, shape or (), dim or ()) if gpu else random(k, shape or (), dim or (), value or (), seed)
@@ -93,6 +107,12 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
             raise ArgumentError("there are no times to plot", "nothing was run on the GPU", "leave --plot away, or --target", UNKNOWN)
         save_figure(tuning_figure(report), plot)
     _show(report.as_dict() if as_json else str(report), as_json)
+
+
+def _refuse_for_steps(*options: Any) -> None:
+    if any(options):
+        raise ArgumentError("an option for single kernels was given with a step", "its kernels have the shapes that the step gives them",
+                            "a step takes --arguments, --budget, --threads, --any-order, --again, --seed, --quiet and --json", UNKNOWN)
 
 
 @app.command()
@@ -135,14 +155,16 @@ def compile_(kernel: Address, shape: Shape = None, dim: Dim = None,
 
 @app.command()
 def train(epochs: Annotated[int, typer.Option(min=1, help="passes over the data")] = 40, seed: Seed = 0, as_json: Json = False,
-          plot: Plot = None) -> None:
+          plot: Plot = None,
+          tune: Annotated[float, typer.Option(min=0, help="seconds to tune the kernels of a step for, on the way")] = 0.0) -> None:
     """Train a small network on handwritten digits; forward, backward and update run in generated kernels."""
-    found = training.run(epochs, seed, shown=not as_json)
+    found = training.run(epochs, seed, not as_json, tune)
     if plot is not None:
         save_figure(training.figure(found), plot)
     text = (f"loss {found.history.loss[-1]:.4f}, validation accuracy {max(found.history.accuracy):.1%}, "
             f"test accuracy {found.test_accuracy:.1%}")
-    _show(training.facts(found) if as_json else f"{text} after {epochs} epochs", as_json)
+    tuned = f"\n{found.history.tuning}" if found.history.tuning is not None else ""
+    _show(training.facts(found) if as_json else f"{text} after {epochs} epochs{tuned}", as_json)
 
 
 @app.command()

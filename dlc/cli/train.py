@@ -9,9 +9,9 @@ from dlc.digits import Run, train
 from dlc.report import training_chart
 
 
-def run(epochs: int, seed: int, shown: bool) -> Run:
-    """Train the digits network, with a progress bar where the terminal has one."""
-    return train(load_digits(), epochs, seed=seed, progress=None if shown else False, hold_out=True)
+def run(epochs: int, seed: int, shown: bool, tune: float) -> Run:
+    """Train the digits network, with a progress bar where the terminal has one; its step tuned for some seconds."""
+    return train(load_digits(), epochs, seed=seed, progress=None if shown else False, hold_out=True, tune=tune)
 
 
 def figure(found: Run) -> Figure:

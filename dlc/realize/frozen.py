@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ _LINE = 64
 _LOOSE = 4  # a buffer is used for what is at most so many times smaller
 
 Array = tuple[tuple[int, ...], torch.dtype]
+Launching = tuple[Step, list[Any], list[torch.Tensor]]
+"""A launch with what it reads and what it writes."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,28 @@ class Frozen:
         memory = self._memory.copy()
         memory[:len(given)] = given
         counts.realized += 1
+        for step, inputs, outs in self._walk(memory):
+            step.launcher(inputs, outs)
+            counts.launches[step.phase] += 1
+            counts.kernels[step.program.name] += 1
+        return [memory[n] for n in self.results]
+
+    def launches(self, given: Sequence[torch.Tensor]) -> Iterator[Launching]:
+        """The launches on the arrays given, one by one; whoever asks runs each before the next."""
+        memory = self._memory.copy()
+        memory[:len(given)] = given
+        return self._walk(memory)
+
+    def _walk(self, memory: list[torch.Tensor | None]) -> Iterator[Launching]:
         for s in self._steps:
             if isinstance(s, View):
                 if (source := memory[s.source]) is not None and memory[s.target] is None:
                     memory[s.target] = source.view(s.shape)
                 continue
             outs = [any_empty(shape, contiguous(shape), dtype) if b is None else b for (shape, dtype), b in zip(s.outputs, s.buffers)]
-            s.step.launcher([memory[n] for n in s.step.inputs], outs)
+            yield s.step, [memory[n] for n in s.step.inputs], outs
             for n, out in zip(s.step.outputs, outs):
                 memory[n] = out
-            counts.launches[s.step.phase] += 1
-            counts.kernels[s.step.program.name] += 1
-        return [memory[n] for n in self.results]
 
     def _root(self, slot: int) -> int:
         return self._roots.get(slot, slot)

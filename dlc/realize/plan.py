@@ -9,24 +9,20 @@ from weakref import ref
 
 import torch
 
-from dlc.compiler import Plan as Compilation
-from dlc.compiler import Request
 from dlc.realize.compose import compose
 from dlc.realize.counters import counts
+from dlc.realize.generated import Generated, generated
 from dlc.realize.partition import Graph, Group, Item, partition
-from dlc.runtime.device import host_target
 from dlc.runtime.launch import Launcher
 from dlc.tape import Node, Value
 from dlc.tape.graph import LONGEST
 from dlc.tape.mode import mode
-from dsl.canonical import digest
 from dsl.errors import DerivativeError
 from dsl.program import Program
 from dsl.text import show_compute
 
-_MOST = 4096  # plans and kernels kept
+_MOST = 4096  # plans kept
 _plans: dict[tuple[int, ...], Plan] = {}
-_launchers: dict[tuple[str, tuple[tuple[int, ...], ...], int, bool], Launcher] = {}
 _strides: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 _lock = threading.RLock()
 
@@ -37,10 +33,15 @@ class Step:
 
     program: Program
     phase: str
-    launcher: Launcher
+    kernel: Generated
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     dead: tuple[int, ...]
+
+    @property
+    def launcher(self) -> Launcher:
+        """The kernel's code as it stands."""
+        return self.kernel.launcher
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Collected:
         for n, index in self.wanted:
             key.append(-1 - n)
             key.append(index)
-        key.append(torch.get_num_threads())
+        key += torch.get_num_threads(), mode.untuned
         self.key = tuple(key)
 
     @property
@@ -261,8 +262,8 @@ def _planned(found: Collected) -> Plan:
             program = compose(graph, group)
             inputs = tuple(slots[i] for i in group.inputs)
             strides = [found.memory[s].stride() if s < len(found.memory) else None for s in inputs]
-            launcher = _launcher(program, strides, any(graph.template(i).reproducible for i in group.items))
-            steps.append(Step(program, group.phase, launcher, inputs, tuple(slots[i] for i in group.outputs), dead))
+            kernel = generated(program, strides, any(graph.template(i).reproducible for i in group.items))
+            steps.append(Step(program, group.phase, kernel, inputs, tuple(slots[i] for i in group.outputs), dead))
         steps += [View(slots[source], slots[view], graph.template(view).specs[view.at].shape) for view, source in group.views]
     counts.plans += 1
     if len(_plans) >= _MOST:
@@ -283,23 +284,6 @@ def _dead(groups: Sequence[Group], slots: dict[Item, int], results: Sequence[int
         if slot not in results and not viewed:
             out[n].append(slot)
     return [tuple(dead) for dead in out]
-
-
-def _launcher(program: Program, strides: Sequence[tuple[int, ...] | None], reproducible: bool) -> Launcher:
-    """The compiled kernel of a program, the same for equal mathematics; ``strides`` of inputs that are not in row-major order."""
-    shapes = tuple(tuple(int(s) for s in t.shape) for t in program.inputs)
-    steps = tuple(_row_major(shape) if s is None else tuple(s) for s, shape in zip(strides, shapes))
-    key = (digest(program), steps, torch.get_num_threads(), reproducible)
-    if key not in _launchers:
-        if len(_launchers) >= _MOST:
-            _launchers.clear()
-        _launchers[key] = Compilation(Request(program, shapes, steps, host_target(), reproducible=reproducible)).launcher()
-        counts.compiled += 1
-    return _launchers[key]
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return torch.empty(shape, device="meta").stride()
 
 
 __all__ = ["LONGEST", "Collected", "Plan", "Step", "explain", "realize"]

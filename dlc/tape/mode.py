@@ -13,6 +13,7 @@ class _Mode(threading.local):
     grad = True
     phase = "forward"
     recording: Any = None  # see dlc/tape/recording.py
+    untuned = False  # see dlc/realize/generated.py
 
 
 mode = _Mode()

@@ -41,6 +41,7 @@ class Progress:
     def show(self, doing: str, trials: Sequence[Trial]) -> None:
         """Say what is being done, and how far the search is."""
         best = max((t.speedup or 0.0 for t in trials), default=0.0)
-        text = f"{len(trials)} tried" + (f", best {best:.2f}x the default" if best else "") + f"; {doing}"
+        found = f"{len(trials)} tried" + (f", best {best:.2f}x the default" if best else "") + "; " if trials else ""
+        text = found + doing
         self.last = text
         self.bar.update(self.task, completed=time.perf_counter() - self.started, state=text)
