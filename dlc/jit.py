@@ -25,21 +25,20 @@ import torch
 
 from dlc.config import settings
 from dlc.lazy import lazy
-from dlc.realize import Collected, Frozen, Plan, Step, realize
+from dlc.realize import Collected, realize
+from dlc.replay import Replay
 from dlc.tape import Recording, Value
 from dlc.tape.mode import mode
 from dlc.tensor import Tensor
 from dlc.tensor.convert import wrap
-from dlc.tensor.create import memory_of
 from dlc.tensor.tensor import of_memory
-from dlc.trees import Slot, Tree, filled, mapped, rebuilt, tensors
+from dlc.trees import mapped, rebuilt, tensors
 from dsl.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:
-    from dlc.realize import tuning
     from dlc.tune import steps
 else:
-    tuning, steps = lazy("dlc.realize.tuning"), lazy("dlc.tune.steps")
+    steps = lazy("dlc.tune.steps")
 
 _MANY = 16  # recordings of one function from which on somebody is told
 
@@ -86,8 +85,8 @@ class Jit:
             self._tell()
             return result
 
-    def tune(self, *args: Any, budget: float = 60.0, reproducible: bool = True, again: bool = False, progress: bool | None = None,
-             seed: int = 0) -> steps.StepReport:
+    def tune(self, *args: Any, budget: float = 60.0, reproducible: bool = True, candidates: int | None = None, again: bool = False,
+             progress: bool | None = None, seed: int = 0) -> steps.StepReport:
         """Search for faster schedules of the kernels that the function launches, those that take most of its time first, and use them.
 
         Every recording and every other graph that launches these kernels uses them at once, later processes too. Where the function has
@@ -99,6 +98,7 @@ class Jit:
             budget: seconds for everything.
             reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
                 other orders of summation, within four times the default's error against float64.
+            candidates: try no more than so many for a kernel; None for as many as its share of the budget allows.
             again: search anew for kernels that have a record of this machine already.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the searches.
@@ -106,7 +106,7 @@ class Jit:
         Raises:
             UserError: the function launches no kernels, keeps no recording for these arguments, or records are switched off.
         """
-        wish = steps.Wish(budget, reproducible, again, progress, seed)
+        wish = steps.Wish(budget, reproducible, candidates, again, progress, seed)
         if mode.recording is not None:
             raise UserError(f"{self._title} is tuned inside of a function that is recorded", remedy="tune it outside, or tune that one")
         if mode.untuned or not settings().records:
@@ -180,103 +180,6 @@ def jit(fn: Callable[..., Any]) -> Jit:
     return Jit(fn)
 
 
-class Replay:
-    """A recording, ready to run.
-
-    Args:
-        recording: what was noted.
-        collected: the graph.
-        arguments: the tensors among the arguments.
-        result: what the function returned.
-    """
-
-    def __init__(self, recording: Recording, collected: Collected, plan: Plan, arguments: Sequence[Tensor], result: Tree) -> None:
-        self._plan, self.calls, self.guards = plan, recording.calls, list(recording.guards.values())
-        self._positions = {value: n for n, value in enumerate(_values(collected))}
-        self._read = len(collected.memory)
-        grads = [t.grad for t in recording.graded.values() if t.grad is not None]
-        beside = [t._value for t in (*tensors(result), *recording.replaced.values(), *grads) if t._value not in self._positions]
-        self._passed = {value: n for n, value in enumerate(dict.fromkeys([*collected.given, *beside]))}
-        self._given = [(_source(value, recording, arguments), value.buffer.stride()) for value in self._passed]
-        self._shared = [own for own in recording.sources.values() if len(own) > 1]
-        self._replaced = [(_owner(t, arguments), self._place(t._value)) for t in recording.replaced.values()]
-        self._graded = [(_owner(t, arguments), None if t.grad is None else (self._place(t.grad._value), t.grad._value.spec))
-                        for t in recording.graded.values()]
-        self._result = mapped(result, lambda t: Slot(self._place(t._value), t._value.spec))
-        del self._positions, self._passed  # values hold the memory of the first results
-
-    def _place(self, value: Value) -> tuple[bool, int]:
-        """(whether it is computed, number among the results or the arrays given)."""
-        return (True, self._positions[value]) if value in self._positions else (False, self._passed[value])
-
-    @functools.cached_property
-    def frozen(self) -> Frozen:
-        """The plan with memory of its own, from the first call on that runs it."""
-        return Frozen(self._plan)
-
-    @property
-    def bytes(self) -> int:
-        """Of that memory, once there is any."""
-        return self.frozen.bytes if "frozen" in vars(self) else 0
-
-    @property
-    def launches(self) -> int:
-        """Of kernels, in every call."""
-        return sum(isinstance(step, Step) for step in self._plan.steps)
-
-    def tune(self, name: str, memory: Sequence[torch.Tensor], wish: steps.Wish) -> steps.StepReport:
-        """Tune its kernels, on the arrays that a call has read."""
-        return tuning.tune_step(name, self.frozen, memory[:self._read], wish)
-
-    def memory(self, arguments: Sequence[Tensor]) -> list[torch.Tensor] | None:
-        """What the plan reads; None where the recording does not hold any more. What ``calls`` gives is still missing."""
-        if not self._holds():
-            return None
-        out: list[torch.Tensor] = []
-        for (kind, what), strides in self._given:
-            if kind == "memory":
-                buffer = what
-            elif kind == "live":
-                buffer = None
-            else:
-                t = _found(what, arguments).grad if kind == "grad" else _found((kind, what), arguments)
-                buffer = None if t is None else t.realize()._value.buffer
-                if buffer is None or buffer.stride() != strides:
-                    return None
-            out.append(buffer)
-        return out
-
-    def _holds(self) -> bool:
-        """Whether the world outside is what it was, as far as it was looked at."""
-        if any([look() != seen for look, seen in self.guards]):
-            return False
-        return all([t._value is own[0]._value for own in self._shared for t in own])
-
-    def run(self, memory: list[torch.Tensor], arguments: Sequence[Tensor]) -> Any:
-        """Launch the kernels, put the new numbers in their places; the results."""
-        live = [fn() for fn in self.calls]
-        for n, ((kind, what), _) in enumerate(self._given):
-            if kind == "live":
-                memory[n] = memory_of(live[what])
-        results = self.frozen.run(memory[:self._read])
-        values: dict[tuple[bool, int], Value] = {}
-
-        def value(place: tuple[bool, int], spec: Any) -> Value:
-            found = values.get(place)
-            if found is None:
-                found = values[place] = Value(spec, None, 0, results[place[1]] if place[0] else memory[place[1]])
-            return found
-
-        for owner, place in self._replaced:
-            t = _found(owner, arguments)
-            t._value.handles -= 1
-            t._value = value(place, t._value.spec)
-            t._value.handles += 1
-        for owner, made in self._graded:
-            _found(owner, arguments).grad = None if made is None else Tensor._of(value(*made), None)
-        return filled(self._result, lambda slot: Tensor._of(value(slot.place, slot.spec), None))
-
-
 def _plainly(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """The function as it is; its results computed, without their graph."""
     result = fn(*args, **kwargs)
@@ -335,36 +238,6 @@ def _kept(recording: Recording, wanted: Sequence[Value]) -> str | None:
     return None
 
 
-# -- where things are ----------------------------------------------------------------------------------------------
-def _values(collected: Collected) -> list[Value]:
-    return [collected.nodes[n].value(index) for n, index in collected.wanted]
-
-
-def _source(value: Value, recording: Recording, arguments: Sequence[Tensor]) -> tuple[str, Any]:
-    """Where the memory of a value comes from at a later call."""
-    if value in recording.live:
-        return "live", recording.live[value]
-    own = recording.sources.get(value)
-    if not own:
-        return "memory", value.buffer
-    t = own[0]
-    if id(t) in recording.grads:
-        return "grad", _owner(recording.grads[id(t)][0], arguments)
-    return _owner(t, arguments)
-
-
-def _owner(t: Tensor, arguments: Sequence[Tensor]) -> tuple[str, Any]:
-    """A tensor, or which of the arguments it is."""
-    at = next((n for n, a in enumerate(arguments) if a is t), None)
-    return ("tensor", t) if at is None else ("argument", at)
-
-
-def _found(owner: tuple[str, Any], arguments: Sequence[Tensor]) -> Tensor:
-    kind, what = owner
-    return arguments[what] if kind == "argument" else what
-
-
-# -- trees ---------------------------------------------------------------------------------------------------------
 def _arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor], tuple[Any, Any]]:
     """(kind of the arguments, the tensors among them, the arguments with arrays as tensors)."""
     found: list[Tensor] = []

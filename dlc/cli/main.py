@@ -89,10 +89,11 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
     """
     step = find_step(kernel, arguments)
     if step is not None:
-        _refuse_for_steps(shape, dim, value, against, candidates, tolerance, target, data, plot)
+        _refuse_for_steps(shape, dim, value, against, tolerance, target, data, plot)
         if threads is not None:
             torch.set_num_threads(threads)
-        found = step[0].tune(*step[1], budget=budget, reproducible=not any_order, again=again, progress=False if quiet else None, seed=seed)
+        found = step[0].tune(*step[1], budget=budget, reproducible=not any_order, candidates=candidates, again=again,
+                             progress=False if quiet else None, seed=seed)
         _show(found.as_dict() if as_json else str(found), as_json)
         return
     k = find_kernel(kernel)
@@ -112,7 +113,7 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
 def _refuse_for_steps(*options: Any) -> None:
     if any(options):
         raise ArgumentError("an option for single kernels was given with a step", "its kernels have the shapes that the step gives them",
-                            "a step takes --arguments, --budget, --threads, --any-order, --again, --seed, --quiet and --json", UNKNOWN)
+                            "with a step go --arguments --budget --candidates --threads --any-order --again --seed --quiet --json", UNKNOWN)
 
 
 @app.command()

@@ -156,7 +156,8 @@ class _Tuning:
 
         # Equal orders and bits leave adversarial data little to show, and float64 takes long on it.
         data = ORDINARY if self.wish.reproducible else None
-        task = tuner.Task(request, arguments, exact, None, seconds, self.wish.reproducible, self.wish.seed, data=data)
+        task = tuner.Task(request, arguments, exact, budget=seconds, reproducible=self.wish.reproducible, seed=self.wish.seed,
+                          candidates=self.wish.candidates, data=data)
         report = part.report = tuner.tune(task, self._bar(label, seconds))
         part.reason = report.reason
         if report.record.decisions == (earlier.decisions if earlier else {}):

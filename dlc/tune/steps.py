@@ -38,6 +38,7 @@ class Wish:
     Attributes:
         budget: seconds for everything.
         reproducible: as for a kernel, see :meth:`dlc.kernel.Kernel.tune`.
+        candidates: try no more than so many for a kernel; None for as many as its time allows.
         again: search anew for the kernels that have a record.
         progress: whether to show a progress bar; None where standard error is a terminal.
         seed: of the searches.
@@ -48,6 +49,7 @@ class Wish:
 
     budget: float = 60.0
     reproducible: bool = True
+    candidates: int | None = None
     again: bool = False
     progress: bool | None = None
     seed: int = 0

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as nn
 
 import dlc
-from benchmarks.calls import Adapted, Bound, Compiled, Constant, Jax, NoVariant, absent, out_form, untuned
-from benchmarks.harness import TUNED, Protocol, case, run_case
+from benchmarks.calls import Adapted, Bound, Compiled, Constant, Jax, NoVariant, Tunable, absent, out_form, untuned
+from benchmarks.families import training
+from benchmarks.harness import TUNED, Case, Protocol, case, run_case
 from dlc import f32
+from dlc.jit import Jit
+from dlc.realize import Step
 from dlc.tune.limits import Limits
 
 LIMITS = Limits(1, {"f32": 100.0}, {"L1": 300.0, "L2": 200.0, "L3": 100.0, "DRAM": 10.0}, {})
@@ -65,6 +69,23 @@ def test_constant_operands_are_bound_once() -> None:
     into = call.into()
     assert into() is into()
     torch.testing.assert_close(into(), x @ w, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_is_tuned_beside_its_default(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[float] = []
+    ours = training._ours(lambda lib: [lib.Linear(6, 5), lib.ReLU(), lib.Linear(5, 10)], training._sgd,
+                          torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 10)).state_dict(),
+                          torch.randn(7, 6), torch.randint(0, 10, (7,)), True)
+    tune = Jit.tune
+    monkeypatch.setattr(Jit, "tune", lambda self, *args, **how: (budgets.append(how["budget"]), tune(self, *args, **how))[1])
+    assert isinstance(ours, Tunable)
+    one = Case("step", lambda: {"dlc": ours})
+    (found,) = run_case("f", one, Protocol(budget=0.01, tune=0.5), lambda threads, again: LIMITS)
+    assert budgets == [0.5] and found.times["dlc"].ok and found.times[TUNED].ok
+    kernels = [s.kernel for known in ours.run._known.values() for r in known for s in r._plan.steps if isinstance(s, Step)]
+    assert kernels and all(k.request.decisions == {} for k in kernels)  # the default is measured whatever records there are
+    with pytest.raises(NoVariant, match="not jitted"):
+        training.Ours(ours.make, ours.batch, False).tuned(1.0)
 
 
 def test_a_kernel_is_tuned_beside_its_default() -> None:

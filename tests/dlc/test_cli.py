@@ -111,6 +111,43 @@ def test_tune_keeps_a_record_that_can_be_moved(file: Path, tmp_path: Path, monke
     assert "1 records removed" in output("records", "clear")
 
 
+STEP = """
+import torch
+import dlc
+
+w = dlc.from_torch(torch.randn(40, 40))
+
+
+@dlc.jit
+def step(x, y):
+    return ((x @ w - y) ** 2).mean()
+
+
+def batch():
+    return torch.randn(30, 40), torch.randn(30, 40)
+
+
+def plain():
+    return dlc.exp(w)
+
+
+nothing, text = (), "text"
+"""
+
+
+def test_tune_takes_steps(tmp_path: Path, cache_dir: Path) -> None:
+    (tmp_path / "model.py").write_text(STEP)
+    address = f"{tmp_path / 'model.py'}:step"
+    found = figures("tune", address, "--arguments", "batch", "--budget", "0.5", "--quiet")
+    assert found["name"] == "step" and found["kernels"] and found["times"]["before"]["samples"]
+    plain = f"{tmp_path / 'model.py'}:plain"
+    assert output("tune", plain, "--arguments", "nothing", "--budget", "0.5", "-q", "--again").startswith("plain: ")
+    assert "no kernel 'plain'" in message("tune", plain)
+    assert "--arguments batch" in message("tune", address) and "x, y" in message("tune", address)
+    assert "gives no arguments: str" in message("tune", address, "--arguments", "text")
+    assert "an option for single kernels" in message("tune", address, "--arguments", "batch", "--dim", "M=3")
+
+
 def test_show_timings(file: Path) -> None:
     text = output("show", f"{file}:product", *SIZES, "--timings")
     assert "product for " in text and "machine code" in text and "llvm new_gvn" in text

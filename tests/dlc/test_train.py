@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 import dlc
 from dlc import nn, optim
 from dlc.data import Loader
-from dlc.train import evaluate, fit, train_step
+from dlc.train import History, evaluate, fit, train_step
 from dsl.errors import ArgumentError
 
 RNG = np.random.default_rng(0)
@@ -30,7 +33,7 @@ def test_the_loop_learns_and_keeps_the_best_state() -> None:
                   report=lambda n, h: seen.append(n))
     assert history.loss[-1] < 0.5 * history.loss[0] and seen == list(range(30)) and history.steps == 60 and history.rate[-1] == 0
     assert history.accuracy[history.best] == max(history.accuracy) == evaluate(model, held)[1] >= 0.8
-    assert set(history.as_dict()) == {"loss", "validation_loss", "accuracy", "rate", "best", "seconds", "steps"}
+    assert set(history.as_dict()) == {"loss", "validation_loss", "accuracy", "rate", "best", "seconds", "steps", "tuning"}
 
 
 def test_a_jitted_loop_is_the_same_loop() -> None:
@@ -43,6 +46,21 @@ def test_a_jitted_loop_is_the_same_loop() -> None:
         return history.loss, history.accuracy
 
     assert run(True) == run(False)
+
+
+def test_a_loop_that_is_tuned_on_the_way_is_the_same_loop(cache_dir: Path) -> None:
+    def run(**how: Any) -> tuple[History, list[list[float]]]:
+        torch.manual_seed(3)
+        model = network()
+        opt = optim.AdamW(model.parameters(), lr=0.05)
+        data = Loader(POINTS, SIDES, batch_size=40, shuffle=True, seed=1)
+        history = fit(model, opt, data, epochs=2, schedule=optim.CosineLR(opt, 12), progress=False, **how)
+        return history, [p.tolist() for p in model.parameters()]
+
+    (tuned, ours), (plain, theirs) = run(tune=0.5), run()
+    assert ours == theirs and tuned.loss == plain.loss and tuned.rate == plain.rate
+    assert plain.tuning is None and tuned.tuning is not None and tuned.tuning.parts
+    assert tuned.as_dict()["tuning"]["kernels"] and plain.as_dict()["tuning"] is None
 
 
 def test_patience() -> None:
