@@ -26,8 +26,9 @@ from dlc.runtime.fastcall import MISS, Call, Fill, Functions, Hooks, takes_numbe
 from dlc.runtime.launch import Launcher
 from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
-from dlc.varying import Sizes, compile_for
+from dlc.varying import Many, Sizes, compile_for
 from dsl.bind import bind_sizes
+from dsl.dim import Var
 from dsl.errors import ArgumentError, TargetError, UserError
 from dsl.expr import Expr, Tensor
 from dsl.program import Program
@@ -86,9 +87,9 @@ class Caller:
         self._written: dict[tuple[Launcher, Given], Functions] = {}
         self._own: list[dict[tuple[int, ...], Functions | None]] = []
         self._launchers: dict[Any, Launcher] = {}
-        self._many: list[Launcher] = []
+        self._many: Many[Launcher] = Many()
         self._on_gpu: dict[Any, GpuLauncher] = {}
-        self._many_on_gpu: dict[torch.device, tuple[list[GpuLauncher], Sizes]] = {}
+        self._many_on_gpu: dict[torch.device, tuple[Many[GpuLauncher], Sizes]] = {}
         self._followed: set[Any] = set()
         self._sizes = Sizes()
 
@@ -216,30 +217,33 @@ class Caller:
         key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
         launcher = self._launchers.get(key)
         if launcher is None:
-            launcher = next((many for many in self._many if many.serves(tensors)), None) or self._compiled(key)
+            launcher = self._many.suiting(tensors, self._sizes_of(tensors)) or self._compiled(key)
         return launcher
 
     def _gpu_launcher(self, tensors: Sequence[torch.Tensor]) -> GpuLauncher:
         device = tensors[0].device
         key = (device, *[(t.shape, canonical_strides(t)) for t in tensors])
-        many, sizes = self._many_on_gpu.setdefault(device, ([], Sizes()))
-        known = self._on_gpu.get(key) or next((m for m in many if m.serves(tensors)), None)
+        many, sizes = self._many_on_gpu.setdefault(device, (Many(), Sizes()))
+        known = self._on_gpu.get(key) or many.suiting(tensors, self._sizes_of(tensors))
         if known is not None:
             return known
         request = self.kernel.request([t.shape for t in tensors], [canonical_strides(t) for t in tensors], gpu_launch.target_of(device))
         launcher, serves_many = compile_for(request, sizes, gpu_launch.GpuLauncher)
         if serves_many:
-            many.insert(0, launcher)
+            many.add({} if request.scheduler else self._sizes_of(tensors), launcher)
         else:
             self._on_gpu[key] = launcher
         return launcher
+
+    def _sizes_of(self, tensors: Sequence[torch.Tensor]) -> Mapping[Var, int]:
+        return bind_sizes(self.kernel.program, [t.shape for t in tensors])
 
     def _compiled(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher:
         """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
         request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
         launcher, many = compile_for(request, self._sizes, Plan.launcher)
         if many:
-            self._many.insert(0, launcher)
+            self._many.add({} if request.scheduler else bind_sizes(self.kernel.program, request.shapes), launcher)
         else:
             self._launchers[key] = launcher
         return launcher
@@ -256,11 +260,11 @@ class Caller:
                 self._by_shape.clear()
                 self._any_size.clear()
             known = self._written[launcher, given] = launcher.written(given, self._hooks(launcher, given))
+        for own in self._own:
+            own.clear()
         if launcher.recipe.sizes:
             _put_first(known, self._any_size)
         else:
-            for own in self._own:
-                own.clear()
             _put_first(known, self._by_shape.setdefault(kinds, []))
         return known
 
@@ -274,10 +278,12 @@ class Caller:
             return self._derived(launcher, tensors)
 
         def find(sizes: tuple[int, ...], args: tuple[Any, ...]) -> Functions | None:
-            """The functions of a kernel compiled for just these sizes."""
+            """The functions of a kernel compiled for just these sizes, or scheduled for nearer ones; None where there is none."""
+            best = self._launcher([as_tensor(a, t) for a, t in zip(args, inputs)])
+            found = self._remember(args, _kinds(args), best) if isinstance(best, Launcher) and best is not launcher else None
             if len(own) >= _MANY:
                 own.clear()
-            own[sizes] = found = next(iter(self._by_shape.get(_kinds(args), ())), None)
+            own[sizes] = found
             return found
 
         own: dict[tuple[int, ...], Functions | None] = {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dlc.compiler import Plan, Request, specialize
 from dlc.config import settings
@@ -14,7 +14,49 @@ from dsl.dim import Var
 from dsl.errors import BoundsError, DlcError
 
 FEW = 3  # values of a size after which it becomes a run-time argument
+NEAR = 3  # times smaller or larger than the size a kernel was scheduled for, and its schedule still suits
+MOST = 32  # kernels for changing sizes, of arguments laid out alike
 Made = TypeVar("Made")
+
+
+class Server(Protocol):
+    """A kernel for many sizes."""
+
+    def serves(self, tensors: Sequence[Any]) -> bool:
+        """Whether it can be called with these tensors."""
+
+
+Serving = TypeVar("Serving", bound=Server)
+
+
+class Many(Generic[Serving]):
+    """Kernels for sizes that keep changing, each with the sizes it was scheduled for.
+
+    One schedule does not suit a product of ten rows and one of a thousand, so there is a kernel for every neighbourhood of sizes.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Mapping[Var, int], Serving]] = []
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def add(self, sizes: Mapping[Var, int], kernel: Serving) -> None:
+        """Another kernel, scheduled for these sizes; for any, where none are given: by hand."""
+        self._made.append((sizes, kernel))
+
+    def suiting(self, tensors: Sequence[Any], sizes: Mapping[Var, int]) -> Serving | None:
+        """The kernel scheduled for the nearest sizes; None where a nearer one should be made."""
+        serving = [(_distance(scheduled, sizes), kernel) for scheduled, kernel in self._made if kernel.serves(tensors)]
+        if not serving:
+            return None
+        distance, kernel = min(serving, key=lambda found: found[0])
+        return kernel if distance <= NEAR or len(serving) >= MOST else None
+
+
+def _distance(a: Mapping[Var, int], b: Mapping[Var, int]) -> float:
+    """How many times smaller or larger the size is that differs most."""
+    return max((max(n, b[v]) / max(min(n, b[v]), 1) for v, n in a.items()), default=1.0)
 
 
 class Sizes:

@@ -5,7 +5,7 @@ import torch
 
 import dlc
 from dlc import f32
-from dlc.varying import FEW, Sizes
+from dlc.varying import FEW, MOST, NEAR, Many, Sizes
 
 M, N = dlc.dims("M N")
 
@@ -22,6 +22,31 @@ def test_a_size_changes_after_a_few_values_unless_it_is_fixed_or_zero():
     assert sizes.changing({m: 7}) == {"M"} and sizes.changing({m: 0}) == frozenset()
     sizes.fixed |= {"M"}
     assert sizes.changing({m: 7}) == frozenset()
+
+
+class Anything:
+    def serves(self, tensors):
+        return True
+
+
+def test_a_kernel_serves_sizes_near_those_it_was_scheduled_for():
+    m, n = (next(iter(d.term.vars)) for d in (M, N))
+    many, made = Many(), [Anything() for _ in range(MOST)]
+    assert many.suiting((), {m: 10, n: 10}) is None
+    many.add({m: 10, n: 10}, made[0])
+    assert many.suiting((), {m: 10 * NEAR, n: 4}) is made[0]
+    assert many.suiting((), {m: 10 * NEAR + 1, n: 10}) is None and many.suiting((), {m: 10, n: 3}) is None
+    many.add({m: 100, n: 10}, made[1])
+    assert many.suiting((), {m: 40, n: 10}) is made[1] and many.suiting((), {m: 30, n: 10}) is made[0], "the nearest"
+    for k in made[2:]:
+        many.add({m: 1, n: 1}, k)
+    assert many.suiting((), {m: 10**6, n: 10}) is made[1], "enough of them: the nearest, however far"
+
+
+def test_a_schedule_by_hand_serves_all_sizes():
+    many, only = Many(), Anything()
+    many.add({}, only)
+    assert many.suiting((), {next(iter(M.term.vars)): 10**6}) is only
 
 
 @dlc.kernel
@@ -73,7 +98,7 @@ def test_sizes_that_no_dimension_is_equal_to_are_solved_for(kernel, view):
             torch.testing.assert_close(kernel(x, y), (parts + y, x * 2))
         else:
             torch.testing.assert_close(kernel(x), parts)
-    assert compiled(kernel)[1] == 1 and compiled(kernel)[0] == FEW
+    assert compiled(kernel) == (FEW, 2), "one for 5 and 8, one for 40"
     with pytest.raises(dlc.errors.ShapeError, match="of `x` is 6, "):
         kernel(torch.randn(3, 6), *([torch.randn(3)] if len(kernel.program.inputs) > 1 else []))
 
@@ -89,9 +114,9 @@ def test_sizes_vary_from_the_least_on_that_was_met_where_smaller_ones_are_out_of
         padded, third, steps = mirrored(x)
         assert torch.equal(padded, torch.nn.functional.pad(x[None], (2, 2), mode="reflect")[0])
         assert torch.equal(third, x[:, 2]) and torch.equal(steps, x[:, 2:] - x[:, :-2])
-    assert compiled(mirrored) == (FEW, 1)
-    assert mirrored(torch.randn(3, 3))[0].shape == (3, 7) and compiled(mirrored) == (FEW, 2), "another one from 3 on"
+    assert compiled(mirrored) == (FEW, 2)
+    assert mirrored(torch.randn(3, 3))[0].shape == (3, 7) and compiled(mirrored) == (FEW, 3), "another one from 3 on"
     with pytest.raises(dlc.errors.BoundsError):
         mirrored(torch.randn(3, 2))
-    assert mirrored(torch.randn(3, 50))[0].shape == (3, 54) and compiled(mirrored) == (FEW, 2)
+    assert mirrored(torch.randn(3, 50))[0].shape == (3, 54) and compiled(mirrored) == (FEW, 3)
     assert not mirrored._calls._sizes.fixed, "a call that is refused leaves things as they were"
