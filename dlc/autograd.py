@@ -18,31 +18,24 @@ class Derived(torch.autograd.Function):
     @staticmethod
     def forward(call: Followed, launcher: Launcher | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The results of the kernel, then what is saved."""
-        return tuple(call.run(launcher, tensors))
+        return call.run(launcher, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-        """Keep what the backward reads."""
+        """Keep what the backward reads, and what forward mode does."""
         call, _, *tensors = inputs
-        ctx.call, ctx.count, ctx.made = call, len(tensors), len(output)
+        ctx.call, ctx.made = call, len(output)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*[tensors[n] if kind == "input" else output[n] for kind, n in call.kept])
+        ctx.save_for_backward(*call.keep(tensors, output))
         ctx.save_for_forward(*tensors)
-        silent = [r for n, r in enumerate(output) if n >= call.results or not r.dtype.is_floating_point]
-        if silent:
-            ctx.mark_non_differentiable(*silent)
+        if call.silent:
+            ctx.mark_non_differentiable(*[output[n] for n in call.silent])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """Run the derived kernel for the inputs that need a gradient, from the results that have one; where none has, neither do they."""
-        call, count = ctx.call, ctx.count
-        given = tuple([n for n in range(call.results) if cotangents[n] is not None])
-        wanted = tuple([n for n in range(count) if ctx.needs_input_grad[n + 2]])
-        if not given or not wanted:
-            return (None,) * (count + 2)
-        values = dict(zip(call.kept, ctx.saved_tensors))
-        grads = iter(call.back(wanted, given)(values.__getitem__, [g for g in cotangents if g is not None]))
-        return (None, None, *(next(grads) if n in wanted else None for n in range(count)))
+        """The gradients."""
+        grads: tuple[torch.Tensor | None, ...] = ctx.call.gradients(ctx.needs_input_grad[2:], cotangents, ctx.saved_tensors)
+        return (None, None, *grads)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -67,21 +60,40 @@ class Derived(torch.autograd.Function):
         return results, (0,) * len(results)
 
 
-class Direct(torch.autograd.Function):
-    """The same outside of torch.func, in the form that torch calls without binding the signature of ``forward`` anew each time."""
+class Plain(torch.autograd.Function):
+    """The same for backward mode alone, outside of torch.func and forward mode: nothing is kept for what cannot be asked for."""
 
     @staticmethod
     def forward(ctx: Any, call: Followed, launcher: Launcher | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The results of the kernel, then what is saved."""
-        made = tuple(call.run(launcher, tensors))
-        Derived.setup_context(ctx, (call, launcher, *tensors), made)
+        made = call.run(launcher, tensors)
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*call.keep(tensors, made))
+        if call.silent:
+            ctx.mark_non_differentiable(*[made[n] for n in call.silent])
         return made
 
-    backward = Derived.backward
-    jvp = Derived.jvp
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """The gradients."""
+        grads: tuple[torch.Tensor | None, ...] = ctx.call.gradients(ctx.needs_input_grad[2:], cotangents, ctx.saved_tensors)
+        return (None, None, *grads)
 
 
-def follow(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """The results of a call that autograd follows."""
-    transformed = torch._C._are_functorch_transforms_active() or any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
-    return (Derived if transformed else Direct).apply(call, launcher, *tensors)[:call.results]
+#: What ``Plain.apply`` comes to where no tensor is one of torch.func's, without the Python that looks whether one is.
+_apply: Callable[..., tuple[torch.Tensor, ...]] = super(torch.autograd.Function, Plain).apply
+
+
+def record(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Any:
+    """The results of a call with tensors that autograd follows, and no transform or mode of torch's."""
+    if torch._C._are_functorch_transforms_active():
+        return transform(call, launcher, tensors)
+    made = _apply(call, launcher, *tensors)
+    return made[0] if call.single else made[:call.results]
+
+
+def transform(call: Followed, launcher: Launcher | None, tensors: Sequence[torch.Tensor]) -> Any:
+    """The results of a call that any transform or mode of torch's may follow."""
+    made = Derived.apply(call, launcher, *tensors)
+    return made[0] if call.single else made[:call.results]

@@ -16,9 +16,9 @@ from torch.autograd import forward_ad
 
 from codegen.target import Target
 from dlc import operator
-from dlc.autograd import follow
+from dlc.autograd import record, transform
 from dlc.compiler import Plan, Request
-from dlc.derivatives import Derivatives
+from dlc.derivatives import Derivatives, Followed
 from dlc.lazy import lazy
 from dlc.outs import checked_outs
 from dlc.runtime.arguments import as_tensor, give_back
@@ -62,6 +62,7 @@ class Callee(Protocol):
         """What is derived from it."""
 
     fast: Call
+    save: tuple[str, ...] | None
 
 
 class Caller:
@@ -116,7 +117,8 @@ class Caller:
             if results is not MISS:
                 self.kernel.fast = functions.call
             return results
-        fill = functions.fill(isinstance(out[0] if type(out) in (tuple, list) and out else out, np.ndarray))
+        first = out[0] if type(out) in (tuple, list) and out else out
+        fill = functions.fill_arrays if isinstance(first, np.ndarray) else functions.fill_tensors
         results = fill(args, out)
         if results is not MISS:
             self.fill = fill
@@ -133,7 +135,7 @@ class Caller:
             raise UserError(f"{program.name} is called inside another definition", "a kernel runs on arrays",
                             f"write {program.name}.fn(...) to use what it computes as a part of the other")
         if any(operator.is_foreign(a) for a in args):
-            return self._dispatched(program, args)
+            return operator.put(self._dispatched(program, args), out)
         tensors = _on_one_device(program, [as_tensor(a, t) for a, t in zip(args, program.inputs)])
         tracked = _tracked(tensors)
         if tracked and out is not None:
@@ -194,8 +196,7 @@ class Caller:
         """A call whose derivatives, if any, are asked for by a transform: nothing is kept but the arguments."""
         inputs = self.kernel.program.inputs
         wanted = tuple(n for n, t in enumerate(inputs) if t.dtype.is_float)
-        results = follow(self.kernel.derivatives.follow(tensors, wanted), None, tensors)
-        return results[0] if self.kernel.program.single else tuple(results)
+        return transform(self.kernel.derivatives.follow(tensors, wanted), None, tensors)
 
     def _positional(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Arguments given by name, in the order of the parameters."""
@@ -269,13 +270,17 @@ class Caller:
         return known
 
     def _hooks(self, launcher: Launcher, given: Given) -> Hooks:
-        inputs, converted = self.kernel.program.inputs, sorted(given.numbers | given.arrays)
+        inputs, converted = self.kernel.program.inputs, given.numbers | given.arrays
 
         def tracked(args: tuple[Any, ...]) -> Any:
-            tensors = list(args)
-            for n in converted:
-                tensors[n] = as_tensor(args[n], inputs[n])
-            return self._derived(launcher, tensors)
+            tensors = tuple([as_tensor(a, t) if n in converted else a for n, (a, t) in enumerate(zip(args, inputs))]) if converted else args
+            if launcher.recipe.sizes:
+                return self._derived(launcher, tensors)
+            key = self.kernel.save, tuple([t.requires_grad for t in tensors])
+            call = followed.get(key)
+            if call is None:
+                call = followed[key] = self.kernel.derivatives.follow(tensors)
+            return record(call, launcher, tensors)
 
         def find(sizes: tuple[int, ...], args: tuple[Any, ...]) -> Functions | None:
             """The functions of a kernel compiled for just these sizes, or scheduled for nearer ones; None where there is none."""
@@ -286,6 +291,7 @@ class Caller:
             own[sizes] = found
             return found
 
+        followed: dict[Any, Followed] = {}
         own: dict[tuple[int, ...], Functions | None] = {}
         if not launcher.recipe.sizes:
             return Hooks(tracked)
@@ -294,8 +300,7 @@ class Caller:
 
     def _derived(self, launcher: Callable[..., Any] | None, tensors: Sequence[torch.Tensor]) -> Any:
         """A call that autograd follows."""
-        results = follow(self.kernel.derivatives.follow(tensors), launcher, tensors)
-        return results[0] if self.kernel.program.single else results
+        return record(self.kernel.derivatives.follow(tensors), launcher, tensors)
 
 
 def canonical_strides(t: torch.Tensor) -> tuple[int, ...]:

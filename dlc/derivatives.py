@@ -58,11 +58,6 @@ class Back:
     kernel: Any
     sources: tuple[Source, ...]
 
-    def __call__(self, values: Callable[[Source], torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """The gradients."""
-        grads = self.kernel(*map(values, self.sources), *cotangents)
-        return [grads] if self.kernel.program.single else grads
-
 
 class Derivatives:
     """What is derived from one kernel, made when it is first needed.
@@ -195,28 +190,83 @@ class Followed:
 
     Attributes:
         results: how many results the user sees; what is saved comes after them.
+        single: whether the user gets a tensor rather than a tuple.
+        silent: what is computed that has no gradient, by number: integers, and what is saved.
     """
 
     def __init__(self, derived: Derivatives, wanted: tuple[int, ...], saved: tuple[str, ...], kept: tuple[Source, ...]) -> None:
         self.derived, self.wanted, self.saved = derived, wanted, saved
         self.forward = derived.forward(saved, wanted) if saved else None
-        self.results = len(derived.kernel.program.outputs)
-        self.kept = kept
+        program = derived.kernel.program
+        made = (self.forward or derived.kernel).program.outputs
+        self.results, self.single = len(program.outputs), program.single
+        self.silent = tuple(n for n, t in enumerate(made) if n >= self.results or not t.dtype.is_float)
+        self._kept = kept
+        self._known: dict[tuple[tuple[bool, ...], tuple[bool, ...], bool], _Gradients] = {}
 
-    def run(self, launcher: Callable[..., Any] | None, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def run(self, launcher: Callable[..., tuple[torch.Tensor, ...]] | None, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The results, and what is saved.
 
         Args:
             launcher: runs the kernel as it is, where it is known.
             tensors: the arguments.
         """
-        if self.forward is None and launcher is not None:
-            return launcher(tensors)
-        kernel = self.forward or self.derived.kernel
+        if self.forward is None:
+            if launcher is not None:
+                return launcher(tensors)
+            kernel, single = self.derived.kernel, self.single
+        else:
+            kernel, single = self.forward, self.forward.program.single
         found = kernel(*tensors)
-        return [found] if kernel.program.single else found
+        return (found,) if single else tuple(found)
 
-    def back(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> Back:
-        """The backward; the one that begins with the inputs where its gradients may be wanted, or others than were expected are."""
-        saved = self.saved if wanted == self.wanted and not torch.is_grad_enabled() else ()
-        return self.derived.back(wanted, given, saved)
+    def keep(self, tensors: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What is held for the backward."""
+        return [tensors[n] if kind == "input" else made[n] for kind, n in self._kept]
+
+    def gradients(self, needed: tuple[bool, ...], cotangents: Sequence[torch.Tensor | None],
+                  held: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+        """The gradients of the inputs that need one, from the results that have one; where none has, neither do they.
+
+        Args:
+            needed: of each input, whether.
+            cotangents: of each result, and of what is saved.
+            held: what :meth:`keep` gave.
+        """
+        key = needed, tuple([g is not None for g in cotangents[:self.results]]), torch.is_grad_enabled()
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._gradients(*key)
+        if known.kernel is None:
+            return (None,) * len(needed)
+        found = known.kernel(*[held[n] for n in known.read], *[cotangents[n] for n in known.given])
+        grads = (found,) if known.single else found
+        return [None if n is None else grads[n] for n in known.places]
+
+    def _gradients(self, needed: tuple[bool, ...], there: tuple[bool, ...], again: bool) -> _Gradients:
+        """How they are computed: with the backward that begins with the inputs where others than expected, or its own, may be wanted."""
+        wanted, given = (tuple(n for n, yes in enumerate(flags) if yes) for flags in (needed, there))
+        if not wanted or not given:
+            return _Gradients(None)
+        back = self.derived.back(wanted, given, self.saved if wanted == self.wanted and not again else ())
+        places = tuple(wanted.index(n) if yes else None for n, yes in enumerate(needed))
+        return _Gradients(back.kernel, tuple(self._kept.index(s) for s in back.sources), given, places, back.kernel.program.single)
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """How gradients are computed.
+
+    Attributes:
+        kernel: the backward; None where there is nothing to compute.
+        read: what it reads of what is held, before the gradients of the results.
+        given: which results have a gradient.
+        places: for each input, which result of the backward is its gradient.
+        single: whether the backward gives a tensor rather than a tuple.
+    """
+
+    kernel: Any
+    read: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()
+    places: tuple[int | None, ...] = ()
+    single: bool = False

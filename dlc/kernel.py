@@ -90,7 +90,7 @@ class Kernel(Asked):
             UserError: the arguments do not fit the declaration; the message names parameter and symbol.
         """
         if is_compiling():
-            return self._traced(args, named)
+            return operator.put(self._traced(args, named), out)
         if out is None and not named:
             results = self.fast(args)
             if results is not MISS:

@@ -30,7 +30,7 @@ from dlc.hand import Hand, forget
 #: Bytes from which a result lies in a block of this pool; measured: below it a fresh allocation costs no more than taking a block.
 THRESHOLD = 2 << 20
 
-_PAGE, _HUGE = 4096, 2 << 20
+PAGE, HUGE = 4096, 2 << 20  # bytes
 _HOT = 256 << 20  # cached bytes up to which blocks are held firmly; beyond it the system may reclaim them
 _SCARCE = 8  # a new block first gives back what is cached when less than this share of the machine's memory is available
 
@@ -64,13 +64,13 @@ class Block:
     def __init__(self, size: int, colour: int) -> None:
         """Map it. Blocks start at different offsets in their pages, or streams of several would meet in the same cache sets."""
         self.size, self.lent, self.record = size, False, 0
-        self.map = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        self.map = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             try:
                 self.map.madvise(mmap.MADV_HUGEPAGE)
             except OSError:
                 pass  # a system without huge pages: ordinary ones do
-        self.offset = colour * 832 % _PAGE
+        self.offset = colour * 832 % PAGE
         self.address = torch.frombuffer(self.map, dtype=torch.uint8, count=1).data_ptr() + self.offset
 
     def fill(self, byte: int) -> None:
@@ -273,7 +273,7 @@ def bytes_of(shape: Sequence[int], dtype: torch.dtype) -> int:
 def round_up(size: int) -> int:
     """The size of the block for so many bytes: eight sizes to each power of two, whole pages (huge ones where it has several)."""
     size = max(size, 1)
-    step = max(1 << max(size.bit_length() - 4, 0), _PAGE if size < _HUGE else _HUGE)
+    step = max(1 << max(size.bit_length() - 4, 0), PAGE if size < HUGE else HUGE)
     return -(-size // step) * step
 
 

@@ -52,9 +52,22 @@ def call(key: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return torch.ops.dlc.call(key, list(tensors))
 
 
+def put(results: Any, out: Any) -> Any:
+    """The results of a call that torch dispatches, copied by torch into what the user gave for them, if anything."""
+    if out is None:
+        return results
+    several = isinstance(results, tuple)
+    given = tuple(out) if several else (out,)
+    if len(given) != (len(results) if several else 1):
+        raise ArgumentError(f"out= has {len(given)} tensors, the call {len(results)} results")
+    for to, result in zip(given, results if several else (results,)):
+        to.copy_(result)
+    return out
+
+
 def is_foreign(value: Any) -> bool:
     """Whether a tensor has no memory that a kernel could read, but a meaning that torch's dispatcher gives it."""
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or value.is_nested:
         return False
     own = type(value).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
     return own or torch._C._functorch.is_functorch_wrapped_tensor(value)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlc.operator import is_foreign
 from dlc.runtime.arguments import as_tensor
 from dsl.bind import bind_sizes
 from dsl.errors import ArgumentError, DtypeError
@@ -52,6 +53,8 @@ def _writable(out: Any, declared: Input, shape: Sequence[int], where: torch.devi
         raise ArgumentError(f"{what} is a read-only array", remedy="pass an array that can be written")
     if not isinstance(out, (torch.Tensor, np.ndarray)):
         raise ArgumentError(f"{what} is a {type(out).__name__}", remedy="pass a torch tensor or a numpy array")
+    if is_foreign(out) or isinstance(out, torch.Tensor) and out.is_nested:
+        raise ArgumentError(f"{what} is a {type(out).__name__}", "it has no memory to write to", "pass a plain torch tensor")
     if tuple(out.shape) != tuple(shape):
         raise ArgumentError(f"{what} has shape {tuple(out.shape)}, the result {tuple(shape)}", remedy=f"torch.empty({tuple(shape)})")
     contiguous_ = out.flags.c_contiguous if isinstance(out, np.ndarray) else out.layout is torch.strided and out.is_contiguous()

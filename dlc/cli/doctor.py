@@ -20,6 +20,7 @@ from dlc.host import cache_bytes, description, fingerprint
 from dlc.kernel import Kernel
 from dlc.runtime.cpu import openmp
 from dlc.runtime.device import host_features, host_target
+from dlc.runtime.direct import unserved
 from dlc.tune.accuracy import error
 from dsl.dtype import f32
 from dsl.errors import DlcError, UserError
@@ -42,6 +43,7 @@ def examine() -> dict[str, Any]:
         "targets": sorted(TARGETS),
         "gpu": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else [],
         "gpu_compiler": importlib.util.find_spec("triton") is not None,
+        "calls": _calls(problems),
         "threads": {"torch": torch.get_num_threads(), "openmp": _openmp(problems)},
         "settings": _settings(problems),
         "cache": _cache(problems),
@@ -60,6 +62,7 @@ def render(facts: dict[str, Any]) -> str:
         ("compiles for", ", ".join(facts["targets"]) + ("" if facts["gpu_compiler"] else " (no triton: GPU targets as source only)")),
         ("GPU", ", ".join(facts["gpu"]) or "none here"),
         ("threads", f"{facts['threads']['torch']} on {facts['threads']['openmp'] or 'no shared pool: kernels run on one thread'}"),
+        ("calls", facts["calls"]),
         ("cache", f"{facts['cache']['directory']}: {facts['cache']['kernels']} kernels in {facts['cache']['bytes'] / 1e6:.1f} MB"
                   f" of {facts['cache']['limit'] / 1e6:.0f}, {facts['cache']['records']} tuning records"),
         ("settings", ", ".join(f"{n}={v}" for n, v in facts["settings"].items()) or "none set"),
@@ -90,6 +93,14 @@ def _openmp(problems: list[str]) -> str | None:
         problems.append("torch has no GNU OpenMP library loaded, so kernels run on one thread")
         return None
     return os.path.basename(str(library._name))
+
+
+def _calls(problems: list[str]) -> str:
+    why = unserved()
+    if why:
+        problems.append(f"calls go through Python, which takes some microseconds more: {why}")
+        return "in Python"
+    return "in machine code"
 
 
 def _settings(problems: list[str]) -> dict[str, str]:

@@ -53,6 +53,7 @@ def as_tensor(value: Any, declared: Input) -> torch.Tensor:
         t = t.resolve_neg()
     if type(t) is not torch.Tensor and not isinstance(t, torch.nn.Parameter):
         t = t.as_subclass(torch.Tensor)
+    _check_storage(t, declared)
     return t.clone() if t.device.type == "cpu" and t.data_ptr() % declared.dtype.itemsize else t
 
 
@@ -70,6 +71,15 @@ def _check_layout(t: torch.Tensor, declared: Input) -> None:
         raise DtypeError(f"`{declared.name}` is {_name(t.dtype)}, its declaration {declared.dtype}", "kernels compute with real numbers",
                          f"pass its parts: {declared.name}.real, {declared.name}.imag, or torch.view_as_real({declared.name})",
                          declared.loc)
+
+
+def _check_storage(t: torch.Tensor, declared: Input) -> None:
+    if t.is_meta or t.numel() == 0:
+        return
+    end = t.storage_offset() + sum([(n - 1) * s for n, s in zip(t.shape, t.stride())]) + 1
+    if t.untyped_storage().nbytes() < end * t.itemsize:
+        raise ArgumentError(f"`{declared.name}` has no memory for its elements", "its storage was freed, or made smaller",
+                            "pass a tensor whose storage is there", declared.loc)
 
 
 def _tensor(value: Any, declared: Input) -> torch.Tensor:

@@ -34,8 +34,8 @@ addresses. Arguments may also be numbers and numpy arrays, and results may be wr
 lie apart from everything else. ``MISS`` says that the kernel was not run, because the arguments are not exactly those it was compiled
 for. Nothing is shared between calls, so any number of threads may be in the function.
 
-Where all arguments are tensors of known sizes, machine code does the same without Python (``dlc/runtime/direct.py``), and comes here only
-for what is not plain.
+Where all arguments are tensors and numbers, machine code does the same without Python (``dlc/runtime/direct.py``), and comes here only for
+what is not plain.
 
 The lines themselves are made in ``dlc/runtime/written.py``.
 """
@@ -56,7 +56,7 @@ from dlc import memory
 from dlc.config import settings
 from dlc.runtime import written
 from dlc.runtime.arguments import NUMPY, TORCH, give_back
-from dlc.runtime.direct import Direct, can_call
+from dlc.runtime.direct import Beside, Direct, facts
 from dlc.runtime.recipe import Formulas, Recipe, Shape, known
 from dlc.runtime.threads import threads
 from dlc.runtime.trampoline import array_address, native_call
@@ -70,6 +70,7 @@ _KINDS = frozenset({torch.Tensor, torch.nn.Parameter})
 _POISON = 0xFF
 Call = Callable[[tuple[Any, ...]], Any]
 Fill = Callable[[tuple[Any, ...], Any], Any]
+Into = Callable[[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...] | None], Any]
 
 
 @dataclass(frozen=True)
@@ -112,43 +113,41 @@ class Functions:
     @cached_property
     def _direct(self) -> Direct | None:
         """The calls in machine code, where there are such."""
-        if self._given.arrays or self._given.numbers or not can_call(self._recipe):
+        found = None if self._given.arrays else facts(self._recipe, self._given.numbers)
+        if found is None:
             return None
-        return Direct(self._recipe, self._entry, self._failed, self._call, self._hooks.tracked, MISS)
+        return Direct(found, self._entry, Beside(
+            lambda args: self._call(args), lambda args, outs: self._into(args, outs), lambda args, out: self._fill(args, out), self._failed,
+            self._hooks.tracked, self._hooks.own if self._hooks.find is not None else None, MISS))
 
     @cached_property
     def _call(self) -> Call:
         return self._written("call", written.call(self._recipe, self._given, self._hooks.tracked is not None, self._hooks.find is not None))
 
-    def fill(self, arrays: bool) -> Fill:
-        """From a tuple of arguments and what is to be filled with the results to just that, or MISS.
-
-        Args:
-            arrays: whether numpy arrays are to be filled rather than tensors.
-        """
-        return self._fill_arrays if arrays else self._fill_tensors
+    @cached_property
+    def fill_tensors(self) -> Fill:
+        """From a tuple of arguments and tensors that are to be filled with the results to just these, or MISS."""
+        return self._direct.fill if self._direct else self._fill
 
     @cached_property
-    def _fill_tensors(self) -> Fill:
+    def _fill(self) -> Fill:
         return self._written("fill", written.fill(self._recipe, self._given, False, self._hooks.find is not None))
 
     @cached_property
-    def _fill_arrays(self) -> Fill:
+    def fill_arrays(self) -> Fill:
+        """The same for numpy arrays."""
         return self._written("fill", written.fill(self._recipe, self._given, True, self._hooks.find is not None))
 
-    def into(self, args: tuple[torch.Tensor, ...], outs: Sequence[torch.Tensor] | None) -> Any:
-        """From a tuple of tensors, and tensors for the results or None, to a tuple of results, or MISS.
+    @cached_property
+    def into(self) -> Into:
+        """From a tuple of tensors, and a tuple of tensors for the results or None, to a tuple of results, or MISS.
 
         It does not mind whether autograd should be told, and trusts that the tensors for the results fit.
         """
-        if self._direct:
-            results = self._direct.into(args, None if outs is None else tuple(outs))
-            if results is not MISS:
-                return results
-        return self._into(args, outs)
+        return self._direct.into if self._direct else self._into
 
     @cached_property
-    def _into(self) -> Callable[[tuple[Any, ...], Sequence[torch.Tensor] | None], Any]:
+    def _into(self) -> Into:
         return self._written("into", written.into(self._recipe))
 
     @cached_property

@@ -30,7 +30,7 @@ class Launcher:
     def __init__(self, recipe: Recipe, entry: int, failed: Failed) -> None:
         self.recipe, self.entry, self.failed = recipe, entry, failed
 
-    def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+    def __call__(self, tensors: Sequence[torch.Tensor], outs: Sequence[torch.Tensor] | None = None) -> tuple[torch.Tensor, ...]:
         """Run on tensors that it serves; returns the results.
 
         Raises:
@@ -38,11 +38,11 @@ class Launcher:
             InternalError: the tensors are not of the shapes, strides and dtypes compiled for.
             LaunchError: there is no memory for the results.
         """
-        results = self.functions.into(tuple(tensors), outs)
+        results: tuple[torch.Tensor, ...] = self.functions.into(tuple(tensors), None if outs is None else tuple(outs))
         if results is MISS:
             raise InternalError(f"{self.recipe.name} was compiled for other arguments",
                                 f"{[(tuple(t.shape), t.stride(), t.dtype) for t in tensors]}")
-        return list(results)
+        return results
 
     def serves(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether the kernel can be called with these tensors."""

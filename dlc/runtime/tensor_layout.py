@@ -55,7 +55,7 @@ def layout() -> Layout | None:
     """The layout of this torch; None where it is not found beyond doubt."""
     try:
         return _found()
-    except (AttributeError, RuntimeError, ValueError):
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return None
 
 

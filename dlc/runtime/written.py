@@ -66,7 +66,8 @@ def fill(recipe: Recipe, given: Given, arrays: bool, own: bool) -> list[str]:
     That must fit, be free of autograd, and lie apart from all else, or just over an input that the kernel may write over.
     """
     names = [f"y{n}" for n in range(len(recipe.outputs))]
-    lines = ["def fill(args, out):", *_guards(recipe, given), *(_own(recipe, f"fill({arrays})", "args, out") if own else [])]
+    lines = ["def fill(args, out):", *_guards(recipe, given)]
+    lines += _own(recipe, "fill_arrays" if arrays else "fill_tensors", "args, out") if own else []
     if recipe.single:
         lines += ["    y0 = out"]
     else:

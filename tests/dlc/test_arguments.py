@@ -208,3 +208,16 @@ def test_more_elements_than_32_bits_count():
     far[-3:] = one + 7
     wide = far.as_strided((1 << 32, 3), (0, 1), far.numel() - 3)
     assert torch.equal(total(wide), 2 * (one.long() + 7))
+
+
+def test_a_tensor_whose_storage_was_freed_is_refused():
+    freed, short = torch.randn(3, 4), torch.randn(3, 4)
+    plus_one(torch.randn(3, 4))
+    turned = freed.T
+    freed.untyped_storage().resize_(0)
+    for t in (freed, turned):
+        with pytest.raises(errors.ArgumentError, match="`x` has no memory for its elements"):
+            plus_one(t)
+    short.untyped_storage().resize_(40)
+    with pytest.raises(errors.ArgumentError, match="`x` has no memory for its elements"):
+        dlc.kernel(plus_one.fn)(short)

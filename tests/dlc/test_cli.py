@@ -193,11 +193,13 @@ def test_train_learns() -> None:
 def test_doctor_finds_nothing_wrong_here_and_says_what_is_wrong_elsewhere(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = figures("doctor")
     assert found["problems"] == [] and found["cache"]["directory"] == str(cache_dir) and found["versions"]["llvmlite"]
-    assert "no problems" in output("doctor")
+    assert "no problems" in output("doctor") and found["calls"] == "in machine code"
+    monkeypatch.setattr("dlc.runtime.direct.layout", lambda: None)
     monkeypatch.setenv("DLC_CACHE_DIR", "/proc/none")
     monkeypatch.setenv("DLC_JOBS", "many")
     result = call("doctor")
     assert result.exit_code == 1 and "cannot be written" in result.stdout and "DLC_JOBS" in result.stdout
+    assert "calls go through Python, which takes some microseconds more: where torch" in result.stdout
 
 
 @pytest.mark.parametrize("words, expected", [

@@ -25,6 +25,13 @@ def scaled(x: f32[M], s: f32, n: i32):
     return x * s + dlc.cast(n, f32)
 
 
+@pytest.fixture(params=["machine code", "Python"], autouse=True)
+def way(request, monkeypatch):
+    """Everything holds of the functions in machine code, and of those written in Python, which they leave calls to."""
+    if request.param == "Python":
+        monkeypatch.setattr("dlc.runtime.fastcall.facts", lambda recipe, numbers: None)
+
+
 def function(kernel, *args):
     """What was written for these arguments, after the first call."""
     kernel._calls.forget()
@@ -345,7 +352,7 @@ def test_it_fills_for_many_sizes():
     from dlc.compiler import Plan
 
     launcher = Plan(replace(both.plan(torch.randn(5, 7)).request, dynamic=frozenset("MN"))).launcher()
-    fill = launcher.functions.fill(False)
+    fill = launcher.functions.fill_tensors
     for m, n in ((5, 7), (1, 1), (40, 90)):
         buffer = torch.randn(3 * m * n)
         x, outs = buffer[:m * n].view(m, n), (buffer[m * n:2 * m * n].view(m, n), torch.empty(m))

@@ -78,3 +78,26 @@ def test_a_kernel_that_is_gone_is_named():
     gc.collect()
     with pytest.raises(dlc.errors.ArgumentError, match="there is no kernel dense any more"):
         torch.ops.dlc.call(key, [torch.ones(2, 2), torch.ones(2, 2)])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_go_where_the_caller_wants_them():
+    torch._dynamo.reset()
+    x, w = torch.randn(5, 7), torch.randn(3, 7)
+
+    def into(x, w, out):
+        return dense(x * 2, w, out=out)
+
+    out = torch.zeros(5, 3)
+    torch.compile(into, fullgraph=True, backend="aot_eager")(x, w, out)
+    torch.testing.assert_close(out, torch.tanh(torch.nn.functional.linear(x * 2, w)))
+    rows = torch.zeros(5, 3)
+    torch.func.vmap(lambda a, o: dense(a[None], w, out=o))(x * 2, rows[:, None])
+    torch.testing.assert_close(rows, out)
+    with pytest.raises(dlc.errors.ArgumentError, match="out= has 1 tensors, the call 2 results"):
+        torch.func.vmap(lambda a: two(a, torch.tensor(2.0, dtype=torch.float64), out=(a,)))(torch.randn(2, 3, dtype=torch.float64))
+
+
+def test_nested_tensors_are_refused_in_words():
+    with pytest.raises(dlc.errors.ArgumentError, match="`x` is a nested tensor"):
+        dense(torch.nested.nested_tensor([torch.randn(2, 7), torch.randn(3, 7)], layout=torch.jagged), torch.randn(3, 7))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import dlc
 from dlc import f32
@@ -24,6 +25,18 @@ READ_ONLY = np.empty((3, 4), np.float32)
 READ_ONLY.flags.writeable = False
 BOTH = torch.empty(15)
 
+
+def _fake() -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.empty(3, 4)
+
+
+def _freed() -> torch.Tensor:
+    t = torch.empty(3, 4)
+    t.untyped_storage().resize_(0)
+    return t
+
+
 REFUSED = {
     "too few": ((ROW,), "double has 2 outputs, out= has 1"),
     "another shape": ((torch.empty(4, 3), ROW), r"out 0 of double has shape \(4, 3\), the result \(3, 4\)"),
@@ -33,6 +46,9 @@ REFUSED = {
     "no array": (([0.0], ROW), "out 0 of double is a list"),
     "an argument": ((X, ROW), "out 0 of double overlaps another argument"),
     "each other": ((BOTH[:12].view(3, 4), BOTH[10:13]), "out 1 of double overlaps another argument"),
+    "no memory": ((_fake(), ROW), "out 0 of double is a FakeTensor"),
+    "freed memory": ((_freed(), ROW), "has no memory for its elements"),
+    "nested": ((torch.nested.nested_tensor([torch.randn(2)], layout=torch.jagged), ROW), "out 0 of double is a NestedTensor"),
     "requires grad": ((torch.empty(3, 4, requires_grad=True), ROW), "out 0 of double requires grad"),
 }
 
