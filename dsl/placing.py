@@ -41,11 +41,13 @@ class Guards:
         stage: the stage.
         terms: each axis as a term over loop variables.
         limits: loops that relations made longer: name of the axis, its extent, its value.
+        counting: what holds, of bound axes, at the points whose terms count.
     """
 
     stage: Stage
     terms: Mapping[Var, Term]
     limits: tuple[tuple[str, Term, Term], ...]
+    counting: tuple[Term, ...] = ()
 
     @cached_property
     def sides(self) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
@@ -59,7 +61,7 @@ class Guards:
         for a in (*s.axes, *s.along):
             known = sides[a in s.bound]
             known += [t for t in (self.terms[a], whole(a) - 1 - self.terms[a]) if not nonneg(t, known)]
-        return tuple(dict.fromkeys(sides[0])), tuple(dict.fromkeys(sides[1]))
+        return tuple(dict.fromkeys(sides[0])), tuple(dict.fromkeys((*sides[1], *self.counting)))
 
 
 @dataclass(frozen=True)

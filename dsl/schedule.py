@@ -236,6 +236,11 @@ class Schedule:
         """Two axes in place of one, of a stage that has no schedule yet; see :func:`dsl.primitives.axes.part_axis`."""
         return self._do(axes.part_axis, *self.names.loop(loop), size)
 
+    def join_axes(self, outer: str, inner: str) -> Schedule:
+        """One axis in place of two of a reduction that has no schedule yet; see :func:`dsl.primitives.axes.join_axes`."""
+        stage, loop = self.names.loop(outer)
+        return self._do(axes.join_axes, stage, loop, self.names.loop(inner)[1])
+
     def untile(self, stage: str | None = None) -> Schedule:
         """Forget how the loops of a stage, and of what is computed in it, were arranged; see :func:`dsl.primitives.placement.untile`."""
         return self._do(placement.untile, self.names.named(stage, "untile"))

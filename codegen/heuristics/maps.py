@@ -217,14 +217,14 @@ def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str
     Returns the loops with their extents, and with the axis along which a loop's next iteration lies.
     """
     touched = accesses(stage, strides)
-    seen = [t for x in stage.tensors for t in _looked_at(x.body)]
+    seen = [t for x in stage.tensors for t in looked_at(x.body)]
     names = stage.axis_names()
     axes = [a for a in stage.axes if size(a.extent) != 1 or a is stage.axes[-1]]
     loops: dict[str, int] = {}
     ends: dict[str, Var] = {}
     last: Var | None = None
     for a in axes:
-        if last is not None and all(_runs_on(x, last, a) for x in touched) and all(_keeps(t, last, a) for t in seen):
+        if last is not None and all(runs_on(x, last, a) for x in touched) and all(keeps(t, last, a) for t in seen):
             previous = next(reversed(loops))
             fused = f"{previous}{names[a]}"
             nest = reorder(nest, stage.name, _bring(nest[stage.name].order, previous, names[a]))
@@ -239,12 +239,12 @@ def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str
     return nest, loops, ends
 
 
-def _looked_at(body: Expr) -> Iterator[Term]:
+def looked_at(body: Expr) -> Iterator[Term]:
     """The indices that a body compares or computes with."""
     return (e.term for e in walk(body) if isinstance(e, Index))
 
 
-def _keeps(t: Term, outer: Var, inner: Var) -> bool:
+def keeps(t: Term, outer: Var, inner: Var) -> bool:
     """Whether an index is as simple along two axes fused as it is along either: it runs on, or changes with the outer one alone."""
     a, b = t.coef(outer), t.coef(inner)
     return a is not None and (b == 0 or (b is not None and inner.extent is not None and inner.extent.is_const
@@ -257,7 +257,8 @@ def _bring(order: tuple[str, ...], outer: str, inner: str) -> list[str]:
     return [*rest[:at], inner, *rest[at:]]
 
 
-def _runs_on(x: Access, outer: Var, inner: Var) -> bool:
+def runs_on(x: Access, outer: Var, inner: Var) -> bool:
+    """Whether an access goes on from the end of one point of the outer axis to the next, with one stride."""
     a, b = x.stride(outer), x.stride(inner)
     return (x.offset is not None and a is not None and b is not None and inner.extent is not None and inner.extent.is_const
             and a == b * inner.extent.const)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codegen.lower.context import Context, InMemory, InRegisters, storage_index, storage_shape
+from codegen.lower.guarded import with_guards
 from codegen.lower.parting import Piece, branches, cut
 from codegen.lower.pieces import Body, bare_loops, inner_vars, pieces
 from codegen.lower.placing import in_registers, single
@@ -213,6 +214,7 @@ def _emit_scan(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) ->
 # -- reducing stages -----------------------------------------------------------------------------------------------
 def emit_reduce(cx: Context, stage: Stage, p: Placed, loops: list[PlacedLoop]) -> None:
     """Spatial loops, then reduction loops with the state carried in registers; through memory where spatial loops lie inside."""
+    p = with_guards(stage, p)
     loops = [x for x in loops if not single(x) or _has_attached(cx, stage, x.name)]
     first = next((n for n, x in enumerate(loops) if x.reduce or x.role == "seek"), len(loops))
     last_spatial = max((n for n, x in enumerate(loops) if not x.reduce), default=-1)

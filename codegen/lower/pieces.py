@@ -20,7 +20,8 @@ def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term,
     The full part ends where one of the stage's guards could first fail for some point of the tile; inside it the guards
     are facts, so no mask is left. Iterations in which no point is real, or none matters, are not run at all.
     """
-    guards = [g for g in (t.subs(cx.env) for t in (*p.spatial, *p.bound)) if not cx.holds(g) and (g.coef(x.var) or 0) < 0]
+    real = p.bound if x.reduce else p.spatial
+    guards = [g for g in (t.subs(cx.env) for t in real) if not cx.holds(g) and (g.coef(x.var) or 0) < 0]
     start, end = _relevant(cx, p, x)
     for g in guards:
         end = tmin(end, _last(g, x.var, cx, best=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from codegen.analysis.product import dot_precision, narrow, operand_dtype
 from codegen.lower.context import Context, InMemory, storage_index
+from codegen.lower.guarded import counting
 from codegen.lower.values import TileAlgebra, lower_value, predicate
 from codegen.tile.ir import Broadcast, Dot, Load, Map, Reduce, Value, tile_axes_of
 from dsl.algebra import index_term
@@ -54,7 +55,7 @@ class Update:
         """The step of a stage."""
         body = stage.body
         carrier: Carrier = body.data[0]
-        args = body.args
+        args = counting(stage, p)
         tile = [x for x in p.loops if x.tile]
         spatial = tuple(x.var for x in tile if not x.reduce)
         inner = tuple(x.var for x in tile if x.reduce)

@@ -1,4 +1,4 @@
-"""The primitive that parts an axis of a stage in two, so that others can be computed inside the loops of either."""
+"""Primitives that make two axes of one, so that others can be computed inside the loops of either, and one axis of two."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def part_axis(nest: Nest, stage: str, axis: str, size: int) -> Nest:
         raise ScheduleError(f"{what}: no such axis", remedy="its axes are " + ", ".join(s.axis_names()[a] for a in own))
     if size < 1 or v.extent is None or v.extent % size != 0:
         raise ScheduleError(f"{what}: {v.extent} is no multiple of {size}")
-    inside = any(x.attach is not None and x.attach[0] == stage for x in nest.stages)
-    if s.relations or s.roles or s.layout is not None or s.states or inside:
-        raise ScheduleError(f"{what}: {stage} has a schedule", remedy="part axes first")
+    _check_bare(nest, s, what)
     outer, inner = Var(f"{v.name}_o", v.extent // size), Var(f"{v.name}_i", as_term(size))
     axes, bound = (tuple(a for b in box for a in ((outer, inner) if b is v else (b,))) for box in (s.axes, s.bound))
     parts = {v: as_term(outer) * size + as_term(inner)}
@@ -55,6 +53,49 @@ def part_axis(nest: Nest, stage: str, axis: str, size: int) -> Nest:
         return moved_nest(nest, tuple(made if x is s else with_bodies(x, moved, {}) for x in nest.stages), moved)
     at = s.axes.index(v)
     return moved_nest(nest, tuple(made if x is s else _reader(x, at, size, moved) for x in nest.stages), moved)
+
+
+@primitive
+def join_axes(nest: Nest, stage: str, outer: str, inner: str) -> Nest:
+    """Make one axis of two neighbours that a reduction runs over.
+
+    before::
+
+        y: for i in 4: for j in 50: y += x[i, j]
+
+    after ``join_axes(i, j)``::
+
+        y: for i_j in 200: y += x[i_j // 50, i_j % 50]
+
+    Where both lie in memory as one, addresses take no division, and chunks of the axis are runs of memory. Unlike a fused loop, it can be
+    cut into partial results.
+
+    Raises:
+        ScheduleError: no such axes of a reduction, not neighbours of one that is not commutative, or a stage that has a schedule.
+    """
+    s = nest[stage]
+    what = f"join_axes({stage!r}, {outer!r}, {inner!r})"
+    named = {name: v for v, name in s.axis_names().items() if v in s.bound and s.kind == "reduce"}
+    o, i = named.get(outer), named.get(inner)
+    if o is None or i is None or o is i or o.extent is None or i.extent is None:
+        raise ScheduleError(f"{what}: not two axes that {stage} is reduced over", remedy="those are " + (", ".join(named) or "none"))
+    if not s.body.data[0].commutative and s.bound[s.bound.index(o) + 1:][:1] != (i,):
+        raise ScheduleError(f"{what}: {stage} combines its elements in order", f"{inner} does not follow {outer}")
+    _check_bare(nest, s, what)
+    joined = Var(f"{outer}_{inner}", o.extent * i.extent)
+    bound = tuple(joined if v is o else v for v in s.bound if v is not i)
+    parts = {o: as_term(joined) // i.extent, i: as_term(joined) % i.extent}
+    tensors = tuple(Compute(t.name, t.axes, _over(t.body, bound, parts), t.loc, t.dtype) for t in s.tensors)
+    made = Stage(s.name, tensors, s.axes, bound, attach=s.attach, notes=s.notes)
+    made = replace(made, order=tuple(made.axis_names().values()))
+    moved: dict[Tensor, Tensor] = dict(zip(s.tensors, tensors))
+    return moved_nest(nest, tuple(made if x is s else with_bodies(x, moved, {}) for x in nest.stages), moved)
+
+
+def _check_bare(nest: Nest, s: Stage, what: str) -> None:
+    inside = any(x.attach is not None and x.attach[0] == s.name for x in nest.stages)
+    if s.relations or s.roles or s.layout is not None or s.states or inside:
+        raise ScheduleError(f"{what}: {s.name} has a schedule", remedy="part and join axes first")
 
 
 def _over(body: Expr, axes: tuple[Var, ...], parts: Mapping[Var, Term]) -> Expr:
@@ -83,4 +124,4 @@ def _reader(s: Stage, at: int, size: int, moved: dict[Tensor, Tensor]) -> Stage:
     return replace(s, tensors=tensors)
 
 
-__all__ = ["part_axis"]
+__all__ = ["join_axes", "part_axis"]

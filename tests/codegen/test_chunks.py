@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import dlc
+from codegen.analysis.access import read_access
 from codegen.heuristics import default_schedule
 from codegen.target import by_name
 from dlc import f32, i32
 from dlc.compiler import Plan
+from dsl.algebra import reads
 from dsl.order import summation_orders
 from dsl.stages import build_nest
 
@@ -79,6 +81,32 @@ def test_a_million_terms_are_as_accurate_as_few(kernel, shape: tuple[int, ...]) 
     got, exact = np.asarray(kernel(x)).astype(np.float64), kernel.reference(x)
     step = 2.0 ** np.floor(np.log2(np.abs(exact))) * 2.0**-23
     assert (np.abs(got - exact) / step).max() <= 5
+
+
+@dlc.kernel
+def everything(x: f32[M, N]):
+    return dlc.sum(x)
+
+
+@dlc.kernel
+def places(x: f32[M, N]):
+    return dlc.argmax(x)
+
+
+@pytest.mark.parametrize("shape", [(64, 1 << 18), (1 << 21, 8), (1000, 777)])
+def test_a_chunk_of_everything_is_a_run_of_memory(shape: tuple[int, ...]) -> None:
+    for kernel in (everything, places):
+        part, whole = kernel.plan(empty(*shape)).nest.stages
+        assert len(part.bound) == len(part.axes) == len(whole.bound) == 1
+        (read,) = reads(part.body)
+        assert read_access(read, {}).stride(part.bound[0]) == 1
+
+
+def test_rows_with_gaps_are_parted_one_by_one() -> None:
+    x = torch.rand(64, 1 << 19)[:, :1 << 18]
+    part, row, _ = everything.plan(x).nest.stages
+    assert [len(s.axes) for s in (part, row)] == [2, 1] and depth(everything, x) <= 400
+    torch.testing.assert_close(everything(x), x.sum())
 
 
 def test_what_is_not_a_number_stays_so() -> None:

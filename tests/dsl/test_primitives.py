@@ -13,7 +13,7 @@ from dsl.errors import ScheduleError
 from dsl.interp import evaluate
 from dsl.nest import Step
 from dsl.nest_text import show_nest
-from dsl.primitives.axes import part_axis
+from dsl.primitives.axes import join_axes, part_axis
 from dsl.primitives.beside import compute_beside
 from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
 from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
@@ -177,6 +177,27 @@ def test_parted_axes():
         part_axis(split(nest_of(grouped), "z", "f", 4), "z", "i", 2)
 
 
+def planes(x: f32[3, 5, 4, 6]):
+    """Sums over three axes, finished by a map."""
+    a, b, c = dlc.reduce_axis(5, name="a"), dlc.reduce_axis(4, name="b"), dlc.reduce_axis(6, name="c")
+    y = dlc.compute((3,), lambda i: dlc.sum(x[i, a, b, c], a, b, c), name="y")
+    return dlc.compute((3,), lambda i: y[i] * 2, name="z")
+
+
+def test_joined_axes():
+    first, second, third = nest_of(planes)["y"].order[1:]
+    n = check(join_axes(nest_of(planes), "y", second, third), planes)
+    joined = f"{second}_{third}"
+    assert n["y"].order == ("i", first, joined) and f"{joined} // 6, {joined} % 6" in show_nest(n)
+    n = check(join_axes(n, "y", first, joined), planes)
+    n = check(rfactor(split(n, "y", n["y"].order[1], 50), "y", f"{n['y'].order[1]}.o")[0], planes)
+    check(join_axes(nest_of(planes), "y", third, first), planes)  # any order, where none is needed
+    with pytest.raises(ScheduleError, match="not two axes"):
+        join_axes(nest_of(planes), "y", "i", first)
+    with pytest.raises(ScheduleError, match="has a schedule"):
+        join_axes(split(nest_of(planes), "y", first, 2), "y", second, third)
+
+
 def test_copies():
     n, copy = cache_read(nest_of(product), "y", "x")
     check(n, product)
@@ -304,7 +325,7 @@ def test_steps_are_recorded_and_apply_again():
     assert show_nest(again) == show_nest(n) and again.trace == n.trace
     assert set(PRIMITIVES) >= {"split", "pad", "fuse", "reorder", "set_role", "compute_at", "compute_root", "compute_inline",
                                "merge", "untile", "cache_read", "cache_write", "store_as", "part_product", "rfactor", "annotate",
-                               "finish_apart", "pad_terms", "part_axis", "compute_beside", "define_terms",
+                               "finish_apart", "pad_terms", "part_axis", "join_axes", "compute_beside", "define_terms",
                                "gather_read"}
 
 
