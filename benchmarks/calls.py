@@ -34,8 +34,8 @@ class Tunable(Protocol):
     def __call__(self) -> object:
         """The results, by the default schedules."""
 
-    def tuned(self, budget: float) -> Tunable:
-        """The same, tuned at its first call; raises :class:`NoVariant` where that is impossible."""
+    def tuned(self, budget: float, operands: str = "cold") -> Tunable:
+        """The same, tuned at its first call with operands in that state; raises :class:`NoVariant` where that is impossible."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,20 @@ class Bound:
         """The same into memory that the first call allocates; raises :class:`NoVariant` there if that is impossible."""
         return _Into(self)
 
-    def tuned(self, budget: float) -> Bound:
+    def tuned(self, budget: float, operands: str = "cold") -> Bound:
         """The same kernel tuned for the operands, for ``budget`` seconds at the first call on each number of threads.
+
+        Args:
+            budget: seconds.
+            operands: where they are while it is tuned, see :meth:`dlc.kernel.Kernel.tune`.
 
         Raises:
             NoVariant: it is no kernel.
         """
         if isinstance(self.function, Kernel):
-            return Bound(Tuned(self.function, budget), self.operands)
+            return Bound(Tuned(self.function, budget, operands), self.operands)
         if isinstance(self.function, Adapted):
-            inner = Bound(self.function.kernel, self.function.before(*self.operands)).tuned(budget)
+            inner = Bound(self.function.kernel, self.function.before(*self.operands)).tuned(budget, operands)
             return Bound(Adapted(inner.function, self.function.before, self.function.after), self.operands)
         raise NoVariant("not a kernel")
 
@@ -108,16 +112,16 @@ class Constant:
 class Tuned:
     """A kernel, tuned where it is first called; for every number of threads by itself."""
 
-    def __init__(self, kernel: Kernel, budget: float) -> None:
-        self.kernel, self.budget = kernel, budget
+    def __init__(self, kernel: Kernel, budget: float, operands: str) -> None:
+        self.kernel, self.budget, self.operands = kernel, budget, operands
         self._made: dict[int, Kernel] = {}
 
     def on(self, operands: Sequence[torch.Tensor]) -> Kernel:
         """The kernel for the threads that there are now."""
         threads = torch.get_num_threads()
         if threads not in self._made:
-            self._made[threads] = copy.copy(self.kernel)
-            self._made[threads].tune(*operands, budget=self.budget, progress=False)
+            made = self._made[threads] = copy.copy(self.kernel)
+            made.decisions = made.tune(*operands, budget=self.budget, operands=self.operands, progress=False).record.decisions
         return self._made[threads]
 
     def __call__(self, *operands: torch.Tensor) -> object:

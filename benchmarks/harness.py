@@ -190,6 +190,11 @@ class Protocol:
     patience: float = float("inf")
 
     @property
+    def operands(self) -> str:
+        """Where they are while a kernel is tuned."""
+        return "both" if len(set(self.cold)) == 2 else "cold" if True in self.cold else "warm"
+
+    @property
     def runs(self) -> int:
         """Results for each case."""
         return len(self.threads) * len(self.cold)
@@ -221,7 +226,7 @@ def _variants(calls: Mapping[str, Call], protocol: Protocol) -> dict[str, Call]:
     ours = calls.get(OURS)
     if protocol.tune > 0 and isinstance(ours, Tunable):
         try:
-            found[TUNED] = ours.tuned(protocol.tune)
+            found[TUNED] = ours.tuned(protocol.tune, protocol.operands)
         except NoVariant:
             pass
     if protocol.into:

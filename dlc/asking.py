@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
     from dlc.gpu import GpuCompilation
     from dlc.numerics import NumericsReport
     from dlc.timings import Timings
-    from dlc.tune import offline, tuner
+    from dlc.tune import measure, offline, peers, training, tuner
     from dlc.tune import progress as bars
     from dlc.tune.outcome import OfflineReport, TuneReport
+    from dlc.tune.peers import Against
     from dsl import cascade, interp, nest_text, text
     from dsl.derivative import SavePlan
     from dsl.schedule import Schedule
 else:
     heuristics, tile_text, gpu, numerics = lazy("codegen.heuristics"), lazy("codegen.tile.text"), lazy("dlc.gpu"), lazy("dlc.numerics")
     scheduling, offline, bars, tuner = map(lazy, ("dlc.scheduling", "dlc.tune.offline", "dlc.tune.progress", "dlc.tune.tuner"))
+    measure, peers, training = map(lazy, ("dlc.tune.measure", "dlc.tune.peers", "dlc.tune.training"))
     compiled, timing = lazy("dlc.compiled"), lazy("dlc.timings")
     cascade, interp, nest_text, text = lazy("dsl.cascade"), lazy("dsl.interp"), lazy("dsl.nest_text"), lazy("dsl.text")
 
@@ -153,30 +156,66 @@ class Asked(ABC):
         return scheduling.begin(plan, default)
 
     # -- tuning ------------------------------------------------------------------------------------------------
-    def tune(self, *args: Any, budget: float = 30.0, against: Callable[..., Any] | None = None, reproducible: bool = True,
+    def tune(self, *args: Any, budget: float | None = 30.0, against: Against = None, reproducible: bool = True,
              tolerance: float | None = None, candidates: int | None = None, progress: bool | None = None, seed: int = 0,
-             target: str | None = None, data: str | Sequence[str] | None = None) -> TuneReport | OfflineReport:
+             target: str | None = None, data: str | Sequence[str] | None = None, operands: str = "cold",
+             backward: bool = False) -> TuneReport | OfflineReport:
         """Search for a faster schedule for arguments of these shapes, and use what is found from now on, in later processes too.
 
         Args:
             args: as for a call; tensors on the CPU.
-            budget: seconds for everything.
-            against: the peer, called with the same arguments and timed in the same interleaved run.
+            budget: seconds for everything; None to go on until some forty candidates in a row are no better.
+            against: the peer, called with the same arguments and timed in the same interleaved run; several in a list, or by name.
             reproducible: admit only schedules that keep the default's order of every sum, and the bits of its results; False also admits
                 other orders of summation, within four times the default's error against float64.
             tolerance: the largest error, relative to the largest result, that a schedule's orders of summation may allow by their
                 a-priori bound; schedules that allow more, or whose bound is not known, are refused, the default too. None for any.
-            candidates: try no more than so many; None for as many as the budget allows.
+            candidates: compile no more than so many; None for as many as the budget allows.
             progress: whether to show a progress bar; None where standard error is a terminal.
             seed: of the search.
             target: ``cpu``, this one, unless given; for a GPU that need not be here, candidates are compiled, what spills or cannot be
                 launched is refused, the rest ranked by a model and the best run under emulation: see :mod:`dlc.tune.offline`. Meta
                 tensors are enough.
             data: kinds of data to tell errors on and to check the finalists with, as in :meth:`bench`.
+            operands: where they are when a call is timed: ``cold``, out of the caches; ``warm``, in them as far as they fit; ``both``, by
+                the geometric mean of the two.
+            backward: also tune the backward, and the forward as autograd runs it, each for half of the budget: see
+                :mod:`dlc.tune.training`. Its report is the ``backward`` of the one returned.
 
         Raises:
             UserError: the arguments do not fit, the target is another CPU, the kernel has a schedule given by hand, or no schedule keeps
                 within the tolerance.
+        """
+        on = self._tunable(target, budget, reproducible, tolerance, candidates, operands)
+        tensors = self._tensors(args)
+        options = {"budget": budget, "reproducible": reproducible, "tolerance": tolerance, "candidates": candidates, "progress": progress,
+                   "seed": seed, "data": data, "operands": operands}
+        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
+        seconds = math.inf if budget is None else float(budget)
+        if on.kind != "cpu":
+            if against is not None or tolerance is not None or data is not None or backward:
+                raise ArgumentError("nothing runs on a GPU that is not here", "so there are no peers, errors or values for a backward",
+                                    "leave against=, tolerance=, data= and backward= away, or target=")
+            return offline.tune_offline(request, seconds, bars.Progress(self.__name__, seconds, progress), reproducible, seed, candidates)
+        rivals = peers.named(against)
+        if backward:
+            return training.tune_training(self, tensors, rivals, options)
+
+        def exact(given: Sequence[Any]) -> Any:
+            return interp.evaluate(self.program, *map(as_numpy, given), float64=True)
+
+        task = tuner.Task(request, tensors, exact, rivals, seconds, reproducible, seed, tolerance=tolerance, candidates=candidates,
+                          given=args, data=data, operands=operands)
+        report = tuner.tune(task, bars.Progress(self.__name__, seconds, progress))
+        self._calls.forget()
+        return report
+
+    def _tunable(self, target: str | None, budget: float | None, reproducible: bool, tolerance: float | None, candidates: int | None,
+                 operands: str) -> Target:
+        """The target of a search, whose parameters make sense.
+
+        Raises:
+            UserError: they do not.
         """
         on = _named(target or "cpu")
         if self.scheduler is not None or on.kind in self.schedules:
@@ -185,31 +224,18 @@ class Asked(ABC):
         if self.reproducible and not reproducible:
             raise ScheduleError(f"{self.__name__} is reproducible", "a search that admits other orders of summation would change its bits",
                                 "tune with reproducible=True, or define the kernel without it")
-        if not isinstance(budget, (int, float)) or not budget > 0:
-            raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number")
+        if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
+            raise ArgumentError(f"the budget of a search is {budget!r} seconds", remedy="a positive number, or None")
+        if candidates is not None and not (isinstance(candidates, int) and candidates > 0):
+            raise ArgumentError(f"a search of {candidates!r} candidates", remedy="a positive number, or None for what the budget allows")
+        if operands not in measure.OPERANDS:
+            raise ArgumentError(f"the operands of a search are {operands!r}", remedy=f"one of {', '.join(measure.OPERANDS)}")
         if on.kind == "cpu" and on.name != host_target().name:
             raise TargetError(f"{on.name} is not the CPU here, {host_target().name}", "CPUs are tuned by the time that their code takes",
                               "tune on that machine, and bring the record: dlc records export, import")
         if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
             raise ArgumentError(f"the tolerance of a search is {tolerance!r}", remedy="a number, the error relative to the largest result")
-        tensors = self._tensors(args)
-        request = replace(self.request([t.shape for t in tensors], [t.stride() for t in tensors], on), decisions=None)
-        if on.kind != "cpu":
-            if against is not None:
-                raise ArgumentError("a peer cannot be timed on a GPU that is not here", remedy="leave against= away, or target=")
-            if tolerance is not None or data is not None:
-                raise ArgumentError("errors are not measured on a GPU that is not here", "candidates run under emulation at small sizes",
-                                    "leave tolerance= and data= away, or target=")
-            return offline.tune_offline(request, budget, bars.Progress(self.__name__, budget, progress), reproducible, seed, candidates)
-
-        def exact(given: Sequence[Any]) -> Any:
-            return interp.evaluate(self.program, *map(as_numpy, given), float64=True)
-
-        task = tuner.Task(request, tensors, exact, against, budget, reproducible, seed, tolerance=tolerance, candidates=candidates,
-                          given=args, data=data)
-        report = tuner.tune(task, bars.Progress(self.__name__, budget, progress))
-        self._calls.forget()
-        return report
+        return on
 
     def bench(self, *args: Any, against: Callable[..., Any] | None = None, cold: bool | None = None, budget: float = 1.0,
               threads: int | None = None, limits: bool = True, data: str | Sequence[str] | None = None) -> BenchReport:

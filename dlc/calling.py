@@ -8,6 +8,7 @@ function, which does all checks itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.autograd import forward_ad
 from codegen.target import Target
 from dlc import operator
 from dlc.autograd import record, transform
-from dlc.compiler import Plan, Request
+from dlc.compiler import Plan, Request, recorded
 from dlc.derivatives import Derivatives, Followed
 from dlc.lazy import lazy
 from dlc.outs import checked_outs
@@ -28,6 +29,7 @@ from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
 from dlc.varying import Many, Sizes, compile_for
 from dsl.bind import bind_sizes
+from dsl.canonical import digest
 from dsl.dim import Var
 from dsl.errors import ArgumentError, TargetError, UserError
 from dsl.expr import Expr, Tensor
@@ -218,7 +220,7 @@ class Caller:
         key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
         launcher = self._launchers.get(key)
         if launcher is None:
-            launcher = self._many.suiting(tensors, self._sizes_of(tensors)) or self._compiled(key)
+            launcher = self._tuned(key) or self._many.suiting(tensors, self._sizes_of(tensors)) or self._compiled(key)
         return launcher
 
     def _gpu_launcher(self, tensors: Sequence[torch.Tensor]) -> GpuLauncher:
@@ -297,6 +299,19 @@ class Caller:
             return Hooks(tracked)
         self._own.append(own)
         return Hooks(tracked, own, find)
+
+    def _tuned(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher | None:
+        """The kernel for just these arguments, where kernels for many sizes would serve them but they were tuned; None where not."""
+        request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key]) if len(self._many) else None
+        if request is None or recorded(request, self._digest) is None:
+            return None
+        launcher = self._launchers[key] = Plan(request).launcher()
+        return launcher
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the definition, under which its tuning records lie."""
+        return digest(self.kernel.program)
 
     def _derived(self, launcher: Callable[..., Any] | None, tensors: Sequence[torch.Tensor]) -> Any:
         """A call that autograd follows."""

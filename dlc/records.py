@@ -60,7 +60,7 @@ class Record:
         key: what it is about.
         name: the kernel's name, for reading.
         decisions: the choices that won, by name; empty when the heuristics' own were not beaten.
-        seconds: raw samples of the confirmation, in seconds: ``default``, ``tuned``, ``peer``.
+        seconds: raw samples of the confirmation, in seconds: ``default``, ``tuned``, and those of the peers by name.
         ratio: time of the default over time of the tuned schedule, as confirmed.
         data: errors of each against float64 and the bound of the chosen order, by kind of data: see :mod:`dlc.tune.exactness`.
         schedule: the schedule's trace where there is one, else the loop nest as text.
@@ -72,6 +72,7 @@ class Record:
         when: seconds since 1970.
         budget, candidates: what the search was allowed, and how many it tried.
         reasons: of every candidate by number: why it lost, or what bounds it; for a GPU that was not there.
+        operands: where they were when calls were timed: ``cold``, ``warm``, or ``both`` (the geometric mean).
     """
 
     key: Key
@@ -90,6 +91,7 @@ class Record:
     budget: float = 0.0
     candidates: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
+    operands: str = "cold"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", plain(self.schedule))  # as it will be when it is read back

@@ -70,8 +70,8 @@ class Ours:
         self.run = dlc.jit(self.step)
         self.known: set[int] = set()
 
-    def tuned(self, budget: float) -> Ours:
-        """The same step, tuned in its first call on each number of threads.
+    def tuned(self, budget: float, operands: str = "cold") -> Ours:
+        """The same step, tuned in its first call on each number of threads; its operands are where the step has them.
 
         Raises:
             NoVariant: it is not jitted; its kernels are those of the jitted step.

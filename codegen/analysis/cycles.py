@@ -13,14 +13,17 @@ from dsl.opset import OPS
 
 def cycles(body: Expr, target: Target) -> float:
     """Cycles between the starts of two evaluations of a body on whole vectors of f32, where nothing waits."""
-    slow = dict(target.slow)
-    return sum(_of(e, slow) * max(1, e.dtype.bits // f32.bits) for e in walk(body) if isinstance(e, (Op, Cast)))
+    return sum(_of(e, target) * max(1, e.dtype.bits // f32.bits) for e in walk(body) if isinstance(e, (Op, Cast)))
 
 
-def _of(e: Expr, slow: dict[str, float]) -> float:
-    if not isinstance(e, Op) or (e.name == "div" and _is_power(e.args[1])):
-        return 0.5
-    return slow.get(e.name, 0.5 * OPS[e.name].flops)
+def _of(e: Expr, target: Target) -> float:
+    return 0.5 if not isinstance(e, Op) or (e.name == "div" and _is_power(e.args[1])) else vector_cycles(e.name, target)
+
+
+def vector_cycles(name: str, target: Target) -> float:
+    """Cycles between the starts of two operations of a name on vectors of f32."""
+    known = 0.5 if name == "fma" else dict(target.slow).get(name)  # both of its operations are one instruction
+    return known if known is not None else 0.5 * (OPS[name].flops if name in OPS else 1)
 
 
 def _is_power(e: Expr) -> bool:

@@ -62,7 +62,7 @@ def _walk(block: Block, times: float, out: Work, depends: dict[Var | Value, froz
     seen: set[object] = set()
     for op in block.ops:
         if isinstance(op, For):
-            rounds = _rounds(op, sizes)
+            rounds = rounds_of(op, sizes)
             longest = max(longest, rounds * _walk(op.body, times * rounds, out, depends, grid, sizes))
             continue
         for inner in op.blocks() if not (isinstance(op, Seek) or (isinstance(op, If) and op.conds)) else ():  # it may never run
@@ -88,7 +88,7 @@ def _place(op: TileOp) -> object | None:
     return op.buffer, tuple(terms)
 
 
-def _rounds(loop: For, sizes: Mapping[Var, int]) -> float:
+def rounds_of(loop: For, sizes: Mapping[Var, int]) -> float:
     """Rounds of a loop; where its bounds move with the grid, the most there can be."""
     n = loop.hi - loop.lo
     try:

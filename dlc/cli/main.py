@@ -71,13 +71,16 @@ def numerics(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value
 
 @app.command()
 def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = None, against: Against = None,
-         budget: Annotated[float, typer.Option(help="seconds for everything")] = 30.0, threads: Threads = None, seed: Seed = 0,
+         budget: Annotated[float, typer.Option(help="seconds for everything")] = 30.0,
+         threads: Threads = None, seed: Seed = 0,
          candidates: Annotated[int | None, typer.Option(min=1, help="try no more than so many")] = None,
          tolerance: Annotated[float | None, typer.Option(help="refuse orders of summation that allow a larger relative error")] = None,
          any_order: Annotated[bool, typer.Option(
              "--any-order", help="also admit other orders of summation: other bits, errors alike")] = False,
          target: Annotated[str | None, typer.Option(
              "--target", "-t", help="a GPU that need not be here: sm_80, sm_90, sm_100, gfx942")] = None,
+         operands: Annotated[str, typer.Option(help="cold, warm or both: out of the caches when a call is timed, in them, both")] = "cold",
+         backward: Annotated[bool, typer.Option("--backward", help="also tune the backward, each for half of the budget")] = False,
          data: Data = None, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar")] = False, as_json: Json = False,
          plot: Plot = None,
          arguments: Annotated[str | None, typer.Option(
@@ -102,7 +105,8 @@ def tune(kernel: Address, shape: Shape = None, dim: Dim = None, value: Value = N
     if threads is not None:
         torch.set_num_threads(threads)
     report = k.tune(*args, budget=budget, against=find_peer(against, k), reproducible=not any_order, tolerance=tolerance,
-                    candidates=candidates, progress=False if quiet else None, seed=seed, target=target, data=data)
+                    candidates=candidates, progress=False if quiet else None, seed=seed, target=target, data=data, operands=operands,
+                    backward=backward)
     if plot is not None:
         if not isinstance(report, TuneReport):
             raise ArgumentError("there are no times to plot", "nothing was run on the GPU", "leave --plot away, or --target", UNKNOWN)

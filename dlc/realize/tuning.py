@@ -16,7 +16,6 @@ from dlc.realize.frozen import Frozen
 from dlc.realize.generated import Generated
 from dlc.runtime.arguments import as_numpy
 from dlc.runtime.launch import Launcher
-from dlc.tune.adversary import ORDINARY
 from dlc.tune.measure import Measurement, ratio
 from dlc.tune.steps import Part, StepReport, Wish, allotted, noise_of, turns
 from dsl.errors import DlcError
@@ -154,10 +153,8 @@ class _Tuning:
         def exact(given: Sequence[Any]) -> Any:
             return interp.evaluate(request.program, *map(as_numpy, given), float64=True)
 
-        # Equal orders and bits leave adversarial data little to show, and float64 takes long on it.
-        data = ORDINARY if self.wish.reproducible else None
         task = tuner.Task(request, arguments, exact, budget=seconds, reproducible=self.wish.reproducible, seed=self.wish.seed,
-                          candidates=self.wish.candidates, data=data)
+                          candidates=self.wish.candidates)
         report = part.report = tuner.tune(task, self._bar(label, seconds))
         part.reason = report.reason
         if report.record.decisions == (earlier.decisions if earlier else {}):

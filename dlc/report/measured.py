@@ -17,10 +17,10 @@ _FORMATS = ("svg", "png", "pdf")
 
 
 def tuning_figure(report: TuneReport) -> Figure:
-    """The search as it went: each candidate's time, the best so far, the default and the peer."""
+    """The search as it went: each candidate's time, the best so far, the default and the peers."""
     times = [float("nan") if t.failure is not None or t.seconds is None else t.seconds for t in report.history]
     lines: dict[str, float] = {name: report.times[name].median
-                               for name in ("default", "peer") if name in report.times and report.times[name].samples}
+                               for name in report.times if name != "tuned" and report.times[name].samples}
     return tuning_chart(times, lines, report.name)
 
 

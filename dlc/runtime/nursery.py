@@ -5,10 +5,13 @@ The nursery itself runs nothing else, so it has no thread pool and no device tha
 
 from __future__ import annotations
 
+import atexit
+import functools
+import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
@@ -28,18 +31,18 @@ class Nursery(Child):
 
     loop = ("dlc.runtime.nursery", "nurse")
 
-    def child(self) -> Child:
-        """A child to be forked on its first call."""
-        return _Forked(self)
+    def child(self, env: Mapping[str, str] | None = None) -> Child:
+        """A child to be forked on its first call, with the environment that this process has then and some variables besides."""
+        return _Forked(self, {**self.env, **(env or {})})
 
-    def fork(self, theirs: Connection) -> int:
+    def fork(self, theirs: Connection, env: Mapping[str, str]) -> int:
         """Fork a process that answers on a connection; returns its number.
 
         Raises:
             LaunchError: the nursery did not start.
         """
         with self._lock:
-            pipe = self.send("fork")
+            pipe = self.send({**os.environ, **env})
             try:
                 send_handle(pipe, theirs.fileno(), self.start())
             except OSError as error:
@@ -54,15 +57,32 @@ class Nursery(Child):
             return code
 
 
+def shared(handler: str) -> Nursery:
+    """The nursery of this process for a handler: it takes seconds to start, and is kept until the process ends."""
+    return _kept(handler, os.getpid())
+
+
+@functools.cache
+def _kept(handler: str, pid: int) -> Nursery:
+    nursery = Nursery(handler)
+
+    def end() -> None:
+        if os.getpid() == pid:  # not in a fork of this process, which has it too
+            nursery.close()
+
+    atexit.register(end)
+    return nursery
+
+
 class _Forked(Child):
     """A child of the nursery."""
 
-    def __init__(self, nursery: Nursery) -> None:
-        super().__init__(nursery.handler)
+    def __init__(self, nursery: Nursery, env: dict[str, str]) -> None:
+        super().__init__(nursery.handler, env)
         self.nursery = nursery
 
     def _spawn(self, pipe: Connection) -> _ForkedProcess:
-        return _ForkedProcess(self.nursery, self.nursery.fork(pipe))
+        return _ForkedProcess(self.nursery, self.nursery.fork(pipe, self.env))
 
     def _last_words(self) -> str:
         return ""
@@ -94,23 +114,23 @@ def nurse(handler: Callable[[Any], Any], descriptor: int) -> None:
     pipe = Connection(descriptor)
     ended: dict[int, int] = {}
     load("dsl", "codegen", "dlc")
+    gc.freeze()  # no collection in a child looks at what was imported
     while True:
         try:
             request = pipe.recv()
         except EOFError:
             return
-        if request == "fork":
-            pipe.send(("ok", _fork(handler, pipe)))
-        else:
-            pipe.send(("ok", _reap(request, ended)))
+        pipe.send(("ok", _reap(request, ended) if isinstance(request, int) else _fork(handler, pipe, request)))
 
 
-def _fork(handler: Callable[[Any], Any], pipe: Connection) -> int:
+def _fork(handler: Callable[[Any], Any], pipe: Connection, env: Mapping[str, str]) -> int:
     theirs = recv_handle(pipe)
     pid = os.fork()
     if pid == 0:
         pipe.close()
         os.setsid()
+        os.environ.clear()
+        os.environ.update(env)
         serve(handler, theirs)
         os._exit(0)
     os.close(theirs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from dlc.host import cache_bytes
 Call = Callable[[], object]
 Candidate = Call | Sequence[Call]
 
+COLD, WARM, BOTH = OPERANDS = ("cold", "warm", "both")
 MIN_ROUNDS, MAX_ROUNDS = 3, 1000
+_SHORTEST, _MOST_CALLS = 1e-3, 100  # seconds of a warm sample, and calls in it
 _LONG = 0.2  # seconds of a call that is warm when it has run once
 _SMALLEST_FLUSH, _LARGEST_FLUSH = 32 << 20, 512 << 20
 _GPU_FLUSH_BYTES = 256 << 20
@@ -151,6 +154,23 @@ def ratio(a: Measurement, b: Measurement) -> Ratio:
         return Ratio(float("nan"), float("nan"), float("nan"), 0)
     p25, median, p75 = (float(q) for q in np.quantile(quotients, [0.25, 0.5, 0.75]))
     return Ratio(median, p25, p75, len(quotients))
+
+
+def one_sample(call: Call, operands: str) -> float:
+    """Seconds of one call.
+
+    Args:
+        call: without arguments.
+        operands: ``cold`` empties the caches before it; ``warm`` has run it just before, and takes the mean of several calls where they are
+            short; ``both`` is the geometric mean of the two.
+    """
+    if operands == BOTH:
+        return math.sqrt(one_sample(call, COLD) * one_sample(call, WARM))
+    if operands == COLD:
+        flush_caches()
+        return _timed((call,), 1, None)
+    calls = min(max(math.ceil(_SHORTEST / _timed((call,), 1, None)), 1), _MOST_CALLS)
+    return _timed((call,), calls, None) / calls
 
 
 def flush_caches() -> None:

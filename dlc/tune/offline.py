@@ -8,6 +8,7 @@ present after all, the finalists are timed on it and the fastest is taken.
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 from collections.abc import Mapping, Sequence
@@ -73,8 +74,8 @@ class _Run(Race):
     """The state of one search."""
 
     def __init__(self, request: Request, budget: float, progress: Progress, reproducible: bool, seed: int, candidates: int | None) -> None:
-        super().__init__(budget, "the best so far was not run under emulation")
-        self.request, self.budget, self.progress, self.reproducible, self.seed = request, budget, progress, reproducible, seed
+        super().__init__(budget, progress, "the best so far was not run under emulation")
+        self.request, self.budget, self.reproducible, self.seed = request, budget, reproducible, seed
         self.most = candidates if candidates is not None else 1 << 30
         self.checked: set[int] = set()
         self.measured: dict[int, float] = {}
@@ -98,7 +99,8 @@ class _Run(Race):
         key = record_key(self.request)
         first = [r.decisions for r in (*filter(None, [records.find(key)]), *records.similar(key))]
         search = Search(self.seed, first)
-        while time.perf_counter() < until and len(self.trials) <= self.most:
+        while time.perf_counter() < until and len(self.trials) <= self.most and self.goes_on(max(
+                (1.0 / t.least for t in self.trials if t.least), default=0.0)):
             known = [Known(t.choices, None if t.least is None else 1.0 / t.least) for t in self.trials if t.choices]
             proposals = search.propose(known, WIDER * BATCH)
             if not proposals:
@@ -195,7 +197,8 @@ class _Run(Race):
         gain = self.default.least / best.least if best.number and self.default.least and best.least else 1.0
         seconds = {"default": [self.measured[0]], "tuned": [self.measured[best.number]]} if self.measured else {}
         return records.Record(record_key(self.request), self.request.program.name, decisions, seconds, gain, {}, best.schedule, best.code,
-                              bool(self.measured), self.reproducible, best.order, versions, time.time(), self.budget, len(self.trials),
+                              bool(self.measured), self.reproducible, best.order, versions, time.time(),
+                              self.budget if self.budget < math.inf else 0.0, len(self.trials),
                               {str(t.number): t.failure or f"bound {(t.least or 0.0) * 1e6:.2f} us" for t in self.trials})
 
 

@@ -14,7 +14,7 @@ from dlc.tune.exactness import Row, as_dict, remarks, shown, table
 from dlc.tune.measure import Measurement, Ratio, ratio
 from dlc.tune.session import Trial
 
-_SAME, _REASONS = "the same code", 5
+_SAME, _REASONS, _TOLD = "the same code", 5, 0.05  # seconds that are worth telling
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class TuneReport:
         record: what was written to disk.
         history: every candidate tried, the default first.
         best: the candidate that is used from now on; the default when none was better beyond noise.
-        times: ``default``, ``tuned`` and ``peer`` in the last interleaved run, in seconds with cold operands.
+        times: ``default``, ``tuned`` and the peers by name (``peer`` where it is one) in the last interleaved run, in seconds.
         reason: in words, why this one.
         seconds: what the search took.
         interrupted: whether the user stopped it.
         notes: what else is to be said.
-        rows: errors of ``default``, ``tuned`` and ``peer`` against float64, and what the chosen order allows, for each kind of data.
+        rows: errors of ``default``, ``tuned`` and the peers against float64, and what the chosen order allows, for each kind of data.
+        spent: seconds by what they were spent on.
+        backward: that of the backward, where both were tuned.
     """
 
     name: str
@@ -44,6 +46,8 @@ class TuneReport:
     interrupted: bool = False
     notes: Sequence[str] = ()
     rows: Sequence[Row] = ()
+    spent: Mapping[str, float] = field(default_factory=dict)
+    backward: TuneReport | None = None
 
     @property
     def improved(self) -> bool:
@@ -57,18 +61,25 @@ class TuneReport:
                 else Ratio(1.0, 1.0, 1.0, len(self.times["default"].samples)))
 
     @property
+    def peer_ratios(self) -> dict[str, Ratio]:
+        """Time of each peer that ran over that of what is used from now on: above 1 dlc is faster."""
+        own = self.times["tuned" if self.improved else "default"]
+        return {name: ratio(m, own) for name, m in self.times.items() if name not in ("default", "tuned") and m.samples}
+
+    @property
     def peer_ratio(self) -> Ratio | None:
-        """Time of the peer over that of what is used from now on: above 1 dlc is faster. None without a peer."""
-        peer = self.times.get("peer")
-        return ratio(peer, self.times["tuned" if self.improved else "default"]) if peer is not None and peer.samples else None
+        """That of the fastest peer. None without one."""
+        return min(self.peer_ratios.values(), key=lambda r: r.median, default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; times in seconds."""
         peer = self.peer_ratio
         return {
             "name": self.name, "improved": self.improved, "reason": self.reason, "seconds": self.seconds, "interrupted": self.interrupted,
-            "ratio": {"median": self.ratio.median, "p25": self.ratio.p25, "p75": self.ratio.p75, "pairs": self.ratio.pairs},
-            "peer_ratio": None if peer is None else {"median": peer.median, "p25": peer.p25, "p75": peer.p75, "pairs": peer.pairs},
+            "ratio": _figures(self.ratio),
+            "peer_ratio": None if peer is None else _figures(peer), "peer_ratios": {n: _figures(r) for n, r in self.peer_ratios.items()},
+            "operands": self.record.operands, "spent": dict(self.spent),
+            "backward": None if self.backward is None else self.backward.as_dict(),
             "decisions": dict(self.record.decisions), "threads": self.record.key.threads, "target": self.record.key.target,
             "times": {n: {"median": m.median, "p25": m.p25, "p75": m.p75, "samples": list(m.samples)} for n, m in self.times.items()},
             "data": as_dict(self.rows), "history": [_plain(t) for t in self.history], "notes": list(self.notes)}
@@ -76,13 +87,13 @@ class TuneReport:
     def __str__(self) -> str:
         tried, failed = len(self.history), sum(t.failure is not None for t in self.history)
         lines = [f"{self.name}: {self.reason}", f"{tried} candidates in {self.seconds:.1f} s, {failed} refused or failed"
-                 + (", stopped by the user" if self.interrupted else "")]
+                 + (", stopped by the user" if self.interrupted else "")
+                 + "".join(f"; {what} {s:.1f} s" for what, s in self.spent.items() if s >= _TOLD)]
         for name, m in self.times.items():
             if m.samples:
-                lines.append(
-                    f"  {name:8} {m.median * 1e6:10.1f} us  {m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}  ({len(m.samples)} cold samples)")
-        if self.peer_ratio is not None:
-            lines.append(f"  peer / dlc: {self.peer_ratio}")
+                lines.append(f"  {name:8} {m.median * 1e6:10.1f} us  {m.p25 * 1e6:.1f} - {m.p75 * 1e6:.1f}  "
+                             f"({len(m.samples)} samples, operands {self.record.operands})")
+        lines += [f"  {name} / dlc: {r}" for name, r in self.peer_ratios.items()]
         if self.improved:
             default = {c.name: c.value for c in self.history[0].choices}
             lines += [f"  {c.name} = {c.value}  (default {default.get(c.name, 'not met')})"
@@ -90,7 +101,8 @@ class TuneReport:
         lines += self._refused()
         if self.rows:
             lines += shown(table(self.rows, "errors against float64")).splitlines()
-        return "\n".join([*lines, *(f"  note: {n}" for n in (*remarks(self.rows), *self.notes))])
+        lines += [f"  note: {n}" for n in (*remarks(self.rows), *self.notes)]
+        return "\n".join([*lines, *([] if self.backward is None else ["backward", str(self.backward)])])
 
     def _refused(self) -> list[str]:
         """Why candidates are out of the race, the most common reasons first, each with the first one it befell."""
@@ -101,6 +113,10 @@ class TuneReport:
         ranked = sorted(whom.items(), key=lambda item: -len(item[1]))
         return [f"  refused: {self.history[0].changes(first)}" + (f" and {len(others)} more" if others else "") + f": {why}"
                 for why, (first, *others) in ranked[:_REASONS]]
+
+
+def _figures(r: Ratio) -> dict[str, float]:
+    return {"median": r.median, "p25": r.p25, "p75": r.p75, "pairs": r.pairs}
 
 
 def _plain(t: Trial) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -17,7 +18,7 @@ class Progress:
 
     Args:
         name: what is tuned.
-        budget: seconds of the whole search.
+        budget: seconds of the whole search; infinite where nobody knows.
         shown: None to show where standard error is a terminal.
     """
 
@@ -28,7 +29,7 @@ class Progress:
         columns = (progress.TextColumn("[bold]{task.fields[name]}"), progress.BarColumn(), progress.TimeElapsedColumn(),
                    progress.TextColumn("{task.fields[state]}"))
         self.bar = progress.Progress(*columns, console=terminal, disable=not self.shown, transient=True)
-        self.task = self.bar.add_task(name, total=budget, name=name, state="starting")
+        self.task = self.bar.add_task(name, total=budget if budget < math.inf else None, name=name, state="starting")
         self.last = ""
 
     def __enter__(self) -> Progress:

@@ -16,12 +16,22 @@ import torch
 
 from codegen.heuristics import Choice
 from dlc.runtime.child import Child
-from dlc.runtime.nursery import Nursery
+from dlc.runtime.nursery import shared
 from dlc.tune.accuracy import Error
 from dlc.tune.adversary import ORDINARY
 from dlc.tune.bounds import Bound
-from dlc.tune.worker import Built, Checked, Work
+from dlc.tune.measure import COLD
+from dlc.tune.peers import Peers
+from dlc.tune.worker import Built, Planned, Work
 from dsl.errors import DlcError
+
+
+@dataclass
+class Checked:
+    """Results on a kind of data, the same for all candidates that give them: their bits, and their error where it was asked for."""
+
+    bits: str
+    error: Error | None = None
 
 
 @dataclass
@@ -32,10 +42,11 @@ class Trial:
         number: in the order of trying; 0 is the default schedule.
         decisions: what was asked for.
         choices: what the heuristics made of it.
+        tile, cycles: digest of its tile program, and how long that takes by counts; empty where it was not planned before it was built.
         code: digest of its generated code.
         order: the order of its reductions.
         schedule: the trace of its schedule.
-        checked: kind of data to its error against float64 and a digest of its results, where it ran.
+        checked: kind of data to its results, where it ran.
         bound: what its orders of summation allow on the arguments as given; None where it was not asked for.
         samples: seconds, each beside the default's sample of the same round in ``beside``.
         failure: why it was not timed, or not to the end.
@@ -46,6 +57,8 @@ class Trial:
     number: int
     decisions: Mapping[str, Any]
     choices: tuple[Choice, ...] = ()
+    tile: str = ""
+    cycles: float = 0.0
     code: str = ""
     order: str = ""
     schedule: Any = ()
@@ -59,7 +72,7 @@ class Trial:
 
     @property
     def error(self) -> Error | None:
-        """Against float64 on the arguments as given; None when it did not run."""
+        """Against float64 on the arguments as given; None when it did not run or nobody asked."""
         return self.checked[ORDINARY].error if ORDINARY in self.checked else None
 
     @property
@@ -112,35 +125,42 @@ class Session:
         threads: threads to run with.
         jobs: processes that compile; the first of them also runs and times.
         helpers: how they are run.
-
-    Attributes:
-        data: the kind of data that candidates are checked on.
-        exact: the exact results for it.
+        operands: where they are when a call is timed, see :func:`dlc.tune.measure.one_sample`.
     """
 
-    def __init__(self, work: Work, arguments: Sequence[torch.Tensor], threads: int, jobs: int, helpers: Helpers = HELPERS) -> None:
-        self.work, self.threads, self.helpers = work, threads, helpers
+    def __init__(self, work: Work, arguments: Sequence[torch.Tensor], threads: int, jobs: int, helpers: Helpers = HELPERS,
+                 operands: str = COLD) -> None:
+        self.work, self.threads, self.helpers, self.operands = work, threads, helpers, operands
         self._arguments = pickle.dumps([_own(a) for a in arguments], protocol=5)  # torch would share them instead of sending them
-        self.data, self.exact = "", list[np.ndarray]()
         self._directory = tempfile.TemporaryDirectory(prefix="dlc-tune-", ignore_cleanup_errors=True)
-        # The losers stay out of the user's caches, and a read-only one does not matter.
-        env = {name: self._directory.name for name in ("DLC_CACHE_DIR", "TRITON_CACHE_DIR")}
-        self._nursery = Nursery(helpers.handler, env)
-        self._builders = [self._nursery.child() for _ in range(max(jobs, 1))]
+        self._nursery = shared(helpers.handler)
+        self._builders = [self._child() for _ in range(max(jobs, 1))]
         self._runner = self._builders[0]
         self._state: tuple[int, set[int]] = (0, set())
         self._sent = ""
+        self._results: dict[tuple[str, str], Checked] = {}
         self._nursery.start()
+
+    def _child(self) -> Child:
+        """A process whose caches are of this session: the losers stay out of the user's, and a read-only one does not matter."""
+        return self._nursery.child({name: self._directory.name for name in ("DLC_CACHE_DIR", "TRITON_CACHE_DIR")})
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for child in (*self._builders, self._nursery):
+        for child in self._builders:
             child.close()
         self._directory.cleanup()
 
     # -- compiling ---------------------------------------------------------------------------------------------
+    def plan(self, trials: Sequence[Trial], until: float) -> None:
+        """Schedule and lower candidates, as :meth:`build` compiles them; those not begun in time stay without cycles."""
+        def planned(trial: Trial, found: Planned) -> None:
+            trial.choices, trial.order, trial.tile, trial.cycles = found.choices, found.order, found.tile, found.cycles
+
+        self._share("plan", trials, until, planned)
+
     def build(self, trials: Sequence[Trial], until: float) -> None:
         """Compile candidates, as many at a time as there are processes; those not begun ``until`` then stay without code.
 
@@ -148,13 +168,22 @@ class Session:
             trials: what to compile.
             until: on the clock of ``time.perf_counter``.
         """
+        def built(trial: Trial, found: Built) -> None:
+            trial.code, trial.choices, trial.order, trial.schedule = found.code, found.choices, found.order, found.schedule
+            trial.facts = found.facts
+            trial.failure = found.facts.get("refused")
+
+        self._share("build", trials, until, built)
+
+    def _share(self, action: str, trials: Sequence[Trial], until: float, take: Callable[[Trial, Any], None]) -> None:
+        """Have the processes do something with every trial, and take what comes back; what fails is noted."""
         todo, idle = list(trials), list(self._builders)
         busy: dict[Connection, tuple[Child, Trial, float]] = {}
         while todo or busy:
             while todo and idle and time.perf_counter() < until:
                 child, trial = idle.pop(), todo.pop(0)
                 try:
-                    pipe = child.send(("build", self.work, trial.decisions))
+                    pipe = child.send((action, self.work, trial.decisions))
                 except DlcError as e:
                     trial.fail(e)
                     idle.append(child)
@@ -167,18 +196,11 @@ class Session:
             late = [pipe for pipe, (_, _, deadline) in busy.items() if pipe not in ready and time.perf_counter() >= deadline]
             for done in [pipe for pipe in busy if pipe in ready or pipe in late]:
                 child, trial, _ = busy.pop(done)
-                self._finish(child, trial)
+                try:
+                    take(trial, child.receive(0.0))
+                except DlcError as e:
+                    trial.fail(e)
                 idle.append(child)
-
-    def _finish(self, child: Child, trial: Trial) -> None:
-        try:
-            built: Built = child.receive(0.0)
-        except DlcError as e:
-            trial.fail(e)
-            return
-        trial.code, trial.choices, trial.order, trial.schedule = built.code, built.choices, built.order, built.schedule
-        trial.facts = built.facts
-        trial.failure = built.facts.get("refused")
 
     # -- running -----------------------------------------------------------------------------------------------
     def emulate(self, trial: Trial, small: Work, arguments: bytes, seconds: float) -> str | None:
@@ -196,34 +218,41 @@ class Session:
             return e.title
         return found
 
-    def expect(self, data: str, exact: Sequence[np.ndarray]) -> None:
-        """Check candidates from now on with arguments of a kind of data, against these results."""
-        self.data, self.exact, self._sent = data, list(exact), ""
+    def check(self, trial: Trial, kind: str) -> None:
+        """Run a candidate on a kind of data and note its results, or its failure."""
+        bits: str | None = self._ask(trial, "check", kind)
+        if bits is not None:
+            trial.checked[kind] = self._results.setdefault((kind, bits), Checked(bits))
 
-    def check(self, trial: Trial) -> None:
-        """Run a candidate and note its error and the bits of its results, or its failure."""
-        checked: Checked | None = self._ask(trial, "check")
-        if checked is not None:
-            trial.checked[self.data] = checked
+    def tell_error(self, trial: Trial, kind: str, exact: Sequence[np.ndarray]) -> None:
+        """Note the error of a candidate on a kind of data that it was checked on, unless that of the same bits is known."""
+        known = trial.checked.get(kind)
+        if known is None or known.error is not None:
+            return
+        try:
+            if self._sent != kind:
+                self._runner.call(("expect", exact), self.helpers.build)
+                self._sent = kind
+        except DlcError as e:
+            trial.fail(e)
+            return
+        known.error = self._ask(trial, "error", kind)
 
     def sample(self, trial: Trial) -> float | None:
-        """Seconds of one call with cold operands; None when the candidate failed."""
-        seconds: float | None = self._ask(trial, "sample")
+        """Seconds of one call; None when the candidate failed."""
+        seconds: float | None = self._ask(trial, "sample", self.operands)
         return seconds
 
-    def _ask(self, trial: Trial, action: str) -> Any:
+    def _ask(self, trial: Trial, action: str, *what: Any) -> Any:
         try:
             pid = self._runner.start()
             if self._state[0] != pid:
                 self._runner.call(("open", self.work, self._arguments, self.threads), self.helpers.build)
                 self._state, self._sent = (pid, set()), ""
-            if self._sent != self.data:
-                self._runner.call(("expect", self.data, self.exact), self.helpers.build)
-                self._sent = self.data
             if trial.number not in self._state[1]:
                 self._runner.call(("load", trial.number, trial.decisions), self.helpers.build)
                 self._state[1].add(trial.number)
-            return self._runner.call((action, trial.number), self.helpers.run)
+            return self._runner.call((action, trial.number, *what), self.helpers.run)
         except DlcError as e:
             trial.fail(e)
             return None
@@ -239,28 +268,25 @@ class Session:
         """Run from now on in a process in which nothing has run yet."""
         for child in self._builders:
             child.close()
-        self._runner = self._nursery.child()
+        self._runner = self._child()
         self._builders = [self._runner]
         self._state = 0, set()
 
 
-def rounds(session: Session, trials: Sequence[Trial], peer: Callable[[], float | None], until: float, least: int, most: int,
-           hopeless: float = float("inf")) -> list[float]:
-    """Time candidates and the peer in turn, one cold sample each a round, in alternating order; the first trial is the reference.
+def rounds(session: Session, trials: Sequence[Trial], peers: Peers, until: float, least: int, most: int,
+           apart: Sequence[float] = (float("inf"),)) -> None:
+    """Time candidates and the peers in turn, one sample each a round, in alternating order; the first trial is the reference.
 
     Args:
         session: where the candidates run.
         trials: the reference, then the candidates. Their samples are appended.
-        peer: one sample of the peer, run in this process, or None.
+        peers: run in this process.
         until: no round is begun later, once there are ``least`` of them.
         least: number of rounds there are in any case.
         most: number of rounds after which it ends.
-        hopeless: a candidate this many times slower than the best, after two rounds, is not timed again.
-
-    Returns:
-        The peer's samples.
+        apart: how many times slower than the best a candidate may be after each round to be timed again; the last goes for all further.
     """
-    live, peers = list(trials), list[float]()
+    live = list(trials)
     for n in range(most):
         if n >= least and time.perf_counter() > until:
             break
@@ -274,14 +300,11 @@ def rounds(session: Session, trials: Sequence[Trial], peer: Callable[[], float |
                 t.samples.append(seconds[t.number])
                 t.beside.append(reference)
         live = [t for t in live if t.number in seconds]
-        if n:
-            best = min(min(t.samples) for t in live)
-            live = [t for t in live if t is trials[0] or min(t.samples) <= hopeless * best]
-        if (own := peer()) is not None:
-            peers.append(own)
+        best = min(min(t.samples) for t in live)
+        live = [t for t in live if t is trials[0] or min(t.samples) <= apart[min(n, len(apart) - 1)] * best]
+        peers.sample()
         if len(live) == 1 and len(trials) > 1 and n + 1 >= least:
             break
-    return peers
 
 
 def _own(a: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a helper process of the tuner does: build candidates, check them against the exact results, time them with cold operands.
+"""What a helper process of the tuner does: plan candidates, build them, run them and tell their errors, time them.
 
 It may crash or hang: everything that matters is in the parent (``dlc/tune/session.py``), which starts another one.
 """
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from codegen.analysis.tile_cycles import program_cycles
 from codegen.heuristics import Choice
 from codegen.target import Target
+from codegen.tile.text import show
 from dlc.compiler import Plan, Request
 from dlc.gpu import triton_artifact
 from dlc.gpu_check import run_plan
@@ -29,13 +31,14 @@ from dlc.runtime.triton_compile import compile_triton
 from dlc.runtime.triton_run import to_numpy
 from dlc.tune.accuracy import Error, allowed_error, error, worst
 from dlc.tune.adversary import ORDINARY, changed
-from dlc.tune.measure import flush_caches
+from dlc.tune.measure import one_sample
 from dsl.errors import InternalError
 from dsl.interp import evaluate
 from dsl.portable import loads
 from dsl.program import Program
 
 _GARBAGE = 0xA5
+_PLANS = 64  # kept between planning a candidate and building it
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,27 @@ def _program(data: bytes) -> Program:
     return loads(data)
 
 
+@functools.lru_cache(maxsize=_PLANS)
+def _plan(work: Work, decisions: tuple[tuple[str, Any], ...]) -> Plan:
+    return work.plan(dict(decisions))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a candidate before it is compiled.
+
+    Attributes:
+        tile: digest of its tile program: candidates with the same are the same.
+        choices, order: as in :class:`Built`.
+        cycles: by :mod:`codegen.analysis.tile_cycles`.
+    """
+
+    tile: str
+    choices: tuple[Choice, ...]
+    order: str
+    cycles: float
+
+
 @dataclass(frozen=True)
 class Built:
     """What is known of a candidate once it is compiled.
@@ -79,22 +103,17 @@ class Built:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What is known of a candidate once it has run: its error, and a digest of its results' bits."""
-
-    error: Error
-    bits: str
-
-
 @dataclass
 class _Session:
-    """The arguments and the candidates that are loaded; the data that they are checked on now, and its exact results."""
+    """The arguments and the candidates that are loaded; the kind of data that the last one ran on, which it was, and its results."""
 
     work: Work
     arguments: Sequence[torch.Tensor]
     loaded: dict[int, Launcher] = field(default_factory=dict)
-    checked: Sequence[torch.Tensor] = ()
+    kind: str = ORDINARY
+    data: Sequence[torch.Tensor] = ()
+    last: tuple[int, str] = (-1, "")
+    results: Sequence[torch.Tensor] = ()
     exact: Sequence[np.ndarray] = ()
 
 
@@ -107,14 +126,21 @@ def handle(request: tuple[Any, ...]) -> Any:
     return ACTIONS[action](*arguments)
 
 
+def plan(work: Work, decisions: Mapping[str, Any]) -> Planned:
+    """Schedule and lower a candidate for a CPU, without compiling it."""
+    made = _plan(work, tuple(sorted(decisions.items())))
+    tile = hashlib.sha256(show(made.tile, places=False).encode()).hexdigest()
+    return Planned(tile, tuple(made.decisions.made.values()), made.order, program_cycles(made.tile, made.request.target))
+
+
 def build(work: Work, decisions: Mapping[str, Any]) -> Built:
     """Schedule, lower and compile a candidate; the machine code stays in the cache directory that all helpers of a search share."""
     started = time.perf_counter()
-    plan = work.plan(decisions)
+    plan = _plan(work, tuple(sorted(decisions.items())))
     if plan.request.target.kind != "cpu":
         return _built_for_gpu(plan, started)
     code = hashlib.sha256(plan.module.text.encode()).hexdigest()
-    assert plan.object_code
+    plan.launcher()  # and with that on disk, where the process that runs candidates finds it
     return Built(code, tuple(plan.decisions.made.values()), plan.order, [s.as_data() for s in plan.nest.trace],
                  time.perf_counter() - started)
 
@@ -161,10 +187,9 @@ def open_session(work: Work, arguments: bytes, threads: int) -> None:
     _session = _Session(work, pickle.loads(arguments))
 
 
-def expect(kind: str, exact: Sequence[np.ndarray]) -> None:
-    """Check candidates from now on with arguments of a kind of data, against these results."""
-    s = _opened()
-    s.checked, s.exact = s.arguments if kind == ORDINARY else changed(s.arguments, kind), exact
+def expect(exact: Sequence[np.ndarray]) -> None:
+    """Tell errors from now on against these results."""
+    _opened().exact = exact
 
 
 def load(number: int, decisions: Mapping[str, Any]) -> None:
@@ -180,33 +205,44 @@ def forget(numbers: Sequence[int]) -> None:
         _opened().loaded.pop(n, None)
 
 
-def check(number: int) -> Checked:
-    """Run a candidate once into memory full of garbage and compare the results with the exact ones."""
+def check(number: int, kind: str) -> str:
+    """Run a candidate once, on a kind of data and into memory full of garbage; a digest of the bits of its results."""
     s = _opened()
+    if s.kind != kind or not s.data:
+        s.kind, s.data = kind, changed(s.arguments, kind)
     launcher = s.loaded[number]
     outs = [torch.full((max(n := t.numel() * t.element_size(), 1),), _GARBAGE, dtype=torch.uint8)[:n].view(t.dtype).reshape(t.shape)
-            for t in launcher(s.checked)]
-    results = launcher(s.checked, outs)
+            for t in launcher(s.data)]
+    s.last, s.results = (number, kind), launcher(s.data, outs)
     bits = hashlib.sha256()
-    for r in results:
+    for r in s.results:
         bits.update(_bits(r))
-    return Checked(worst(error(r, e) for r, e in zip(results, s.exact)), bits.hexdigest())
+    return bits.hexdigest()
 
 
-def _bits(r: torch.Tensor) -> bytes:
+def _bits(r: torch.Tensor) -> memoryview:
     """All bits of a result; of what is not a number, only that it is none."""
     raw = r.reshape(-1, 1).view(torch.uint8)
-    return raw.masked_fill(r.double().isnan().reshape(-1, 1), 0xFF).numpy().tobytes() if r.is_floating_point() else raw.numpy().tobytes()
+    if r.is_floating_point() and bool((strange := (r if r.element_size() > 1 else r.float()).isnan()).any()):
+        raw = raw.masked_fill(strange.reshape(-1, 1), 0xFF)
+    return memoryview(raw.numpy())
 
 
-def sample(number: int) -> float:
-    """Seconds of one call with cold operands."""
+def inexact(number: int, kind: str) -> Error:
+    """The error of a candidate on a kind of data, whose exact results were sent before."""
+    s = _opened()
+    if s.last != (number, kind):
+        check(number, kind)
+    if len(s.exact) != len(s.results):
+        raise InternalError("a helper process of the tuner was asked for an error before the exact results")
+    return worst(error(r, e) for r, e in zip(s.results, s.exact))
+
+
+def sample(number: int, operands: str) -> float:
+    """Seconds of a call: see :func:`dlc.tune.measure.one_sample`."""
     s = _opened()
     launcher = s.loaded[number]
-    flush_caches()
-    started = time.perf_counter_ns()
-    launcher(s.arguments)
-    return max(time.perf_counter_ns() - started, 1) * 1e-9
+    return one_sample(lambda: launcher(s.arguments), operands)
 
 
 def _opened() -> _Session:
@@ -215,5 +251,5 @@ def _opened() -> _Session:
     return _session
 
 
-ACTIONS: dict[str, Any] = {"build": build, "open": open_session, "expect": expect, "load": load, "forget": forget, "check": check,
-                           "sample": sample, "emulate": emulate}
+ACTIONS: dict[str, Any] = {"plan": plan, "build": build, "open": open_session, "expect": expect, "load": load, "forget": forget,
+                           "check": check, "error": inexact, "sample": sample, "emulate": emulate}

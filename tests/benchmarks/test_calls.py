@@ -6,6 +6,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from benchmarks.families import training
 from benchmarks.harness import TUNED, Case, Protocol, case, run_case
 from dlc import f32
 from dlc.jit import Jit
+from dlc.kernel import Kernel
 from dlc.realize import Step
 from dlc.tune.limits import Limits
 
@@ -95,6 +97,22 @@ def test_a_kernel_is_tuned_beside_its_default() -> None:
     assert found.peers == ["torch"] and found.ratio(ours=TUNED) and found.ratio_into(TUNED)
     with pytest.raises(NoVariant):
         Bound(torch.abs, ()).tuned(1.0)
+
+
+def test_a_tuned_kernel_has_the_choices_that_won(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def tune(self, *args, **options):  # type: ignore[no-untyped-def]
+        asked.append(options)
+        return SimpleNamespace(record=SimpleNamespace(decisions={"mul.vectors": 1}))
+
+    monkeypatch.setattr(Kernel, "tune", tune)
+    x = torch.randn(64, 64)
+    call = Bound(untuned(doubled), (x,)).tuned(2.0, Protocol(cold=(True, False)).operands)
+    assert torch.equal(call(), x * 2) and call() is not None and len(asked) == 1  # type: ignore[call-overload]
+    assert asked[0]["operands"] == "both" and asked[0]["budget"] == 2.0
+    made = call.function.on((x,)).plan(x)  # type: ignore[attr-defined]
+    assert made.nest is not None and made.decisions.made["mul.vectors"].value == 1
 
 
 def test_records_do_not_change_the_default() -> None:

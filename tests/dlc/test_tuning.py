@@ -86,7 +86,7 @@ def test_a_search_of_a_step_keeps_its_bits_and_counts_as_its_calls() -> None:
     searched = [p for p in report.parts if p.report is not None]
     assert searched and report.seconds < 30 and searched == list(report.parts[:len(searched)])
     for p in searched:
-        assert records.find(record_key(p.request)) is not None and len(p.report.history) <= 3
+        assert records.find(record_key(p.request)) is not None and len([t for t in p.report.history[1:] if t.code]) <= 2
     assert sum(p.share for p in report.parts) <= 1.0 and all(p.reason for p in report.parts)
     assert report.name == "step" and len(report.times["before"].samples) >= 7
 
