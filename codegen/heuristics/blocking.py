@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from codegen.target.model import Target
@@ -10,6 +11,7 @@ _LATENCY = 8  # independent accumulations that keep the multipliers busy: latenc
 _LOAD = 1.2  # a load in half-cycles: two start in a cycle, less what collides
 _COPY = 10  # copying an element into a packed block, in multiply-adds
 _READ = 4  # reading an element from beyond the caches, likewise
+_SETS = 64 * 64  # bytes after which addresses fall into the same set of a first-level cache
 _RUN = 1024  # bytes of a row that are copied at a time: a run this long repays the translation of its page
 
 
@@ -63,6 +65,11 @@ def register_rows(target: Target, nr: int, rows: int, bits: int = 32) -> tuple[i
 def busy_rows(target: Target, nr: int, bits: int = 32) -> int:
     """How many rows of ``nr`` lanes hide the latency of a multiply-add."""
     return -(-_LATENCY // max(nr * bits // target.vector_bits, 1))
+
+
+def crowded(apart: int, lines: int) -> bool:
+    """Whether so many cache lines at this distance displace one another in a first-level cache, which has 64 sets of eight or more."""
+    return lines > 8 * (_SETS // max(math.gcd(apart, _SETS), 64))
 
 
 def _tile_cycles(nv: int, mr: int) -> float:

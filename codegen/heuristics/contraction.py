@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 from codegen.analysis.access import Strides, read_access, size
-from codegen.heuristics.blocking import Blocks, panels_together, register_rows, register_tile, register_tiles, thread_blocks
+from codegen.heuristics.blocking import Blocks, crowded, panels_together, register_rows, register_tile, register_tiles, thread_blocks
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.dots import choose_dots, contract, pad_product, sums_apart
 from codegen.heuristics.fusion import computed_by_reader, identity_axes
@@ -31,7 +31,6 @@ from dsl.primitives.storage import compute_at
 _SERIAL_FLOPS = 400_000  # a product smaller than this is not worth a second thread
 _REPAID = 24  # tiles that read a packed panel before bringing its lines together is repaid
 _FAR = 5  # second-level caches: rows up to so large are read as well from where they lie
-_SETS = 64 * 64  # bytes after which addresses fall into the same set of a first-level cache
 
 
 def worth_tiling(nest: Nest, heavy: str, strides: Strides) -> bool:
@@ -217,14 +216,9 @@ def _scattered(p: Product, nr: int, mr: int, setting: Setting) -> bool:
     apart = access.stride(p.row)
     if apart == 1:
         steps = [n for v in p.stage.bound if (n := access.stride(v))]
-        return _bytes(p, p.rows) > nearby // 2 or any(_crowded(n * p.rows.dtype.itemsize, p.depth // 2) for n in steps)
+        return _bytes(p, p.rows) > nearby // 2 or any(crowded(n * p.rows.dtype.itemsize, p.depth // 2) for n in steps)
     far = _bytes(p, p.rows) > _FAR * nearby and p.columns >= _REPAID * nr
-    return far or (apart is not None and _crowded(apart * p.rows.dtype.itemsize, mr))
-
-
-def _crowded(apart: int, lines: int) -> bool:
-    """Whether so many cache lines at this distance displace one another in a first-level cache, which has 64 sets of eight or more."""
-    return lines > 8 * (_SETS // max(math.gcd(apart, _SETS), 64))
+    return far or (apart is not None and crowded(apart * p.rows.dtype.itemsize, mr))
 
 
 def _computed(nest: Nest, factor: Read) -> bool:

@@ -47,7 +47,7 @@ def test_loops_over_points_of_a_block_end_at_the_diagonal():
     blocks = [op for p in tile.phases for op in walk_ops(p.body) if isinstance(op, For) and op.var.name.endswith("_b")]
 
     def bounded(block):
-        return {op.var.name for op in walk_ops(block.body) if isinstance(op, For) and block.var in {*op.hi.vars, *op.lo.vars}}
+        return [op for op in walk_ops(block.body) if isinstance(op, For) and block.var in {*op.hi.vars, *op.lo.vars}]
 
     whole, diagonal = blocks
     assert not bounded(whole) and len(bounded(diagonal)) >= 4  # the scores, their maximum, the weights, their sum, the product

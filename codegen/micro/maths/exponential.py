@@ -52,15 +52,25 @@ def scale(b: MathBuilder, x: Value, doubly_biased: Value) -> Value:
 
     2^n itself may not be representable, so it is applied as two factors with half the exponent each.
     """
+    first, second = halves(b, doubly_biased, x)
+    return b.mul(b.mul(x, first), second)
+
+
+def halves(b: MathBuilder, doubly_biased: Value, like: Value) -> tuple[Value, Value]:
+    """Two factors of 2^n with half the exponent each."""
     half = b.lshr(doubly_biased, 1)
-    first = power_of_two(b, half, x)
-    return b.mul(b.mul(x, first), power_of_two(b, b.isub(doubly_biased, half), x))
+    return power_of_two(b, half, like), power_of_two(b, b.isub(doubly_biased, half), like)
 
 
 def exp_polynomial(b: MathBuilder, r: Value) -> Value:
     """e^r for |r| <= ln2 / 2."""
+    return b.add(expm1_of(b, r), b.const(1.0, r))
+
+
+def expm1_of(b: MathBuilder, r: Value) -> Value:
+    """e^r - 1 for |r| <= ln2 / 2, as accurate as e^r is."""
     square = b.mul(r, r)
-    return b.add(b.fma(square, polynomial(b, "exp", r, square), r), b.const(1.0, r))
+    return b.fma(square, polynomial(b, "exp", r, square), r)
 
 
 def expm1_polynomial(b: MathBuilder, r: Value) -> Value:
@@ -83,7 +93,8 @@ def exp(b: MathBuilder, x: Value) -> Value:
 def exp_times(b: MathBuilder, x: Value, power: int, low: Value | None = None) -> Value:
     """e^(x + low) * 2^power for clamped x."""
     r, bits = reduce_by_ln2(b, x, 2 * format_of(b, x).bias + power, low)
-    return scale(b, exp_polynomial(b, r), bits)
+    first, second = halves(b, bits, x)
+    return b.mul(b.fma(expm1_of(b, r), first, first), second)  # 1 is added and scaled in one step, with the same one rounding
 
 
 def exp_of_negative(b: MathBuilder, x: Value, low: Value | None = None, times: Value | None = None) -> Value:
