@@ -152,14 +152,14 @@ def cdiv(a: Term | int, b: Term | int) -> Term:
 # -- substitution ---------------------------------------------------------------------------------------------------
 def _subs(self: Term, env: Mapping[Var, Term | int]) -> Term:
     """Replace variables; the result is rebuilt, so it is simplified again."""
-    for v in self.vars:
-        if v in env:
-            break
-    else:
+    if env.keys().isdisjoint(self.vars):
         return self
     parts: dict[Mono, int] = {}
     const = self.const
     for mono, c in self.parts.items():
+        if len(mono) == 1 and type(mono[0]) is Var and mono[0] not in env:
+            parts[mono] = parts.get(mono, 0) + c
+            continue
         made = _atom_subs(mono[0], env)
         for atom in mono[1:]:
             made = made * _atom_subs(atom, env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 
-from dsl.term import Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, atom_bounds, atom_vars, of_atom, product, scale
+from dsl.term import Atom, Div, MinMax, Mod, Mono, Term, Var, as_term, of_atom, product, scale
 
 
 def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
@@ -127,7 +127,7 @@ def _either(mono: Mono, k: int, atom: MinMax) -> bool:
 def _as_sizes(t: Term, atoms: Iterable[Atom]) -> Term:
     """``t`` with every atom that is at least 1 taken for a size, of which nothing else is known."""
     for atom in dict.fromkeys(atoms):
-        if atom_bounds(atom)[0] >= 1:
+        if atom.bounds[0] >= 1:
             t = _replace(t, atom, as_term(Var("s", kind="dim")))
     return t
 
@@ -143,13 +143,13 @@ def _is_exact(t: Term) -> bool:
 
 def _direction(t: Term, v: Var) -> int:
     """1 when ``t`` never falls as ``v`` grows (other variables fixed), -1 when it never rises, 0 when that is not known."""
-    signs = {_mono_direction(mono, v) * (1 if c > 0 else -1) for mono, c in t.parts.items() if any(v in atom_vars(a) for a in mono)}
+    signs = {_mono_direction(mono, v) * (1 if c > 0 else -1) for mono, c in t.parts.items() if any(v in a.vars for a in mono)}
     return signs.pop() if len(signs) == 1 else 0
 
 
 def _mono_direction(mono: Mono, v: Var) -> int:
-    holders = [a for a in mono if v in atom_vars(a)]
-    if len(holders) > 1 or any(atom_bounds(a)[0] < 0 for a in mono if a is not holders[0]):
+    holders = [a for a in mono if v in a.vars]
+    if len(holders) > 1 or any(a.bounds[0] < 0 for a in mono if a is not holders[0]):
         return 0
     atom = holders[0]
     if isinstance(atom, Var):

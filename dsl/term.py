@@ -26,14 +26,22 @@ class Var:
     ``likely`` is a value that a size is expected to have: what heuristics reckon with, and nothing is proved by.
     """
 
-    __slots__ = ("extent", "kind", "likely", "name", "uid")
+    __slots__ = ("bounds", "extent", "kind", "likely", "name", "uid")
 
     def __init__(self, name: str, extent: Term | int | None = None, kind: str = "axis", likely: int | None = None) -> None:
         self.name, self.kind, self.uid, self.likely = name, kind, next(_counter), likely
         self.extent: Term | None = None if extent is None else as_term(extent)
+        self.bounds: tuple[float, float] = (1 if kind == "dim" else -INF, INF)
+        if kind != "dim" and self.extent is not None:
+            self.bounds = 0, max(self.extent.bounds[1] - 1, 0)
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def vars(self) -> frozenset[Var]:
+        """Itself, as atoms that are made of terms have several."""
+        return frozenset((self,))
 
     @property
     def size(self) -> int:
@@ -45,11 +53,13 @@ class Var:
 class Div:
     """``num // den`` rounded towards minus infinity; ``den`` is positive."""
 
-    __slots__ = ("_hash", "den", "num")
+    __slots__ = ("_bounds", "_hash", "_vars", "den", "num")
 
     def __init__(self, num: Term, den: Term) -> None:
         self.num, self.den = num, den
-        self._hash = hash(("div", num, den))
+        self._hash = hash((self.symbol, num, den))
+        self._bounds: tuple[float, float] | None = None
+        self._vars: frozenset[Var] | None = None
 
     def __hash__(self) -> int:
         return self._hash
@@ -62,6 +72,25 @@ class Div:
     def __repr__(self) -> str:
         return f"({self.num}) {self.symbol} {_wrap(self.den)}"
 
+    @property
+    def vars(self) -> frozenset[Var]:
+        """Every variable that occurs."""
+        if self._vars is None:
+            self._vars = self.num.vars | self.den.vars
+        return self._vars
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest value."""
+        if self._bounds is None:
+            self._bounds = self._range()
+        return self._bounds
+
+    def _range(self) -> tuple[float, float]:
+        d0, d1 = self.den.bounds
+        corners = [_fdiv(n, d) for n in self.num.bounds for d in (max(d0, 1), max(d1, 1))]
+        return min(corners), max(corners)
+
 
 class Mod(Div):
     """``num % den`` with the sign of ``den``, which is positive."""
@@ -69,19 +98,22 @@ class Mod(Div):
     __slots__ = ()
     symbol = "%"
 
-    def __init__(self, num: Term, den: Term) -> None:
-        super().__init__(num, den)
-        self._hash = hash(("mod", num, den))
+    def _range(self) -> tuple[float, float]:
+        lo, hi = self.num.bounds
+        last = self.den.bounds[1] - 1
+        return 0, min(last, hi) if lo >= 0 else last
 
 
 class MinMax:
     """The least (``"min"``) or greatest (``"max"``) of two terms."""
 
-    __slots__ = ("_hash", "a", "b", "which")
+    __slots__ = ("_bounds", "_hash", "_vars", "a", "b", "which")
 
     def __init__(self, which: str, a: Term, b: Term) -> None:
         self.which, self.a, self.b = which, a, b
         self._hash = hash((which, a, b))
+        self._bounds: tuple[float, float] | None = None
+        self._vars: frozenset[Var] | None = None
 
     def __hash__(self) -> int:
         return self._hash
@@ -91,6 +123,22 @@ class MinMax:
 
     def __repr__(self) -> str:
         return f"{self.which}({self.a}, {self.b})"
+
+    @property
+    def vars(self) -> frozenset[Var]:
+        """Every variable that occurs."""
+        if self._vars is None:
+            self._vars = self.a.vars | self.b.vars
+        return self._vars
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest value."""
+        if self._bounds is None:
+            (a, b), (c, d) = self.a.bounds, self.b.bounds
+            pick = min if self.which == "min" else max
+            self._bounds = pick(a, c), pick(b, d)
+        return self._bounds
 
 
 Atom = Var | Div | MinMax
@@ -118,9 +166,9 @@ class Term(SizeArithmetic["Term"]):
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, int):
-            return not self.parts and self.const == other
-        return isinstance(other, Term) and self.const == other.const and self.parts == other.parts
+        if isinstance(other, Term):
+            return self is other or (self.const == other.const and self.parts == other.parts)
+        return isinstance(other, int) and not self.parts and self.const == other
 
     def __repr__(self) -> str:
         return show(self)
@@ -144,7 +192,7 @@ class Term(SizeArithmetic["Term"]):
             found: set[Var] = set()
             for mono in self.parts:
                 for atom in mono:
-                    found |= {atom} if type(atom) is Var else atom_vars(atom)
+                    found |= {atom} if type(atom) is Var else atom.vars
             self._vars = frozenset(found)
         return self._vars
 
@@ -152,7 +200,7 @@ class Term(SizeArithmetic["Term"]):
         """The coefficient of ``var`` when the term is affine in it with an integer coefficient, else None."""
         if var not in self.vars:
             return 0
-        rest = [mono for mono in self.parts if any(var in atom_vars(a) for a in mono)]
+        rest = [mono for mono in self.parts if any(var in a.vars for a in mono)]
         return self.parts[(var,)] if rest == [(var,)] else None
 
     def coef_term(self, var: Var) -> Term | None:
@@ -160,7 +208,7 @@ class Term(SizeArithmetic["Term"]):
         out: dict[Mono, int] = {}
         for mono, c in self.parts.items():
             n = sum(a is var for a in mono)
-            if any(a is not var and var in atom_vars(a) for a in mono) or n > 1:
+            if any(a is not var and var in a.vars for a in mono) or n > 1:
                 return None
             if n:
                 out[tuple(a for a in mono if a is not var)] = c
@@ -173,18 +221,7 @@ class Term(SizeArithmetic["Term"]):
             other = as_term(other)
         except TypeError:
             return self.beside("add", other)
-        if not other.parts:
-            return Term(self.parts, self.const + other.const) if other.const else self
-        if not self.parts:
-            return Term(other.parts, self.const + other.const) if self.const else other
-        parts = dict(self.parts)
-        for mono, c in other.parts.items():
-            n = parts.get(mono, 0) + c
-            if n:
-                parts[mono] = n
-            else:
-                del parts[mono]
-        return recombine(Term(parts, self.const + other.const))
+        return self._plus(other, 1)
 
     __radd__ = __add__
 
@@ -196,10 +233,26 @@ class Term(SizeArithmetic["Term"]):
             other = as_term(other)
         except TypeError:
             return self.beside("sub", other)
-        return self + (-other if other.parts else Term(other.parts, -other.const)) if other.parts or other.const else self
+        return self._plus(other, -1)
 
     def __rsub__(self, other: Term | int) -> Term:
         return -self + other
+
+    def _plus(self, other: Term, k: int) -> Term:
+        """``self + k*other`` for ``k`` of 1 or -1."""
+        if not other.parts:
+            return Term(self.parts, self.const + k * other.const) if other.const else self
+        if not self.parts and not self.const and k == 1:
+            return other
+        parts = dict(self.parts)
+        for mono, c in other.parts.items():
+            n = parts.get(mono, 0) + k * c
+            if n:
+                parts[mono] = n
+            else:
+                del parts[mono]
+        made = Term(parts, self.const + k * other.const)
+        return recombine(made) if self.parts else made
 
     def __mul__(self, other: Term | int) -> Term:
         try:
@@ -250,10 +303,11 @@ ZERO, ONE = Term({}, 0), Term({}, 1)
 
 def as_term(value: Term | Var | int) -> Term:
     """An int, a variable, a term, or what carries one as ``.term`` (an index expression), as a term; TypeError for other numbers."""
-    if isinstance(value, Term):
-        return value
-    if type(value) is int:
-        return Term({}, value)
+    kind = type(value)
+    if kind is Term:
+        return value  # type: ignore[return-value]
+    if kind is int:
+        return Term({}, value)  # type: ignore[arg-type]
     if isinstance(value, Var):
         return Term({(value,): 1}, 0)
     carried = getattr(value, "term", None)
@@ -305,15 +359,6 @@ def product(terms: Iterable[Term | int]) -> Term:
 
 
 # -- atoms ---------------------------------------------------------------------------------------------------------
-def atom_vars(atom: Atom) -> frozenset[Var]:
-    """Every variable in an atom."""
-    if isinstance(atom, Var):
-        return frozenset((atom,))
-    if isinstance(atom, MinMax):
-        return atom.a.vars | atom.b.vars
-    return atom.num.vars | atom.den.vars
-
-
 def _atom_eval(atom: Atom, env: Mapping[Var, Any]) -> Any:
     if isinstance(atom, Var):
         return env[atom]
@@ -331,24 +376,6 @@ def _np_max(a: Any, b: Any) -> Any:
     return -_np_min(-a, -b)
 
 
-def atom_bounds(atom: Atom) -> tuple[float, float]:
-    """Least and greatest value of an atom; infinite where a size is symbolic."""
-    if isinstance(atom, Var):
-        if atom.kind == "dim" or atom.extent is None:
-            return 1 if atom.kind == "dim" else -INF, INF
-        return 0, max(atom.extent.bounds[1] - 1, 0)
-    if isinstance(atom, MinMax):
-        (a, b), (c, d) = atom.a.bounds, atom.b.bounds
-        pick = min if atom.which == "min" else max
-        return pick(a, c), pick(b, d)
-    lo, hi = atom.num.bounds
-    d0, d1 = atom.den.bounds
-    if type(atom) is Mod:
-        return 0, min(d1 - 1, hi) if lo >= 0 else d1 - 1
-    corners = [_fdiv(n, d) for n in (lo, hi) for d in (max(d0, 1), max(d1, 1))]
-    return min(corners), max(corners)
-
-
 def _fdiv(n: float, d: float) -> float:
     if abs(n) == INF:
         return n
@@ -356,9 +383,9 @@ def _fdiv(n: float, d: float) -> float:
 
 
 def _mono_bounds(mono: Mono) -> tuple[float, float]:
-    lo, hi = atom_bounds(mono[0])
+    lo, hi = mono[0].bounds
     for atom in mono[1:]:
-        a, b = atom_bounds(atom)
+        a, b = atom.bounds
         corners = [_mul(x, y) for x in (lo, hi) for y in (a, b)]
         lo, hi = min(corners), max(corners)
     return lo, hi

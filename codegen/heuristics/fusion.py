@@ -15,8 +15,7 @@ from dsl.expr import Read, Reduce, Where
 from dsl.nest import Nest, Stage
 from dsl.placing import total_extent
 from dsl.primitives.axes import part_axis
-from dsl.primitives.placement import depends, reads_own_point
-from dsl.primitives.storage import compute_inline, merge
+from dsl.primitives.placement import depends, inline_where, merge, reads_own_point
 
 _PLAIN = ("sum", "prod", "max", "min")  # reductions whose unfinished results are single numbers
 _SHORT = 6  # operations on a pair that a register tile repeats for each of its elements
@@ -28,7 +27,7 @@ _LONG = 8  # rounds of a loop beside which what stands in front of it costs litt
 
 def fuse_stages(nest: Nest, target: Target) -> Nest:
     """Inline what is cheap to repeat, give results the axes of what they finish, and merge pointwise outputs over one box."""
-    nest = _part_results(_inline(nest, target))
+    nest = _part_results(inline_where(nest, lambda s, consumers: _worth_repeating(s, consumers, target)))
     return _merge_siblings(nest)
 
 
@@ -40,21 +39,17 @@ def iterations(stage: Stage) -> int:
     return out
 
 
-def _inline(nest: Nest, target: Target) -> Nest:
-    for s in reversed(nest.stages):
-        if s.kind != "map" or nest.is_output(s) or s.attach is not None:
-            continue
-        consumers = nest.consumers(nest[s.name])
-        points = iterations(s)
-        evaluations = sum(visits(c) * len(_reads_of(c, s)) for c in consumers)
-        work = max(cost(t.body) for t in s.tensors)
-        once = evaluations <= points
-        if not once and any(is_contraction(c) for c in consumers) and any(isinstance(e, Where) for t in s.tensors for e in walk(t.body)):
-            continue  # a guard evaluated once per element is cheaper than one in the inner loop
-        cheap = work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points)
-        if once or (cheap and not _worth_storing(nest[s.name], consumers, target)):
-            nest = compute_inline(nest, s.name)
-    return nest
+def _worth_repeating(s: Stage, consumers: list[Stage], target: Target) -> bool:
+    """Whether the elements of a map are read once, or are cheap to make for every read."""
+    points = iterations(s)
+    evaluations = sum(visits(c) * len(_reads_of(c, s)) for c in consumers)
+    if evaluations <= points:
+        return True
+    if any(is_contraction(c) for c in consumers) and any(isinstance(e, Where) for t in s.tensors for e in walk(t.body)):
+        return False  # a guard evaluated once per element is cheaper than one in the inner loop
+    work = max(cost(t.body) for t in s.tensors)
+    cheap = work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points)
+    return cheap and not _worth_storing(s, consumers, target)
 
 
 def _worth_storing(s: Stage, consumers: list[Stage], target: Target) -> bool:

@@ -21,7 +21,7 @@ def pieces(cx: Context, p: Placed, x: PlacedLoop) -> list[tuple[Var, Term, Term,
     are facts, so no mask is left. Iterations in which no point is real, or none matters, are not run at all.
     """
     real = p.bound if x.reduce else p.spatial
-    guards = [g for g in (t.subs(cx.env) for t in real) if not cx.holds(g) and (g.coef(x.var) or 0) < 0]
+    guards = [g for g in (t.subs(cx.env) for t in real) if (g.coef(x.var) or 0) < 0 and not cx.holds(g)]
     start, end = _relevant(cx, p, x)
     for g in guards:
         end = tmin(end, _last(g, x.var, cx, best=True))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dsl.dim import Term, Var, as_term, product
+from dsl.dim import ONE, Term, Var, as_term
 
 
 def contiguous(shape: tuple[Term, ...]) -> tuple[Term, ...]:
     """Row-major strides, in elements."""
-    return tuple(product(shape[n + 1:]) for n in range(len(shape)))
+    steps = [ONE] * len(shape)
+    for n in reversed(range(len(shape) - 1)):
+        steps[n] = steps[n + 1] * shape[n + 1]
+    return tuple(steps)
 
 
 def stride_terms(name: str, shape: tuple[Term, ...], sizes: Sequence[int], strides: Sequence[int]) -> tuple[Term, ...]:

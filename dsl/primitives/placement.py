@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dsl.algebra import reads, substitute
@@ -9,7 +10,7 @@ from dsl.dependence import needed_elsewhere, uncovered
 from dsl.dim import Term, Var, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Compute, Read, Tensor
-from dsl.nest import GRID_ROLES, TILE_ROLES, Nest, Stage
+from dsl.nest import GRID_ROLES, TILE_ROLES, Nest, Stage, Step
 from dsl.primitives.bodies import moved_nest, with_bodies
 from dsl.primitives.record import primitive
 
@@ -159,6 +160,29 @@ def compute_inline(nest: Nest, stage: str) -> Nest:
     return moved_nest(nest, tuple(stages), moved)
 
 
+def inline_where(nest: Nest, chosen: Callable[[Stage, list[Stage]], bool]) -> Nest:
+    """:func:`compute_inline` for every definition that is chosen by itself and its readers, last ones first, in one go.
+
+    A reader is seen with what was inlined in it so far, ``chosen(stage, readers)``. What reads a reader is told of its new definition in
+    the end, and not once for each of the definitions that went into it.
+    """
+    left = {s.name: s for s in nest.stages}
+    hosts = {s.attach[0] for s in nest.stages if s.attach is not None}
+    for s in reversed(nest.stages):
+        readers = [c for c in left.values() if not c.sources().isdisjoint(s.tensors)]
+        if s.kind == "map" and s.attach is None and s.name not in hosts and readers and not nest.is_output(s) and chosen(s, readers):
+            del left[s.name]
+            left |= {c.name: with_bodies(c, {}, {t: t for t in s.tensors}) for c in readers}
+    moved: dict[Tensor, Tensor] = {}
+    stages: list[Stage] = []
+    for s in (s for s in nest.stages if s.name in left):
+        stages.append(with_bodies(left[s.name], moved, {}))
+        if stages[-1] is not s:
+            moved.update(zip(s.tensors, stages[-1].tensors))
+    steps = [Step("compute_inline", {"stage": s.name}) for s in reversed(nest.stages) if s.name not in left]
+    return replace(moved_nest(nest, tuple(stages), moved), trace=(*nest.trace, *steps))
+
+
 @primitive
 def merge(nest: Nest, first: str, second: str) -> Nest:
     """Compute two map stages over the same box in one set of loops; ``second`` moves into ``first``.
@@ -272,4 +296,4 @@ def is_copy(s: Stage) -> bool:
     return len(s.tensors) == 1 and isinstance(e, Read) and list(e.indices) == [as_term(v) for v in s.axes] and "copy" in s.notes
 
 
-__all__ = ["compute_at", "compute_inline", "compute_root", "depends", "is_copy", "merge", "reads_own_point", "untile"]
+__all__ = ["compute_at", "compute_inline", "compute_root", "depends", "inline_where", "is_copy", "merge", "reads_own_point", "untile"]

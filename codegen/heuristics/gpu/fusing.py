@@ -9,7 +9,7 @@ from dsl.dim import Term
 from dsl.expr import Cast, Const, Expr, Index, Op, Read, Where
 from dsl.nest import Nest, Stage
 from dsl.opset import PRECISIONS
-from dsl.primitives.storage import compute_inline
+from dsl.primitives.placement import inline_where
 
 WIDEST = 16384  # elements along a row that one program holds at once
 _REPEATED = 64  # operations that are cheaper to repeat than a round trip to memory
@@ -17,10 +17,7 @@ _REPEATED = 64  # operations that are cheaper to repeat than a round trip to mem
 
 def inline_movement(nest: Nest) -> Nest:
     """Read through every definition that only moves data: padding becomes a mask, a transpose an address."""
-    for s in reversed(nest.stages):
-        if s.kind == "map" and s.attach is None and not nest.is_output(s) and all(_moves(t.body) for t in s.tensors):
-            nest = compute_inline(nest, s.name)
-    return nest
+    return inline_where(nest, lambda s, consumers: all(_moves(t.body) for t in s.tensors))
 
 
 def _moves(e: Expr) -> bool:
@@ -41,16 +38,12 @@ def repeat_in_long_rows(nest: Nest) -> Nest:
 
     Reading the row twice more, from the second-level cache, is cheaper than writing the values and reading them back.
     """
-    for s in reversed(nest.stages):
-        if (s.kind == "map" and s.attach is None and not nest.is_output(s) and _too_long(nest, s)
-                and max(cost(t.body) for t in s.tensors) <= _REPEATED):
-            nest = compute_inline(nest, s.name)
-    return nest
+    return inline_where(nest, lambda s, consumers: _too_long(s, consumers) and max(cost(t.body) for t in s.tensors) <= _REPEATED)
 
 
-def _too_long(nest: Nest, s: Stage) -> bool:
+def _too_long(s: Stage, consumers: list[Stage]) -> bool:
     """Whether it is reduced along its last axes, over more elements than a program holds."""
-    for c in nest.consumers(s):
+    for c in consumers:
         if c.kind != "reduce":
             continue
         here = identity_axes(c, s)
