@@ -94,19 +94,27 @@ def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Ex
     Nodes in ``memo`` become what it says, those that ``stays`` holds for are as they were; what either is made of is not visited.
     """
     memo = {} if memo is None else memo
+    if root not in memo and stays is not None and stays(root):
+        return root
     stack = [root]
     while stack:
         node = stack[-1]
         if node in memo:
             stack.pop()
-        elif stays is not None and stays(node):
-            memo[stack.pop()] = node
-        elif todo := [a for a in reversed(node.args) if a not in memo]:
+            continue
+        todo: list[Expr] = []
+        for a in reversed(node.args):
+            if a not in memo:
+                if stays is not None and stays(a):
+                    memo[a] = a
+                else:
+                    todo.append(a)
+        if todo:
             stack += todo
-        else:
-            new = rebuild(node, tuple([memo[a] for a in node.args]))
-            replaced = fn(new)
-            memo[stack.pop()] = new if replaced is None else replaced
+            continue
+        new = rebuild(node, tuple([memo[a] for a in node.args]))
+        replaced = fn(new)
+        memo[stack.pop()] = new if replaced is None else replaced
     return memo[root]
 
 
@@ -123,14 +131,27 @@ def mentioned(root: Expr) -> frozenset[Var]:
     return root._mentions
 
 
+def sources(root: Expr) -> frozenset[Tensor]:
+    """The tensors that an expression reads; every node keeps what was found."""
+    stack = [root]
+    while root._sources is None:
+        node = stack[-1]
+        if todo := [a for a in node.args if a._sources is None]:
+            stack += todo
+            continue
+        own = frozenset((node.tensor,)) if isinstance(node, Read) else frozenset()
+        node._sources = own.union(*[a._sources or () for a in node.args])
+        stack.pop()
+    return root._sources
+
+
 def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
     """The node over new operands; operations recompute their dtype when the operands' changed."""
-    if all(a is b for a, b in zip(args, node.args)):
+    changed = [(a, b) for a, b in zip(args, node.args) if a is not b]
+    if not changed:
         return node
-    if isinstance(node, Op) and any(a.dtype != b.dtype for a, b in zip(args, node.args)):
-        return op(node.name, *args)
-    if isinstance(node, Where) and any(a.dtype != b.dtype for a, b in zip(args, node.args)):
-        return where(*args)
+    if isinstance(node, (Op, Where)) and any(a.dtype is not b.dtype for a, b in changed):
+        return op(node.name, *args) if isinstance(node, Op) else where(*args)
     return node.rebuild(args)
 
 
@@ -140,7 +161,7 @@ def substitute(root: Expr, env: Mapping[Var, Term], tensors: Mapping[Tensor, Ten
     renamed = env.keys()
 
     def stays(e: Expr) -> bool:
-        return renamed.isdisjoint(mentioned(e)) and not (tensors and any(r.tensor in tensors for r in reads(e)))
+        return renamed.isdisjoint(mentioned(e)) and (not tensors or tensors.keys().isdisjoint(sources(e)))
 
     def one(e: Expr) -> Expr | None:
         if isinstance(e, Index):
@@ -270,5 +291,6 @@ def index_term(e: Expr) -> Term | None:
     return None
 
 
-__all__ = ["EXPRS", "Const", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term",
-           "inputs_and_computes", "params", "reads", "rebuild", "substitute", "substitute_values", "transform", "walk", "with_values"]
+__all__ = ["Const", "EXPRS", "ExprAlgebra", "bound_axes", "children", "combine_formula", "fresh_axes", "index_condition", "index_term",
+           "inputs_and_computes", "params", "reads", "rebuild", "sources", "substitute", "substitute_values", "transform", "walk",
+           "with_values"]

@@ -10,9 +10,9 @@ from dsl.errors import DtypeError
 _RANK = {"bool": 0, "int": 1, "float": 2}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dtype:
-    """A scalar type. ``f32[M, K]`` makes the tensor annotation used in kernel signatures."""
+    """A scalar type. ``f32[M, K]`` makes the tensor annotation used in kernel signatures. There is one of each name."""
 
     name: str
     kind: str  # "bool", "int" or "float"
@@ -26,6 +26,9 @@ class Dtype:
 
     def __repr__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return by_name, (self.name,)
 
     @property
     def itemsize(self) -> int:

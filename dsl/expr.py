@@ -43,7 +43,7 @@ class _Part(Generic[T]):
 class Expr(Arithmetic["Expr"]):
     """A scalar expression. Subclasses list their fields in ``fields``; those holding expressions in ``args``."""
 
-    __slots__ = ("__weakref__", "_free", "_mentions", "_reads", "args", "data", "dtype", "loc")
+    __slots__ = ("__weakref__", "_free", "_mentions", "_reads", "_sources", "args", "data", "dtype", "loc")
 
     args: tuple[Expr, ...]
     data: tuple[Any, ...]
@@ -52,6 +52,7 @@ class Expr(Arithmetic["Expr"]):
     _free: frozenset[Var] | None
     _mentions: frozenset[Var] | None
     _reads: tuple[Read, ...] | None
+    _sources: frozenset[Tensor] | None
 
     def __new__(cls, args: tuple[Expr, ...], data: tuple[Any, ...], dtype: Dtype, loc: Loc | None = None) -> Expr:
         """Return the one node with this class, operands, attributes and dtype."""
@@ -60,19 +61,18 @@ class Expr(Arithmetic["Expr"]):
         if node is None:
             node = object.__new__(cls)
             node.args, node.data, node.dtype, node.loc = args, data, dtype, loc
-            node._free = node._mentions = node._reads = None
+            node._free = node._mentions = node._reads = node._sources = None
             _interned[key] = node
         return node
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """Nodes are complete when ``__new__`` returns."""
 
-    def __hash__(self) -> int:
-        return id(self) >> 4
+    __hash__ = object.__hash__
 
     def rebuild(self, args: tuple[Expr, ...]) -> Expr:
         """The same node over other operands (same dtypes)."""
-        return self if all(a is b for a, b in zip(args, self.args)) else type(self)(args, self.data, self.dtype, self.loc)
+        return type(self)(args, self.data, self.dtype, self.loc)
 
     @property
     def free(self) -> frozenset[Var]:

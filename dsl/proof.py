@@ -17,9 +17,15 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
     if t.bounds[0] >= 0 or _least(t):
         return True
     given = _relevant(t, facts)
+    return bool(given) and _follows(t, tuple(given))
+
+
+@functools.lru_cache(4096)  # the same is asked of every register, and by the verifier again
+def _follows(t: Term, given: tuple[Term, ...]) -> bool:
+    """Whether ``t >= 0`` where all that is given is ``>= 0``."""
     if any(_least(t - f) for f in given):
         return True
-    if given and _refuted(t, given):
+    if _refuted(t, given):
         return False
     t = _without_quotient(t)
     once = [rest for f in given for rest in _cancelled(t, f)]
@@ -34,7 +40,7 @@ def nonneg(t: Term, facts: Iterable[Term] = ()) -> bool:
         last.bounds[0] >= 0 for rest in once for f in given for last in _cancelled(rest, f))
 
 
-def _refuted(t: Term, facts: list[Term]) -> bool:
+def _refuted(t: Term, facts: tuple[Term, ...]) -> bool:
     """Whether ``t < 0`` at one of a few points where every fact holds: looking for a proof takes much longer to fail."""
     known = sorted({v for x in (t, *facts) for v in x.vars}, key=lambda v: v.uid)
     choice = 1
@@ -97,18 +103,15 @@ def _cancelled(t: Term, fact: Term) -> Iterator[Term]:
         yield scale(t, k) - fact
 
 
-@functools.lru_cache(4096)  # the same is asked of every register, and by the verifier again
+@functools.lru_cache(4096)
 def _least(t: Term, depth: int = 12) -> bool:
     """Whether ``t >= 0`` at its least: axes go to their worst end one by one, then what is not affine is bounded."""
     if t.bounds[0] >= 0:
         return True
     if depth == 0 or _is_exact(t):
         return False
-    for axis in t.vars:
-        sign = _direction(t, axis) if axis.kind == "axis" and axis.extent is not None else 0
-        if sign:
-            assert axis.extent is not None
-            return _least(t.subs({axis: 0 if sign > 0 else axis.extent - 1}), depth - 1)
+    if ends := _worst_ends(t):
+        return _least(t.subs(ends), depth - 1)
     inner = [(mono, k, atom) for mono, k in t.parts.items() for atom in mono if not isinstance(atom, Var)]
     if not inner:
         return _sizes_nonneg(t)
@@ -139,6 +142,22 @@ def _is_exact(t: Term) -> bool:
         if others or type(atom) is not Var or atom.extent is None or atom.extent.parts or atom.extent.const < 1:
             return False
     return True
+
+
+def _worst_ends(t: Term) -> dict[Var, Term | int]:
+    """The end of its range at which each axis makes ``t`` least, for those along which it never falls or never rises.
+
+    An axis that the range of another depends on comes after that.
+    """
+    signs: dict[Var, int] = {}
+    for mono, c in t.parts.items():
+        for v in {v for a in mono for v in a.vars}:
+            if v.kind == "axis" and v.extent is not None:
+                sign = _mono_direction(mono, v) * (1 if c > 0 else -1)
+                signs[v] = sign if signs.get(v, sign) == sign else 0
+    ends = {v: v.extent for v, sign in signs.items() if sign and v.extent is not None}
+    later = {w for n in ends.values() for w in n.vars}
+    return {v: 0 if signs[v] > 0 else n - 1 for v, n in ends.items() if v not in later}
 
 
 def _direction(t: Term, v: Var) -> int:

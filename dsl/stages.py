@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dsl.algebra import EXPRS, fresh_axes, reads, substitute, substitute_values, transform, walk, with_values
+from dsl.algebra import EXPRS, fresh_axes, reads, sources, substitute, substitute_values, transform, walk, with_values
 from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
 from dsl.equation import picked
 from dsl.expr import Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, index, op, scan, where
@@ -153,7 +153,7 @@ def inline_reads(body: Expr, producers: Mapping[Tensor, Compute]) -> Expr:
             return inline_reads(at(c, e.indices), producers)
         return None
 
-    return transform(body, one, stays=lambda e: not any(r.tensor in producers for r in reads(e)))
+    return transform(body, one, stays=lambda e: producers.keys().isdisjoint(sources(e)))
 
 
 def at(c: Compute, indices: tuple[Term | Expr, ...]) -> Expr:

@@ -53,13 +53,12 @@ class Var:
 class Div:
     """``num // den`` rounded towards minus infinity; ``den`` is positive."""
 
-    __slots__ = ("_bounds", "_hash", "_vars", "den", "num")
+    __slots__ = ("_hash", "bounds", "den", "num", "vars")
 
     def __init__(self, num: Term, den: Term) -> None:
         self.num, self.den = num, den
         self._hash = hash((self.symbol, num, den))
-        self._bounds: tuple[float, float] | None = None
-        self._vars: frozenset[Var] | None = None
+        self.vars, self.bounds = num.vars | den.vars, self._range()
 
     def __hash__(self) -> int:
         return self._hash
@@ -71,20 +70,6 @@ class Div:
 
     def __repr__(self) -> str:
         return f"({self.num}) {self.symbol} {_wrap(self.den)}"
-
-    @property
-    def vars(self) -> frozenset[Var]:
-        """Every variable that occurs."""
-        if self._vars is None:
-            self._vars = self.num.vars | self.den.vars
-        return self._vars
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Least and greatest value."""
-        if self._bounds is None:
-            self._bounds = self._range()
-        return self._bounds
 
     def _range(self) -> tuple[float, float]:
         d0, d1 = self.den.bounds
@@ -107,13 +92,13 @@ class Mod(Div):
 class MinMax:
     """The least (``"min"``) or greatest (``"max"``) of two terms."""
 
-    __slots__ = ("_bounds", "_hash", "_vars", "a", "b", "which")
+    __slots__ = ("_hash", "a", "b", "bounds", "vars", "which")
 
     def __init__(self, which: str, a: Term, b: Term) -> None:
         self.which, self.a, self.b = which, a, b
         self._hash = hash((which, a, b))
-        self._bounds: tuple[float, float] | None = None
-        self._vars: frozenset[Var] | None = None
+        pick = min if which == "min" else max
+        self.vars, self.bounds = a.vars | b.vars, (pick(a.bounds[0], b.bounds[0]), pick(a.bounds[1], b.bounds[1]))
 
     def __hash__(self) -> int:
         return self._hash
@@ -123,22 +108,6 @@ class MinMax:
 
     def __repr__(self) -> str:
         return f"{self.which}({self.a}, {self.b})"
-
-    @property
-    def vars(self) -> frozenset[Var]:
-        """Every variable that occurs."""
-        if self._vars is None:
-            self._vars = self.a.vars | self.b.vars
-        return self._vars
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Least and greatest value."""
-        if self._bounds is None:
-            (a, b), (c, d) = self.a.bounds, self.b.bounds
-            pick = min if self.which == "min" else max
-            self._bounds = pick(a, c), pick(b, d)
-        return self._bounds
 
 
 Atom = Var | Div | MinMax

@@ -72,7 +72,7 @@ class Context:
 
     def holds(self, t: Term) -> bool:
         """Whether ``t >= 0`` is proved in this scope."""
-        return t in self.facts or nonneg(t, self.facts)
+        return nonneg(t, self.facts)
 
     def unproved(self, terms: tuple[Term, ...] | list[Term]) -> tuple[Term, ...]:
         """The terms that still need a mask, resolved to this scope, without quotients and without those that follow from others."""

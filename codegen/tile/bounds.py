@@ -33,7 +33,7 @@ def check_access(op: Load | Store, facts: Sequence[Term]) -> None:
 
 def holds(t: Term, facts: Sequence[Term]) -> bool:
     """Whether ``t >= 0`` follows from ``facts``; minima, quotients and remainders are replaced by what bounds them."""
-    if t in facts or t.bounds[0] >= 0:
+    if t.bounds[0] >= 0 or t in facts:
         return True
     for mono, c in t.parts.items():
         if len(mono) == 1 and isinstance(mono[0], MinMax) and (c < 0) == (mono[0].which == "max"):  # both sides, and no more than that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsl.algebra import reads, substitute
+from dsl.algebra import substitute
 from dsl.expr import Compute, Tensor
 from dsl.nest import Nest, Stage
 from dsl.program import Program
@@ -16,7 +16,7 @@ def with_bodies(s: Stage, moved: dict[Tensor, Tensor], producers: dict[Tensor, C
 
     ``moved`` grows by the stage's own tensors when they change; unchanged stages keep their identity.
     """
-    if not any(r.tensor in producers or r.tensor in moved for t in s.tensors for r in reads(t.body)):
+    if s.sources().isdisjoint(producers) and s.sources().isdisjoint(moved):
         return s
     new = tuple(Compute(t.name, t.axes, inline_reads(substitute(t.body, {}, moved), producers), t.loc, t.dtype) for t in s.tensors)
     moved.update(zip(s.tensors, new))

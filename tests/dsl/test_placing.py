@@ -41,6 +41,13 @@ def test_what_a_primitive_does_not_move_keeps_its_place():
     assert outer["z"] is not before["z"] and outer["y"].start != before["y"].start, "y moves along with its reader"
 
 
+def test_only_what_is_asked_for_is_placed():
+    n = compute_at(split(build_nest(trace(blurred)), "z", "i", 4), "y", "z", "i.o")
+    reader = place(n)["z"]
+    assert "_placed" not in n["y"].__dict__ and place(n)["y"].start and place(n)["z"] is reader
+    assert list(place(n)) == ["z", "y"] and len(place(n)) == 2
+
+
 def test_what_is_lowered_does_not_depend_on_what_was_asked_before():
     def order(n):
         found = [x.var for p in place_anew(n).values() for x in p.loops]

@@ -16,7 +16,7 @@ from dsl.nest_text import show_nest
 from dsl.primitives.axes import join_axes, part_axis
 from dsl.primitives.beside import compute_beside
 from dsl.primitives.loops import annotate, fuse, pad, reorder, set_role, split
-from dsl.primitives.placement import compute_at, compute_inline, compute_root, merge, untile
+from dsl.primitives.placement import compute_at, compute_inline, compute_root, inline_where, merge, untile
 from dsl.primitives.record import PRIMITIVES, apply
 from dsl.primitives.reduction import finish_apart, pad_terms, rfactor
 from dsl.primitives.storage import cache_read, cache_write, gather_read, lay_out, part_product, store_as
@@ -105,6 +105,22 @@ def test_inline_and_merge():
     with pytest.raises(ScheduleError):
         compute_inline(n, "y")
     assert [s.name for s in check(merge(nest_of(pair), "a", "b"), pair).stages] == ["a"]
+
+
+def test_inlining_what_is_chosen_is_inlining_one_after_another():
+    def steps(x: f32[7, 10]):
+        a = dlc.compute((7, 10), lambda i, j: x[i, j] + 1.0, name="a")
+        b = dlc.compute((10, 7), lambda i, j: a[j, i] * a[j, 9 - i], name="b")
+        c = dlc.compute((10, 7), lambda i, j: dlc.exp(b[i, j]), name="c")
+        k = dlc.reduce_axis(7)
+        d = dlc.compute((10,), lambda i: dlc.sum(c[i, k] * a[k, i], k), name="d")
+        return dlc.compute((10,), lambda i: d[i] * b[i, 2], name="e")
+
+    seen = []
+    n = inline_where(nest_of(steps), lambda s, readers: seen.append((s.name, [c.name for c in readers])) or s.name != "b")
+    one_by_one = compute_inline(compute_inline(nest_of(steps), "c"), "a")
+    assert seen == [("c", ["d"]), ("b", ["d", "e"]), ("a", ["b", "d"])]
+    assert show_nest(check(n, steps)) == show_nest(one_by_one) and n.trace == one_by_one.trace
 
 
 def test_merging_a_result_with_what_reads_it():

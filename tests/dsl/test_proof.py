@@ -84,3 +84,11 @@ def test_what_is_false_somewhere_is_not_proved_however_many_facts_there_are() ->
     facts += [a + b - 1 for a, b in zip(terms, terms[1:])]
     assert not nonneg(terms[0] - terms[1] // 2, facts)
     assert nonneg(terms[0] + terms[1] - 1, facts)
+
+
+def test_an_axis_whose_range_depends_on_another_goes_to_its_end_first() -> None:
+    """``i - j`` is never negative for ``j < i + 1``, although it is where ``i`` alone is taken for least."""
+    i = Var("i", 8)
+    j = Var("j", as_term(i) + 1)
+    assert nonneg(as_term(i) - as_term(j))
+    assert not nonneg(as_term(i) - as_term(j) - 1)
