@@ -2,7 +2,8 @@
 
 The first call with arguments of some kind runs the function as it is. The second records it: every operation, what it reads of the world
 outside (weights, states of an optimiser), which tensors it makes stand for other numbers. Everything is cut into kernels as one graph.
-Later calls launch those kernels: they read the tensors where they stand then, and put the results back in their places.
+Later calls launch those kernels: they read the tensors where they stand then, and put the results back in their places, in the same
+memory where nobody else holds it.
 
 What is recorded is the Python of one call. Its decisions stay as they were, so they must not depend on numbers; what must run every time
 (a counter, a rate) goes through :func:`dlc.each_call`, as the optimisers', the schedules' and dropout's do.

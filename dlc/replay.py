@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 
@@ -13,6 +15,7 @@ from dlc.realize import Collected, Frozen, Plan, Step
 from dlc.tape import Recording, Value
 from dlc.tensor import Tensor
 from dlc.tensor.create import memory_of
+from dlc.tensor.tensor import of_memory
 from dlc.trees import Slot, Tree, filled, mapped, tensors
 
 if TYPE_CHECKING:
@@ -41,15 +44,26 @@ class Replay:
         self._passed = {value: n for n, value in enumerate(dict.fromkeys([*collected.given, *beside]))}
         self._given = [(_source(value, recording, arguments), value.buffer.stride()) for value in self._passed]
         self._shared = [own for own in recording.sources.values() if len(own) > 1]
+        self._beside = set[int]()
         self._replaced = [(_owner(t, arguments), self._place(t._value)) for t in recording.replaced.values()]
         self._graded = [(_owner(t, arguments), None if t.grad is None else (self._place(t.grad._value), t.grad._value.spec))
                         for t in recording.graded.values()]
         self._result = mapped(result, lambda t: Slot(self._place(t._value), t._value.spec))
+        self._renewed = self._in_their_places()
+        self._own: dict[int, ref[Value]] = {}
         del self._positions, self._passed  # values hold the memory of the first results
 
     def _place(self, value: Value) -> tuple[bool, int]:
         """(whether it is computed, number among the results or the arrays given)."""
-        return (True, self._positions[value]) if value in self._positions else (False, self._passed[value])
+        if value in self._positions:
+            return True, self._positions[value]
+        self._beside.add(self._passed[value])
+        return False, self._passed[value]
+
+    def _in_their_places(self) -> list[tuple[Tensor, int, int]]:
+        """Tensors from outside that are read and then made to stand for a result: with the numbers of that array and of the result."""
+        read = {id(what): n for n, ((kind, what), _) in enumerate(self._given[:self._read]) if kind == "tensor" and n not in self._beside}
+        return [(t, read[id(t)], at) for (kind, t), (computed, at) in self._replaced if kind == "tensor" and computed and id(t) in read]
 
     @functools.cached_property
     def frozen(self) -> Frozen:
@@ -100,8 +114,9 @@ class Replay:
         for n, ((kind, what), _) in enumerate(self._given):
             if kind == "live":
                 memory[n] = memory_of(live[what])
-        results = self.frozen.run(memory[:self._read])
-        values: dict[tuple[bool, int], Value] = {}
+        values = self._written_over()
+        over = {number: v.buffer for (_, number), v in values.items() if v.buffer is not None}
+        results = self.frozen.run(memory[:self._read], over)
 
         def value(place: tuple[bool, int], spec: Any) -> Value:
             found = values.get(place)
@@ -111,12 +126,46 @@ class Replay:
 
         for owner, place in self._replaced:
             t = _found(owner, arguments)
+            if place in values and values[place] is t._value:
+                continue
             t._value.handles -= 1
             t._value = value(place, t._value.spec)
             t._value.handles += 1
+        for t, _, number in self._renewed:
+            if number not in over:
+                self._own[number] = ref(t._value)
         for owner, made in self._graded:
             _found(owner, arguments).grad = None if made is None else Tensor._of(value(*made), None)
         return filled(self._result, lambda slot: Tensor._of(value(slot.place, slot.spec), None))
+
+    def _written_over(self) -> dict[tuple[bool, int], Value]:
+        """Values that an earlier call has made and that nobody holds but the tensors that stand for them: where results are put.
+
+        Whoever looks at a tensor's numbers, by whatever library, holds them: then a result gets memory of its own.
+        """
+        over, alone = self.frozen.over(), _alone()
+        found = {}
+        for t, given, number in self._renewed:
+            own = self._own.get(number)
+            if own is not None and own() is t._value and (given, number) in over and _references(t) == alone:
+                found[True, number] = t._value
+        return found
+
+
+def _references(t: Tensor) -> tuple[int, ...]:
+    """How many there are to a tensor's value and to its memory, on every level on which they are counted."""
+    v = t._value
+    memory = v.buffer
+    assert memory is not None
+    return getrefcount(v), getrefcount(memory), memory._use_count(), torch._C._storage_Use_Count(memory.untyped_storage()._cdata)
+
+
+@functools.cache
+def _alone() -> tuple[int, ...]:
+    """The references to what nobody holds but its tensor and the list of arrays that a call reads."""
+    t = of_memory(torch.empty(1))
+    arrays = [t._value.buffer]
+    return _references(t) if arrays else ()
 
 
 def _values(collected: Collected) -> list[Value]:

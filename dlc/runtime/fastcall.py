@@ -185,7 +185,12 @@ def large_empty(shape: Shape, strides: Shape, dtype: torch.dtype) -> torch.Tenso
 
 def any_empty(shape: Shape, strides: Shape, dtype: torch.dtype) -> torch.Tensor:
     """Memory from whichever of the two its size asks for."""
-    return (large_empty if _is_large(shape, dtype) else small_empty)(shape, strides, dtype)
+    return allocator(shape, dtype)(shape, strides, dtype)
+
+
+def allocator(shape: Shape, dtype: torch.dtype) -> Callable[[Shape, Shape, torch.dtype], torch.Tensor]:
+    """The one of the two for a size."""
+    return large_empty if _is_large(shape, dtype) else small_empty
 
 
 def _poisoned(shape: Shape, strides: Shape, dtype: torch.dtype) -> torch.Tensor:
