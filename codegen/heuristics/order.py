@@ -22,6 +22,8 @@ from dsl.primitives.storage import cache_read, compute_inline, gather_read, lay_
 _LANES = 8  # a shorter axis is not worth lanes
 _LINE = 64  # bytes of a cache line
 _REUSED = 16  # times that an element is read, which repay a copy of it
+_NEAR = 4  # elements apart that are loaded as whole vectors
+_TWICE = 2  # times that elements far apart are gathered into lanes, which cost more than a copy in which they are neighbours
 
 
 def order_intermediates(nest: Nest, setting: Setting, done: AbstractSet[str] = frozenset()) -> tuple[Nest, Setting]:
@@ -100,7 +102,8 @@ def _along_lanes(nest: Nest, s: Stage, strides: dict[Tensor, tuple[Term, ...]]) 
     before: ``out[y, x, c] = sum of padded[c, y + r, x + q] * w[c, r, q]``, stored along ``c``
     after: ``padded`` stored as ``y, x, c``, and ``w`` read through a copy that is stored as ``r, q, c``
 
-    Intermediates are stored so; of inputs, those much smaller than what is computed from them are copied.
+    Intermediates are stored so. Of inputs, those much smaller than what is computed from them are copied, and images along which the window
+    of a convolution slides in the direction of the lanes: ``image[y + r, x + q, c]`` for lanes along ``x``.
     """
     apart = written(nest, _finisher(nest, s).name, s.name, strides)
     lane = next((v for v in s.axes if apart.get(v) == 1 and size(v.extent) >= _LANES), None)
@@ -108,13 +111,13 @@ def _along_lanes(nest: Nest, s: Stage, strides: dict[Tensor, tuple[Term, ...]]) 
         return nest
     for r in dict.fromkeys(reads(s.tensors[0].body)):
         at = _dimension(r, lane)
-        if at is None or read_access(r, strides).stride(lane) == 1:
+        if at is None or read_access(r, strides).stride(lane) in range(1, _NEAR + 1):
             continue
         order = (*(n for n in range(r.tensor.ndim) if n != at), at)
         made = nest.producer(r.tensor)
         if made is not None and made.kind == "map" and not nest.is_output(made) and _free(made) and nest.consumers(made) == [nest[s.name]]:
             nest = compute_inline(nest, made.name) if _guarded(made, made.axes[at]) else _ordered(nest, made, order, strides)
-        elif math.prod(size(n) for n in r.tensor.shape) * _REUSED <= iterations(s):
+        elif math.prod(size(n) for n in r.tensor.shape) * (_TWICE if _across(s, r, at, lane, strides) else _REUSED) <= iterations(s):
             nest, copy = cache_read(nest, s.name, r.tensor, f"{r.tensor.name}.packed", order, only=r)
             strides[nest[copy].tensors[0]] = _strides(r.tensor.shape, order)
     return nest
@@ -130,11 +133,22 @@ def _guarded(s: Stage, axis: Var) -> bool:
 
 
 def _dimension(r: Read, lane: Var) -> int | None:
-    """The dimension whose index is the lane axis, besides axes of one element; None when there is none, or several mention it."""
+    """The dimension that a step along the lane axis moves in, by little; None when there is none, or several mention the axis."""
     own = [n for n, i in enumerate(r.indices) if lane in (i.vars if isinstance(i, Term) else i.free)]
     index = r.indices[own[0]] if len(own) == 1 else None
-    alone = isinstance(index, Term) and index.coef(lane) == 1 and all(v is lane or size(v.extent) == 1 for v in index.vars)
-    return own[0] if alone else None
+    return own[0] if isinstance(index, Term) and index.coef(lane) in range(1, _NEAR + 1) else None
+
+
+def _across(s: Stage, r: Read, at: int, lane: Var, strides: Strides) -> bool:
+    """Whether a window slides along the lanes over elements far apart, and lanes along the axis of neighbours are no way out.
+
+    They are one for a pool, but not for a convolution: its weights are far apart on that axis.
+    """
+    index, image = r.indices[at], read_access(r, strides)
+    slides = isinstance(index, Term) and any(v is not lane and size(v.extent) > 1 for v in index.vars)
+    near = [v for v in s.axes if image.stride(v) == 1 and size(v.extent) > 1]
+    others = [read_access(x, strides) for x in reads(s.tensors[0].body) if x.tensor is not r.tensor]
+    return slides and any(x.stride(v) not in (0, 1) for x in others for v in near)
 
 
 def _finisher(nest: Nest, s: Stage) -> Stage:

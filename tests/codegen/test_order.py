@@ -89,6 +89,28 @@ def test_few_rows_are_turned_towards_the_sum(kind, m, gathered):
     agrees(got, exact(kind, x, w), 200)
 
 
+@pytest.mark.parametrize(("window", "stride", "copied"), [(3, 1, True), (5, 2, True), (1, 1, False)])
+def test_images_with_channels_last_are_copied_where_windows_slide_along_the_lanes(window, stride, copied):
+    @dlc.kernel
+    def depthwise(image: f32[2, 24, 20, 20], weight: f32[24, 1, window, window]):
+        return dlc.conv2d(image, weight, stride=stride, groups=24)
+
+    image, weight = torch.randn(2, 24, 20, 20).to(memory_format=torch.channels_last), torch.randn(24, 1, window, window)
+    plan = planned(depthwise, image, weight, target="x86-64-avx2")
+    assert ("image.packed" in [s.name for s in plan.nest.stages]) is copied
+    expected = torch.nn.functional.conv2d(image.double(), weight.double(), stride=stride, groups=24)
+    assert float((run(depthwise, image, weight)[1].double() - expected).abs().max()) < 1e-4
+
+
+def test_pools_with_channels_last_take_lanes_along_the_channels():
+    @dlc.kernel
+    def pool(image: f32[2, 24, 20, 20]):
+        return dlc.avg_pool2d(image, 3, 1)
+
+    image = torch.randn(2, 24, 20, 20).to(memory_format=torch.channels_last)
+    assert "image.packed" not in [s.name for s in planned(pool, image, target="x86-64-avx2").nest.stages]
+
+
 @pytest.mark.parametrize("last", [True, False])
 def test_the_order_is_a_choice(last):
     image, weight = torch.randn(IMAGE), torch.randn(WEIGHT)
