@@ -39,6 +39,17 @@ def outside(nest: Nest, stage: Stage, loop: str) -> str | None:
     return next((x for x in stage.order[:stage.order.index(loop)] if not once(nest, stage, x)), None)
 
 
+def again(nest: Nest, stage: Stage) -> str | None:
+    """Why a stage beside another would not make every point once; None where it does: its host's loops around it are those of its share."""
+    assert stage.attach is not None
+    host, own = nest[stage.attach[0]], [loop for loop, _, _ in stage.beside]
+    around = host.order[:host.order.index(stage.attach[1]) + 1]
+    x = next((x for x in host.order if (x in own) != (x in around) and not once(nest, host, x)), None)
+    if x is None:
+        return None
+    return f"{x} outside of it would compute each point of {stage.beside[-1][1]} several times" if x in around else f"{x} is inside of it"
+
+
 def disorder(stage: Stage, order: Sequence[str]) -> str | None:
     """Two elements that an order of loops would combine the wrong way round; None where the order is that of the axes, or does not matter.
 
@@ -92,7 +103,7 @@ def within(nest: Nest, stage: Stage, host: str, loop: str) -> bool:
 
 def needed_elsewhere(nest: Nest, stage: Stage, host: str, loop: str) -> str | None:
     """A reader of a stage that runs outside a loop of ``host``, with an element it reads; None where all run inside, or it is kept."""
-    for reader in nest.consumers(stage) if stage.beside is None else ():
+    for reader in nest.consumers(stage) if not stage.beside else ():
         if not within(nest, reader, host, loop):
             r = first_read(reader, stage)
             where = f"at {reader.attach[1] or 'the start'} of {reader.attach[0]}" if reader.attach else "in a nest of its own"
@@ -113,7 +124,7 @@ def element(r: Read, reader: Stage) -> str:
 
 def uncovered(nest: Nest, stage: Stage) -> str | None:
     """Why a stage that the program returns would not be computed whole, or not by one iteration each, where it stands; None where it is."""
-    if stage.beside is not None:
+    if stage.beside:
         return None
     placed = place(nest)
     for reader in nest.consumers(stage):

@@ -57,8 +57,9 @@ class Stage:
         roles: loop name to role; ``serial`` when absent.
         attach: (stage, loop) of the consumer it is computed at; None for a root. The loop ``""`` means inside the
             consumer's parallel loops but before any other.
-        beside: (axis, points) where it computes that many points of an axis in every round of the loop, by its loop name, and is kept
-            whole, as a root is; None where the region is what is read there.
+        beside: (loop, axis, points) for loops of the consumer, the last of which is the one it is attached at: it computes that many points
+            of an axis, by its loop name, in every round of the loop, and is kept whole, as a root is. Empty where the region is what is
+            read there.
         layout: storage dimensions of its buffer as terms over ``axes`` counted from the start of the region; None for row-major.
         notes: loop name to an annotation for the emitters (``unroll_by``, ``pipeline``), and stage-wide ones under ``""``.
         states: one for each tensor of a rolling stage. Such a tensor's definition is a read, at the stage's bound axis, of what a stage
@@ -76,7 +77,7 @@ class Stage:
     order: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
     attach: tuple[str, str] | None = None
-    beside: tuple[str, int] | None = None
+    beside: tuple[tuple[str, str, int], ...] = ()
     layout: tuple[Term, ...] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[State, ...] = ()

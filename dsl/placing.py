@@ -234,10 +234,10 @@ def _region_point(name: str, extent: Term) -> Term:
 def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
     """The part of a stage's axes that is computed: all of it, or what is read where it is attached, and what its host is at.
 
-    Beside its host it is a round's share of one axis.
+    Beside its host it is a round's share of some axes.
     """
     bound = {a: (ZERO, whole(a)) for a in stage.bound}
-    if stage.attach is None or stage.beside is not None:
+    if stage.attach is None or stage.beside:
         return {a: (ZERO, whole(a)) for a in stage.axes} | bound | _share(stage, placed)
     outer, host = _outer_vars(nest, stage.attach, placed), placed[stage.attach[0]]
     mine = region(nest, stage, placed, nest.consumers(stage)) | bound
@@ -245,12 +245,12 @@ def _region_of(nest: Nest, stage: Stage, placed: Mapping[str, Placed]) -> dict[V
 
 
 def _share(stage: Stage, placed: Mapping[str, Placed]) -> dict[Var, tuple[Term, Term]]:
-    """The points of its axis that a stage beside another computes in a round."""
-    if stage.attach is None or stage.beside is None:
+    """The points of its axes that a stage beside another computes in a round."""
+    if stage.attach is None:
         return {}
-    (host, at), (axis, points) = stage.attach, stage.beside
-    x, mine = placed[host].loop(at), next(a for a, name in stage.axis_names().items() if name == axis)
-    return {mine: (ZERO if x.extent == 1 else as_term(x.var) * points, as_term(points))}
+    host, axes = placed[stage.attach[0]], {name: a for a, name in stage.axis_names().items()}
+    rounds = [(host.loop(loop), axes[axis], points) for loop, axis, points in stage.beside]
+    return {mine: (ZERO if x.extent == 1 else as_term(x.var) * points, as_term(points)) for x, mine, points in rounds}
 
 
 def region(nest: Nest, stage: Stage, placed: Mapping[str, Placed], readers: Iterable[Stage]) -> dict[Var, tuple[Term, Term]]:

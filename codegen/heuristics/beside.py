@@ -34,6 +34,7 @@ from dsl.primitives.terms import define_terms
 _SUMS = ("sum", "prod", "max", "min")
 _BLOCKS = 4  # for each thread, so that unequal ones even out
 _LARGE = 2  # times what the threads' second caches hold: what is smaller is found there by a second pass
+_SLIGHT = 8  # times the bytes of a sum that a map moves beside which a pass of its own for the sum costs nothing
 _PARTIAL = 4  # bytes of a block for each byte of its partial sums, which are written and read once more
 
 
@@ -88,7 +89,8 @@ def find_rows(nest: Nest, setting: Setting) -> list[Rows]:
         rows = next((v for v in m.axes if size(v.extent) > 1), None)
         if m.kind != "map" or m.attach is not None or rows is None or any(is_contraction(p) for p in made_from(nest, m)):
             continue
-        mine = {c.name: w for c in sums if c.name not in taken and (w := _same_rows(nest, m, rows, c)) is not None}
+        mine = {c.name: w for c in sums if c.name not in taken and (w := _same_rows(nest, m, rows, c)) is not None
+                and _moved(c, setting) * _SLIGHT > _moved(m, setting)}
         if mine and (block := _block(nest, m, rows, mine, setting)):
             taken |= mine.keys()
             names = {name: nest[name].axis_names()[w] for name, w in mine.items()}
@@ -105,6 +107,11 @@ def _same_rows(nest: Nest, m: Stage, rows: Var, c: Stage) -> Var | None:
     if w is None or w.extent != rows.extent or depends(nest, m, c) or _follows(nest, c):
         return None
     return w if any(t in c.sources() for t in m.tensors) or not depends(nest, c, m) else None
+
+
+def _moved(s: Stage, setting: Setting) -> int:
+    """Bytes that a stage reads and writes."""
+    return sum(span(x, s) * x.dtype.itemsize for x in accesses(s, setting.strides))
 
 
 def _is(index: Term | Expr, axis: Var) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from codegen.analysis.access import Strides, accesses, cost, size
 from codegen.heuristics.beside import find_rows, join_rows, part_rows
@@ -17,8 +18,9 @@ from codegen.heuristics.divided import part_sums
 from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, fills, group_stages, row_map
-from codegen.heuristics.lanes import lane_axis, span
-from codegen.heuristics.maps import SERIAL_WORK, schedule_map, streams, tile_lane
+from codegen.heuristics.kept import keep_beside, keeps
+from codegen.heuristics.lanes import lane_axis, run, span
+from codegen.heuristics.maps import SERIAL_WORK, collapse, schedule_map, streams, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.rolling import roll_cascades
 from codegen.heuristics.seeking import schedule_sought
@@ -49,7 +51,8 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
     done |= {name for p in passes for name in p.own}
     nest = part_reductions(nest, setting, done)
     nest, setting = order_intermediates(nest, setting, done)
-    joins = functools.partial(_joins, setting=setting)
+    blocks = frozenset(name for p in passes if p.together for name in (p.rows.anchor, *p.inside))
+    joins = functools.partial(_joins, blocks=blocks, setting=setting)
     for group in group_stages(nest, joins, done).values():
         left = [name for name in (group.anchor, *group.members) if any(s.name == name for s in nest.stages)]
         if left and left[0] != group.anchor:  # a contraction computes it while it packs it: each of the others is on its own
@@ -67,16 +70,21 @@ def _fused(nest: Nest, setting: Setting) -> Nest:
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------
-def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], setting: Setting) -> str | None:
-    """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root."""
+def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str], blocks: AbstractSet[str],
+           setting: Setting) -> str | None:
+    """The anchor a stage can be computed inside of, recorded in its group; None when it must be a root.
+
+    Nothing is kept beside those of which ``blocks`` are made at a time.
+    """
     consumers = nest.consumers(s)
-    anchors = {home[c.name] for c in consumers}
-    if nest.is_output(s) or s.kind == "scan" or len(anchors) != 1 or any(c.kind == "scan" for c in consumers):
+    anchors = list(dict.fromkeys(home[c.name] for c in consumers))
+    if s.kind == "scan" or not anchors or any(c.kind == "scan" for c in consumers):
         return None
-    group = groups[anchors.pop()]
+    lasting = nest.is_output(s) or len(anchors) > 1
+    group = groups[max(anchors, key=lambda a: iterations(nest[a]))]
     anchor = nest[group.anchor]
-    rows = row_map(s, consumers, group)
-    if not rows:
+    rows = row_map(s, [c for c in consumers if home[c.name] == group.anchor], group)
+    if not rows or (lasting and (group.anchor in blocks or not keeps(nest, s, group, rows, setting))):
         return None
     kept = tuple(a for a in anchor.axes if a in rows.values())
     whole = all(a in kept or size(a.extent) == 1 for a in anchor.axes) and len(rows) == len(s.axes)
@@ -94,6 +102,7 @@ def _joins(nest: Nest, s: Stage, groups: dict[str, Group], home: dict[str, str],
         return None
     group.rows = kept
     group.members[s.name] = rows
+    group.kept |= {s.name} if lasting else set()
     return group.anchor
 
 
@@ -131,6 +140,10 @@ def _schedule_group(nest: Nest, group: Group, setting: Setting) -> Nest:
     if anchor.kind == "map" and not group.members:
         return schedule_map(nest, anchor, setting)
     rows = anchor.axes if anchor.kind == "reduce" else group.rows
+    if group.kept and _row_lane(nest, group, rows, setting.strides) is not None:
+        for name in (group.anchor, *group.members):
+            nest = _schedule_group(nest, Group(name), setting)
+        return nest
     return _schedule_rows(nest, group, rows, setting)
 
 
@@ -164,7 +177,7 @@ def _schedule_rows(nest: Nest, group: Group, rows: tuple[Var, ...], setting: Set
         nest = reorder(nest, name, [*loops, *(x for x in nest[name].order if x not in loops)])
     total = sum(iterations(nest[m]) * max(1, cost(nest[m].body)) for m in stages)
     for member, rows_of in group.members.items():
-        nest = compute_at(nest, member, name, loops[-1])
+        nest = keep_beside(nest, member, rows_of, name, loops) if member in group.kept else compute_at(nest, member, name, loops[-1])
         nest = _tile_inner(nest, member, tuple(rows_of), rows_of, lane, setting, turned)
         if turned:
             nest = _lane_last(nest, member, next(a for a, v in rows_of.items() if v is lane))
@@ -276,7 +289,7 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides,
                 continue
             for a in (*s.axes, *s.bound):
                 key = up.get(a)
-                if x.stride(a) == 1 and size(a.extent) > (1 if key is not None or a in s.axes else short):
+                if x.stride(a) == 1 and run(x, s, a) > (1 if key is not None or a in s.axes else short):
                     votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
     best = max(votes, key=lambda k: votes[k])
     if best is not None or not _gathers(nest, group, rows, None, strides):
@@ -321,10 +334,14 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
     inner = lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
     if inner is None:
         return nest
-    others = [names[a] for a in mine if a is not inner and a in s.axes], [names[a] for a in mine if a is not inner and a in s.bound]
-    nest, loops = tile_lane(nest, name, names[inner], size(inner.extent), setting, work)
-    middle = [*others[0], loops[0], *others[1]] if inner in s.axes else [*others[0], *others[1], loops[0]]
-    return reorder(nest, name, [*row_loops, *middle, *loops[1:]])
+    boxes = [[a for a in box if a in mine and (a is inner or size(a.extent) != 1)] for box in (s.axes, s.bound)]
+    nest, own, ends = collapse(nest, s, setting.strides, boxes[0])
+    nest, sums, more = collapse(nest, nest[name], setting.strides, boxes[1])
+    near = next(x for x, a in (ends | more).items() if a is inner)
+    nest, loops = tile_lane(nest, name, near, (own | sums)[near], setting, work)
+    outer = [*(x for x in own if x != near), *(x for x in sums if x != near)]
+    at = len(own) - 1 if inner in s.axes else len(outer)
+    return reorder(nest, name, [*row_loops, *outer[:at], loops[0], *outer[at:], *loops[1:]])
 
 
 # -- scans ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from codegen.analysis.arrangement import visits
 from codegen.analysis.cycles import cycles, level
 from codegen.target.model import Target
 from dsl.algebra import reads, walk
-from dsl.dim import Term, Var, as_term
+from dsl.dim import Div, Term, Var, as_term
 from dsl.expr import Read, Reduce, Where
 from dsl.nest import Nest, Stage
 from dsl.placing import total_extent
@@ -79,7 +79,7 @@ def _reads_of(consumer: Stage, s: Stage) -> list[Read]:
 
 
 def _part_results(nest: Nest) -> Nest:
-    """Give a result that takes reductions one by one in other axes, ``y[f // 32, f % 32]``, those axes, so that it finishes them."""
+    """Give a result that takes reductions in other axes, ``y[f // 32, f % 32]`` or ``y[f // 32]``, those axes, so that it finishes them."""
     for s in nest.stages:
         if s.kind != "map" or not nest.is_output(s) or nest.consumers(s):
             continue
@@ -89,7 +89,11 @@ def _part_results(nest: Nest) -> Nest:
 
 
 def _parted_axis(nest: Nest, s: Stage) -> tuple[str, int] | None:
-    """An axis, by name, of which a reduction is read at the quotient and at the remainder by a number."""
+    """An axis, by name, of which a reduction is read at the quotient and at the remainder by a number; or at the quotient alone.
+
+    The latter not of the innermost axis, whose points the lanes are.
+    """
+    last = next((v for v in reversed(s.axes) if size(v.extent) > 1), None)
     for r in (r for t in s.tensors for r in reads(t.body)):
         made = nest.producer(r.tensor)
         if made is None or made.kind != "reduce":
@@ -99,7 +103,15 @@ def _parted_axis(nest: Nest, s: Stage) -> tuple[str, int] | None:
                 if isinstance(one, Term) and isinstance(other, Term) and n.is_const and n.const > 1 and (
                         one == as_term(v) // n.const and other == as_term(v) % n.const):
                     return name, n.const
+            if v is not last and (found := next((k for i in r.indices if isinstance(i, Term) and (k := _divisor(i, v)) > 1), 0)):
+                return name, found
     return None
+
+
+def _divisor(index: Term, v: Var) -> int:
+    """The number by which an axis is divided, without a rest, where that is all there is to an index; else 1."""
+    dens = (a.den.const for mono in index.parts for a in mono if isinstance(a, Div) and a.den.is_const)
+    return next((k for k in dens if index == as_term(v) // k and v.extent is not None and v.extent % k == 0), 1)
 
 
 def _merge_siblings(nest: Nest) -> Nest:

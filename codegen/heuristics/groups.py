@@ -20,11 +20,13 @@ class Group:
         anchor: the root's name.
         rows: the anchor's axes outside of which nothing is shared: everything attached is computed once per row.
         members: attached stage -> (its row axis -> the anchor's axis).
+        kept: the members that others need too: they are stored whole, a row in each round.
     """
 
     anchor: str
     rows: tuple[Var, ...] = ()
     members: dict[str, dict[Var, Var]] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
 
 
 Joins = Callable[[Nest, Stage, dict[str, Group], dict[str, str]], str | None]

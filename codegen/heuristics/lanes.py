@@ -25,3 +25,11 @@ def span(x: Access, stage: Stage) -> int:
         if x.uses(a):
             n *= size(a.extent)
     return n
+
+
+def run(x: Access, stage: Stage, axis: Var) -> int:
+    """Elements in one piece of memory along an axis and those of its kind that run on where it ends."""
+    n = size(axis.extent)
+    for a in reversed(stage.bound if axis in stage.bound else stage.axes):
+        n *= size(a.extent) if a is not axis and n > 1 and x.stride(a) == n else 1
+    return n

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from codegen.analysis.access import Access, Strides, accesses, cost, size
 from codegen.heuristics.decisions import Setting
@@ -211,15 +211,23 @@ def _schedule_turned(nest: Nest, name: str, loops: dict[str, int], lane: str, ac
     return gridify(nest, name, outer)
 
 
-def collapse(nest: Nest, stage: Stage, strides: Strides) -> tuple[Nest, dict[str, int], dict[str, Var]]:
+def collapse(nest: Nest, stage: Stage, strides: Strides, among: Sequence[Var] | None = None) -> tuple[Nest, dict[str, int], dict[str, Var]]:
     """Fuse neighbouring axes across which every access runs on with one stride, and no index that is looked at starts anew.
 
-    Returns the loops with their extents, and with the axis along which a loop's next iteration lies.
+    Args:
+        nest: the nest.
+        stage: a stage without a schedule.
+        strides: how the inputs lie in memory.
+        among: the axes, all those of the stage's results when None.
+
+    Returns:
+        The loops with their extents, and with the axis along which a loop's next iteration lies.
     """
     touched = accesses(stage, strides)
     seen = [t for x in stage.tensors for t in looked_at(x.body)]
     names = stage.axis_names()
-    axes = [a for a in stage.axes if size(a.extent) != 1 or a is stage.axes[-1]]
+    own = stage.axes if among is None else among
+    axes = [a for a in own if size(a.extent) != 1 or a is own[-1]]
     loops: dict[str, int] = {}
     ends: dict[str, Var] = {}
     last: Var | None = None

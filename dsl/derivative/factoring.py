@@ -7,6 +7,11 @@ else, and adds deviations from a mean, which are nothing in all::
     d_r[c] = sum[n](d[n, c] * w[c] * centred[n, c])            ->  w[c] * the same sum
     d_mean[c] = sum[n](d[n, c] * w[c] * r[c] + k[c] * centred[n, c])  ->  w[c] * r[c] * sum[n](d[n, c])
 
+Over several axes, sums share what they add up along some of them: of groups of channels, with a weight for each channel::
+
+    d_mean[n, g] = sum[c, x](d[n, g, c, x] * w[g, c])  ->  sum[c](w[g, c] * s[n, g, c]),  s[n, g, c] = sum[x](d[n, g, c, x])
+    d_bias[g, c] = sum[n, x](d[n, g, c, x])            ->  sum[n](s[n, g, c])
+
 Factors are looked for in the pointwise definitions that a sum reads, as long as these are plain arithmetic on what lies in memory. Products
 whose operands are reused, such as those of matrices, stay as they are: they are computed from factors that others have prepared.
 """
@@ -49,7 +54,7 @@ def share_sums(outputs: Sequence[Tensor], kept: Iterable[Tensor], fixed: Iterabl
                 new[c] = Compute(c.name, c.axes, body, c.loc, c.dtype)
             if is_value(body, 0):
                 nothing.add(new.get(c, c))
-    return _once([new.get(t, t) for t in outputs], mine)
+    return _once(_in_parts([new.get(t, t) for t in outputs], mine, work), mine)
 
 
 # -- factors -------------------------------------------------------------------------------------------------------
@@ -82,6 +87,17 @@ class _Factoring:
         if not (over or under) or not inside[0]:
             return None if len(left) == len(terms) else Reduce((left[0],), e.data, e.dtype, e.loc)
         return quotient([*over, Reduce((quotient(*inside, e.dtype),), e.data, e.dtype, e.loc)], under, e.dtype)
+
+    def parted(self, e: Reduce, count: int) -> tuple[Reduce, Reduce] | None:
+        """A sum over its first axes of sums over the others, and the latter; None where those are of factors that would be reused."""
+        loops = e.axes[count:]
+        (over, under), inside = self._factors(e.args[0], frozenset(loops))
+        value = quotient(*inside, e.dtype)
+        whole = frozenset(v for v in value.free if v.kind == "axis") | {*loops}
+        if not any(whole <= r.free for r in reads(value)):
+            return None
+        inner = Reduce((value,), (SUM, loops, 0), e.dtype, e.loc)
+        return Reduce((quotient([*over, inner], under, e.dtype),), (SUM, e.axes[:count], 0), e.dtype, e.loc), inner
 
     def _terms(self, e: Expr, loops: frozenset[Var]) -> list[Expr]:
         """What is added up, through definitions that add up terms of their own."""
@@ -177,6 +193,29 @@ def _counts(e: Expr, axes: Sequence[Var]) -> bool:
 
 
 # -- equal sums ----------------------------------------------------------------------------------------------------
+def _in_parts(outputs: Sequence[Tensor], kept: set[Tensor], work: _Factoring) -> list[Tensor]:
+    """The outputs with sums over several axes as sums of sums over the last of them, where others need those too."""
+    computes = [c for c in inputs_and_computes(tuple(outputs))[1] if c not in kept]
+    forms = _Forms()
+    wholes = {e: forms.of(e)[0] for c in computes for e in _sums(c.body)}
+    found = {e: [way for n in range(1, len(e.axes)) if (way := work.parted(e, n)) is not None] for e in wholes}
+    ways = {e: {forms.of(inner)[0]: whole for whole, inner in some} for e, some in found.items()}
+    users: dict[Expr, set[Expr]] = {form: {form} for form in wholes.values()}
+    for e, mine in ways.items():
+        for form in mine:
+            users.setdefault(form, set()).add(wholes[e])
+    chosen = {e: shared[0] for e, mine in ways.items() if (shared := [f for f in mine if len(users[f]) > 1])}
+    asked = collections.Counter({form: 1 for form in wholes.values()})
+    asked.update(form for form, _ in {(form, wholes[e]) for e, form in chosen.items()})
+    parted: dict[Expr, Expr] = {e: ways[e][form] for e, form in chosen.items() if asked[form] > 1}
+    new: dict[Tensor, Tensor] = {}
+    for c in computes:
+        body = substitute(substitute_values(c.body, parted), {}, new)
+        if body is not c.body:
+            new[c] = Compute(c.name, c.axes, body, c.loc, c.dtype)
+    return [new.get(t, t) for t in outputs]
+
+
 def _once(outputs: Sequence[Tensor], kept: set[Tensor]) -> list[Tensor]:
     """The outputs with every sum that is asked for several times in a definition of its own."""
     computes = [c for c in inputs_and_computes(tuple(outputs))[1] if c not in kept]

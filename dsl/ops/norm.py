@@ -179,8 +179,9 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor | None = None, bias: T
     parts = reshape(x, (x.shape[0], num_groups, each, *x.shape[2:]))
     axes = tuple(range(2, parts.ndim))
     centred = parts - r.mean(parts, axis=axes, keepdims=True)
-    y = reshape(centred * rsqrt(r.mean(centred * centred, axis=axes, keepdims=True) + eps), x.shape)
-    return _affine(y, *(None if t is None else reshape(t, (t.shape[0], *[1] * (x.ndim - 2))) for t in (weight, bias)))
+    y = centred * rsqrt(r.mean(centred * centred, axis=axes, keepdims=True) + eps)
+    vectors = (None if t is None else reshape(t, (num_groups, each, *[1] * (x.ndim - 2))) for t in (weight, bias))
+    return reshape(_affine(y, *vectors), x.shape)
 
 
 @operation

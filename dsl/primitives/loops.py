@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dsl.dependence import carried, disorder, needed_elsewhere, once, outside, uncovered
+from dsl.dependence import again, carried, disorder, needed_elsewhere, once, uncovered
 from dsl.dim import Term, as_term
 from dsl.errors import ScheduleError
 from dsl.expr import Cast, Op
@@ -265,7 +265,7 @@ def _check_parallel(nest: Nest, s: Stage, loop: str, role: str) -> None:
                             f"make a loop of {s.attach[0]} parallel, or compute_root({s.name!r}) first")
     _check_grid(nest, nest[s.name], what)
     for x in nest.stages:
-        if x.beside is not None and x.attach is not None and x.attach[0] == s.name and x.attach[1] != loop:
+        if x.beside and x.attach is not None and x.attach[0] == s.name and all(at != loop for at, _, _ in x.beside):
             raise ScheduleError(f"{what}: {x.name} is computed beside {s.name}", f"each iteration of {loop} would compute it again",
                                 f"compute_root({x.name!r}) first")
         if x.attach is not None and nest.is_output(x) and (clash := uncovered(nest, x)) is not None:
@@ -335,8 +335,7 @@ def _check_attached(nest: Nest, stage: str, what: str) -> None:
     for x in nest.stages:
         if x.attach is not None and x.attach[0] == stage:
             why = needed_elsewhere(nest, x, *x.attach)
-            if x.beside is not None and (around := outside(nest, nest[stage], x.attach[1])) is not None:
-                why = f"{around} outside of it would compute each point of {x.beside[0]} several times"
+            why = why or (again(nest, x) if x.beside else None)
             if why is not None:
                 raise ScheduleError(f"{what}: {x.name} is computed at {x.attach[1] or 'the start'} of {stage}", why,
                                     f"compute {x.name} at an outer loop first")
@@ -378,9 +377,9 @@ def _renamed(s: Stage, loop: str, new: str) -> dict[str, Any]:
 def _reattached(nest: Nest, stage: str, loop: str, new: str) -> Nest:
     """What was computed at a loop is computed at the loop that took its place."""
     for x in nest.stages:
+        if x.attach is not None and x.attach[0] == stage and any(at == loop for at, _, _ in x.beside):
+            raise ScheduleError(f"{loop}: {x.name} is computed beside {stage}, some points in each of its iterations",
+                                remedy=f"compute_root({x.name!r}) first")
         if x.attach == (stage, loop):
-            if x.beside is not None:
-                raise ScheduleError(f"{loop}: {x.name} is computed beside {stage}, some points in each of its iterations",
-                                    remedy=f"compute_root({x.name!r}) first")
             nest = nest.with_stage(replace(x, attach=(stage, new)))
     return nest

@@ -42,6 +42,7 @@ def compute_at(nest: Nest, stage: str, consumer: str, loop: str) -> Nest:
     what = f"compute_at({stage!r}, {_at(consumer, loop)!r})"
     _check_place(nest, s, c, loop, what)
     check_free(nest, s, what)
+    check_whole(nest, s, what)
     made = nest.with_stage(replace(s, attach=(consumer, loop)))
     why = needed_elsewhere(made, made[stage], consumer, loop)
     if why is not None:
@@ -93,7 +94,7 @@ def compute_root(nest: Nest, stage: str) -> Nest:
              for j.i in 16
     """
     check_free(nest, nest[stage], f"compute_root({stage!r})")
-    made = nest.with_stage(replace(nest[stage], attach=None, beside=None))
+    made = nest.with_stage(replace(nest[stage], attach=None, beside=()))
     check_reached(made, f"compute_root({stage!r})")
     return made
 
@@ -107,6 +108,18 @@ def check_free(nest: Nest, s: Stage, what: str) -> None:
     if s.attach is not None and nest[s.attach[0]].kind == "roll" and s.kind != "roll":
         raise ScheduleError(f"{what}: {s.name} brings a state of {s.attach[0]} up to date, block by block",
                             "elsewhere there is no such state", "a schedule without roll: default=False")
+
+
+def check_whole(nest: Nest, s: Stage, what: str) -> None:
+    """Refuse to compute a part of a stage at a time where others are computed beside it, some points in each round of its own loops.
+
+    Raises:
+        ScheduleError: names one of them.
+    """
+    beside = next((x.name for x in nest.stages if x.beside and x.attach is not None and x.attach[0] == s.name), None)
+    if beside is not None:
+        raise ScheduleError(f"{what}: {beside} is computed beside {s.name}", "its rounds would no longer make every point once",
+                            f"compute_root({beside!r}) first")
 
 
 def check_reached(nest: Nest, what: str) -> None:
@@ -278,8 +291,8 @@ def untile(nest: Nest, stage: str) -> Nest:
         if any(s.name == name for s in nest.stages):
             s = nest[name]
             loops = tuple(x for v, x in s.axis_names().items() if v is not s.position)
-            attach = s.attach if name == stage else None if s.beside is not None else (stage, "")
-            beside = s.beside if name == stage else None
+            attach = s.attach if name == stage else None if s.beside else (stage, "")
+            beside = s.beside if name == stage else ()
             nest = nest.with_stage(replace(s, relations=(), order=loops, roles={}, notes={}, layout=None, attach=attach, beside=beside))
     return nest
 

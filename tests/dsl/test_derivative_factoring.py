@@ -47,6 +47,35 @@ def test_the_sums_of_a_norm_over_columns_are_two(rng: np.random.Generator) -> No
     assert len(mine) == 2  # of the gradients, and of the gradients times the deviations
 
 
+def group_norm(x: f64[M, 2, 3, N], w: f64[2, 3], b: f64[2, 3]):
+    def over(f):
+        c, k = reduce_axis(3), reduce_axis(N)
+        return lambda i, g: total(f(i, g, c, k), c, k) / (3 * N)
+
+    mean = compute((M, 2), over(lambda i, g, c, k: x[i, g, c, k]), name="mean")
+    centred = compute((M, 2, 3, N), lambda i, g, c, j: x[i, g, c, j] - mean[i, g], name="centred")
+    var = compute((M, 2), over(lambda i, g, c, k: centred[i, g, c, k] * centred[i, g, c, k]), name="var")
+    scale = compute((M, 2), lambda i, g: op("rsqrt", var[i, g] + 1e-5), name="scale")
+    return compute((M, 2, 3, N), lambda i, g, c, j: centred[i, g, c, j] * scale[i, g] * w[g, c] + b[g, c], name="y")
+
+
+def test_sums_over_several_axes_share_those_over_the_last(rng: np.random.Generator) -> None:
+    """Two sums over each channel; of groups, weights and biases only these are added up."""
+    shapes = (4, 2, 3, 5), (2, 3), (2, 3)
+    back = check(group_norm, *(rng.standard_normal(s) for s in shapes), rng=rng, order=2)
+    mine = [e for c in back.computes if c.name.startswith("d_") for e in walk(c.body) if isinstance(e, Reduce)]
+    assert sorted(str(v.extent) for e in mine for v in e.axes) == ["3", "3", "M", "M", "N", "N"]
+
+
+def added_in_two_shapes(x: f64[M, N, K], a: f64[K], b: f64[M, K]):
+    return compute((M, N, K), lambda i, j, k: x[i, j, k] * x[i, j, k] + a[k] + b[i, k], name="y")
+
+
+def test_a_sum_over_two_axes_is_one_of_sums_that_are_wanted_anyway(rng: np.random.Generator) -> None:
+    back = check(added_in_two_shapes, *(rng.standard_normal(s) for s in ((3, 4, 5), (5,), (3, 5))), rng=rng)
+    assert sorted(len(e.axes) for e in sums(back)) == [1, 1]
+
+
 def test_deviations_from_a_mean_add_up_to_nothing(rng: np.random.Generator) -> None:
     back = check(row_norm, rng.standard_normal((3, 6)), rng.standard_normal(6), rng=rng, order=2)
     (d_mean,) = [c for c in back.computes if c.name == "d_mean"]

@@ -306,7 +306,7 @@ def test_rows_of_a_map_beside_sums_over_them(block):
     check(n, gradients)
     check(compute_root(compute_root(n, "t.term"), t), gradients)
     plain = untile(n, s)["z"]
-    assert plain.attach is None and plain.beside is None
+    assert plain.attach is None and not plain.beside
     again = nest_of(gradients)
     for step in n.trace:
         again = apply(again, step)
