@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     bars, tuner, interp = lazy("dlc.tune.progress"), lazy("dlc.tune.tuner"), lazy("dsl.interp")
 
-_ROUNDS = 7, 40  # of the whole step, as time allows
+_ROUNDS = 7, 100  # of the whole step, as time allows: the noise of its median decides what is worth a search
 _SHARE = 0.1  # of the budget, for measuring the whole step first, and again in the end
 _BESIDE = 9, 15, 1.0  # rounds of the step with a kernel as it was and as it is: at least, at most, and seconds
 
