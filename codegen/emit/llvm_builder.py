@@ -77,6 +77,19 @@ class Phi(Line):
         return f"{self.reference} = phi {self.type} {', '.join(self.incoming)}"
 
 
+class Landing(Line):
+    """A place in a block for instructions that are written later (:meth:`Builder.at`)."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, parent: ir.Block) -> None:
+        super().__init__(parent, _VOID, "", "")
+        self.lines: list[Line] = []
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.lines))
+
+
 def _binary(opcode: str) -> Callable[..., Line]:
     def made(self: Builder, a: ir.Value, c: ir.Value, name: str = "", flags: Sequence[str] = ()) -> Line:
         spelled = " ".join([opcode, *flags]) if flags else opcode
@@ -99,8 +112,26 @@ class Builder(ir.IRBuilder):
         super().__init__(block)
         self.features = frozenset(features)
         self._made = 0
+        self._landing: Landing | None = None
+
+    def landing(self) -> Landing:
+        """A place here, for what later turns out to be needed from here on."""
+        made: Landing = self._append(Landing(self._block))
+        return made
+
+    def at(self, landing: Landing, emit: Callable[[], Line]) -> Line:
+        """What ``emit`` returns, its instructions written to a landing; it must make no blocks."""
+        before, self._landing = self._landing, landing
+        try:
+            return emit()
+        finally:
+            self._landing = before
 
     def _append(self, line: Line) -> Any:
+        if self._landing is not None:
+            line.parent = self._landing.parent
+            self._landing.lines.append(line)
+            return line
         self._block.instructions.append(line)
         self._anchor += 1
         return line

@@ -43,13 +43,15 @@ def run(b: Any, total: ir.Value, thread: ir.Value, threads: ir.Value) -> tuple[i
     return b.sdiv(b.mul(total, thread), threads), b.sdiv(b.mul(total, b.add(thread, I64(1))), threads)
 
 
-def place(b: Any, point: ir.Value, axes: list[Axis], group: int, scalars: dict[Var, ir.Value]) -> None:
+def place(b: Any, point: ir.Value, axes: list[Axis], group: int) -> dict[Var, Any]:
     """The value of every axis at a point: in row-major order, or the last two ``group`` rows at a time, column by column."""
+    scalars: dict[Var, Any] = {}
     if group and len(axes) >= 2:
         point, axes = _grouped(b, point, axes[-2:], group, scalars), axes[:-2]
     for v, n in reversed(axes):
         scalars[v] = b.urem(point, n)
         point = b.udiv(point, n)
+    return scalars
 
 
 def _grouped(b: Any, point: ir.Value, last: list[Axis], group: int, scalars: dict[Var, ir.Value]) -> ir.Value:

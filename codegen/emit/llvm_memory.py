@@ -34,7 +34,6 @@ class Memory(Masks):
                  updated: dict[Buffer, ir.Value]) -> None:
         super().__init__(b, terms)
         self.pointers, self.zero, self.register, self.updated = pointers, zero, register, updated
-        self.bases: dict[Any, tuple[ir.Value, ir.Block]] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------
     def offset(self, buffer: Buffer, slots: tuple[Any, ...]) -> Term | None:
@@ -48,16 +47,20 @@ class Memory(Masks):
 
     def pointer(self, buffer: Buffer, offset: Term, lane_first: int = 0) -> ir.Value:
         """Address of the element at a scalar offset: a shared base plus a constant, which addressing modes absorb."""
-        base = Term(offset.parts, 0)
-        key = (buffer, base)
-        hit = self.bases.get(key)
-        if hit is None or hit[1] is not self.b.block:
-            start = self.pointers[buffer]
-            kind = memory_type(buffer.dtype)
-            p = start if not base.parts else self.b.gep(start, [self.terms.scalar(base)], inbounds=True, source_etype=kind)
-            hit = self.bases[key] = (p, self.b.block)
+        base = self._base(buffer, Term(offset.parts, 0))
         const = offset.const + lane_first
-        return hit[0] if not const else self.b.gep(hit[0], [I64(const)], inbounds=True, source_etype=memory_type(buffer.dtype))
+        return base if not const else self.b.gep(base, [I64(const)], source_etype=memory_type(buffer.dtype))
+
+    def _base(self, buffer: Buffer, offset: Term) -> ir.Value:
+        """The address at an offset without a constant, from that which scopes around it know."""
+        if not offset.parts:
+            return self.pointers[buffer]
+
+        def emit() -> ir.Value:
+            outer, own = self.terms.split(offset)
+            return self.b.gep(self._base(buffer, outer), [self.terms.scalar(own)], source_etype=memory_type(buffer.dtype))
+
+        return self.terms.once((buffer, offset), offset, emit)
 
     # -- loads -------------------------------------------------------------------------------------------------
     def load(self, op: Load, shape: Shape, tiles: dict[Value, Tile]) -> Tile:

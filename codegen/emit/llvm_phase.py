@@ -13,6 +13,7 @@ from codegen.emit.dot_match import DotMatch, match_dot, operand_loads
 from codegen.emit.llvm_builder import Builder
 from codegen.emit.llvm_dot import emit_dot_by_elements, emit_vector_dot
 from codegen.emit.llvm_grid import CONTEXT, deal, place, run
+from codegen.emit.llvm_loop import Counter, emit_loop
 from codegen.emit.llvm_memory import ZEROS, Memory, find_updated
 from codegen.emit.llvm_model import SoftwareTiles
 from codegen.emit.llvm_ops import emit_map
@@ -72,10 +73,10 @@ class PhaseEmitter:
         self.fn.linkage = "internal"
         self.b = Builder(self.fn.append_basic_block("entry"), features)
         self.places, self.last = places, ""
-        self.scalars: dict[Var, ir.Value] = {}
         self.tiles: dict[Value, Tile] = {}
         self.pointers: dict[Buffer, ir.Value] = {}
-        self.terms = Terms(self.b, self.scalars)
+        self.terms = Terms(self.b)
+        self.scalars = self.terms.scalars
 
     def emit(self) -> ir.Function:
         """The finished function."""
@@ -99,12 +100,15 @@ class PhaseEmitter:
         for n, buffer in enumerate(self.program.buffers):
             p = b.load(b.gep(args, [I32(n)], source_etype=PTR), typ=PTR, name=buffer.name)
             self.pointers[buffer] = p
-        for n, v in enumerate(self.program.sizes):
-            self.scalars[v] = b.load(b.gep(args, [I32(len(self.program.buffers) + n)], source_etype=PTR), typ=I64, name=v.name)
+        sizes = {v: b.load(b.gep(args, [I32(n)], source_etype=PTR), typ=I64, name=v.name)
+                 for n, v in enumerate(self.program.sizes, len(self.program.buffers))}
         self.error = b.gep(self.fn.args[0], [I32(0), I32(2)], source_etype=CONTEXT)
         zero = alloca(b, ir.ArrayType(I8, ZEROS), 64)
         b.store(ir.Constant(ir.ArrayType(I8, ZEROS), None), zero)
+        self.terms.enter(sizes)
         self._scratch()
+        self.terms.leave()
+        self.terms.enter(sizes)  # anew, where the buffers have addresses
         self.memory = Memory(b, self.terms, self.pointers, zero, self.register, find_updated(b, self.phase, self.pointers))
         self.units = self._tiles()
 
@@ -140,51 +144,15 @@ class PhaseEmitter:
         for _, n in axes:
             total = b.mul(total, n)
 
-        def body(point: ir.Value) -> list[ir.Value]:
-            place(b, point, axes, phase.group, self.scalars)
-            self.block(phase.body)
+        def body(point: Counter, _: list[ir.Value]) -> list[ir.Value]:
+            self._within(place(b, point.value, axes, phase.group), phase.body)
             return []
 
         grows = 0 if phase.group else growth(phase)
         if grows:
-            deal(b, context, total, threads, grows > 0, lambda lo, hi: self._loop("point", lo, hi, [], body, True))
+            deal(b, context, total, threads, grows > 0, lambda lo, hi: emit_loop(b, "point", lo, hi, [], body, True))
         else:
-            self._loop("point", *run(b, total, thread, threads), [], body, False)
-
-    def _loop(self, name: str, lo: ir.Value, hi: ir.Value, inits: list[ir.Value], body: Any, runs: bool) -> list[ir.Value]:
-        """``for name in lo..hi`` carrying registers; tested at the bottom, guarded at the top unless it surely runs."""
-        b, fn = self.b, self.fn
-        before = b.block
-        inside, after = fn.append_basic_block(name), fn.append_basic_block(f"{name}.end")
-        if runs:
-            b.branch(inside)
-        else:
-            b.cbranch(b.icmp_signed("<", lo, hi), inside, after)
-        b.position_at_end(inside)
-        i = b.phi(I64, name)
-        i.add_incoming(lo, before)
-        phis = []
-        for v in inits:
-            phi = b.phi(v.type)
-            phi.add_incoming(v, before)
-            phis.append(phi)
-        self._phis = phis
-        outs = body(i)
-        step = b.add(i, I64(1), flags=["nsw"])
-        last = b.block
-        i.add_incoming(step, last)
-        for phi, v in zip(phis, outs):
-            phi.add_incoming(v, last)
-        b.cbranch(b.icmp_signed("<", step, hi), inside, after)
-        b.position_at_end(after)
-        results = []
-        for v, o in zip(inits, outs):
-            phi = b.phi(v.type)
-            phi.add_incoming(o, last)
-            if not runs:
-                phi.add_incoming(v, before)
-            results.append(phi)
-        return results
+            emit_loop(b, "point", *run(b, total, thread, threads), [], body, False)
 
     # -- operations --------------------------------------------------------------------------------------------
     def block(self, block: tile.Block) -> None:
@@ -308,26 +276,28 @@ class PhaseEmitter:
         name = op.var.name.replace(".", "_")
         if op.unroll > 1:
             rounds = intrinsic(self.b, "llvm.smax.i64", I64, [self.b.sdiv(self.b.sub(hi, lo), I64(op.unroll)), I64(0)])
-            inits = self._loop(f"{name}.{op.unroll}", I64(0), rounds, inits, lambda n: self._rounds(op, carried, lo, n), False)
+            inits = emit_loop(self.b, f"{name}.{op.unroll}", I64(0), rounds, inits,
+                              lambda n, regs: self._rounds(op, carried, self.b.add(lo, n.times(I64(op.unroll))), regs), False)
             lo = self.b.add(lo, self.b.mul(rounds, I64(op.unroll)))
         runs = op.unroll == 1 and nonneg(op.hi - op.lo - 1)
-        ends = self._loop(name, lo, hi, inits, lambda i: self._once(op, carried, i, list(self._phis)), runs)
+        ends = emit_loop(self.b, name, lo, hi, inits, lambda i, regs: self._once(op, carried, i, regs), runs)
         self._bind(carried.results, carried.shapes, ends)
 
-    def _once(self, op: tile.For, carried: _Carried, at: ir.Value, regs: list[ir.Value]) -> list[ir.Value]:
+    def _once(self, op: tile.For, carried: _Carried, at: ir.Value | Counter, regs: list[ir.Value]) -> list[ir.Value]:
         """The body of a loop for one value of its variable; returns the registers it hands on."""
-        self.scalars[op.var] = at
         self._bind(carried.params, carried.shapes, regs)
-        self.block(op.body)
+        self._within({op.var: at}, op.body)
         return self._registers(carried.yields, carried.shapes)
 
-    def _rounds(self, op: tile.For, carried: _Carried, lo: ir.Value, n: ir.Value) -> list[ir.Value]:
-        """``unroll`` iterations in a row; what was computed from the loop variable is computed anew in each."""
-        regs = list(self._phis)
-        first = self.b.add(lo, self.b.mul(n, I64(op.unroll)))
+    def _within(self, values: dict[Var, ir.Value | Counter], body: tile.Block) -> None:
+        """A block in which variables have values."""
+        self.terms.enter(values)
+        self.block(body)
+        self.terms.leave()
+
+    def _rounds(self, op: tile.For, carried: _Carried, first: ir.Value, regs: list[ir.Value]) -> list[ir.Value]:
+        """``unroll`` iterations in a row; what is computed from the loop variable is computed anew in each."""
         for k in range(op.unroll):
-            self.terms.memo.clear()
-            self.memory.bases.clear()
             regs = self._once(op, carried, self.b.add(first, I64(k)), regs)
         return regs
 
@@ -343,9 +313,8 @@ class PhaseEmitter:
         """A block that runs for one value of its variable, if that is in the range."""
         b, at = self.b, self.tiles[op.value].at(self.b, self.shape(()), (0,))
         inside = b.and_(b.icmp_signed(">=", at, self.terms.scalar(op.lo)), b.icmp_signed("<", at, self.terms.scalar(op.hi)))
-        self.scalars[op.var] = at
         with b.if_then(inside):
-            self.block(op.body)
+            self._within({op.var: at}, op.body)
 
     def op_if(self, op: tile.If) -> None:
         """A guarded block."""

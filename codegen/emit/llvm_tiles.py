@@ -203,15 +203,16 @@ class TileDots:
         m, dtype = r.match, r.match.instruction.result
         assert m.row is not None
         self._each(r, self.registers.store, self.parked[r], I64(_pitch(r)))
-        shape, scalars = self.shape_of((m.lane,)), self.memory.terms.scalars
+        row, shape, terms = m.row, self.shape_of((m.lane,)), self.memory.terms
 
         def one(n: ir.Value) -> None:
-            scalars[m.row] = n
+            terms.enter({row: n})
             place = self.b.gep(self.parked[r], [self.b.mul(n, I64(_pitch(r)))], inbounds=True, source_etype=I8)
             self.memory.store_masked(op, op.mask, shape, {op.value: Tile(shape, dtype, Rows(self.b, place, shape, dtype, 0))})
+            terms.leave()
 
-        counted(self.b, I64(m.row.size), one)
-        del scalars[m.row]
+        counted(self.b, I64(row.size), one)
+        del terms.scalars[row]
 
     def _move(self, r: Resident, move: Move, op: Store | Load) -> None:
         """Load or store every accumulator where the program does."""

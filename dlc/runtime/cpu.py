@@ -6,7 +6,9 @@ import ctypes
 import ctypes.util
 import functools
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ llvm = lazy("llvmlite.binding")
 
 _PASSES = ("sroa", "new_gvn", "instruction_combine")
 _LINKER = frozenset({"_GLOBAL_OFFSET_TABLE_"})  # made by the linker itself
+_SWITCH = threading.Lock()
 _LIVE: list[Any] = []  # engines own the code that callers hold the addresses of
 
 
@@ -76,6 +79,22 @@ def _machine(target: Target) -> Any:
     return llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=features + prefer, opt=3, reloc="pic")
 
 
+@contextmanager
+def _addresses_kept() -> Iterator[None]:
+    """LLVM without its search for cheap addresses in loops (loop strength reduction), which takes a third of its time in large kernels.
+
+    Generated addresses are a base made before the loop and what the loop adds (:class:`codegen.emit.llvm_terms.Terms`). LLVM has this
+    switch for a process, not for a module, so it is set for no longer than it takes to make code; another user of llvmlite that compiles
+    at that very moment gets code without the search, right all the same.
+    """
+    with _SWITCH:
+        llvm.set_option("dlc", "-disable-lsr")
+        try:
+            yield
+        finally:
+            llvm.set_option("dlc", "-disable-lsr=false")
+
+
 def _silent(step: str) -> None:
     """For who does not want to know how long a step takes."""
 
@@ -110,7 +129,9 @@ def compile_object(text: str, target: Target, done: Callable[[str], None] = _sil
     """
     machine = _machine(target)
     try:
-        code: bytes = machine.emit_object(_optimized(text, machine, done))
+        module = _optimized(text, machine, done)
+        with _addresses_kept():
+            code: bytes = machine.emit_object(module)
     except RuntimeError as e:
         raise InternalError("LLVM rejects generated code", str(e).splitlines()[0]) from e
     done("machine code")
@@ -120,7 +141,9 @@ def compile_object(text: str, target: Target, done: Callable[[str], None] = _sil
 def assembly(text: str, target: Target) -> str:
     """Assembly of an LLVM module, for reading."""
     machine = _machine(target)
-    return str(machine.emit_assembly(_optimized(text, machine)))
+    module = _optimized(text, machine)
+    with _addresses_kept():
+        return str(machine.emit_assembly(module))
 
 
 @functools.cache
