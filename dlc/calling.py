@@ -8,7 +8,6 @@ function, which does all checks itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,7 +28,6 @@ from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
 from dlc.varying import Many, Sizes, compile_for
 from dsl.bind import bind_sizes
-from dsl.canonical import digest
 from dsl.dim import Var
 from dsl.errors import ArgumentError, TargetError, UserError
 from dsl.expr import Expr, Tensor
@@ -303,15 +301,10 @@ class Caller:
     def _tuned(self, key: tuple[tuple[Any, tuple[int, ...]], ...]) -> Launcher | None:
         """The kernel for just these arguments, where kernels for many sizes would serve them but they were tuned; None where not."""
         request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key]) if len(self._many) else None
-        if request is None or recorded(request, self._digest) is None:
+        if request is None or recorded(request) is None:
             return None
         launcher = self._launchers[key] = Plan(request).launcher()
         return launcher
-
-    @cached_property
-    def _digest(self) -> str:
-        """Of the definition, under which its tuning records lie."""
-        return digest(self.kernel.program)
 
     def _derived(self, launcher: Callable[..., Any] | None, tensors: Sequence[torch.Tensor]) -> Any:
         """A call that autograd follows."""

@@ -103,18 +103,13 @@ class Plan:
 
     def __init__(self, request: Request) -> None:
         self.request = replace(request, target=nominal(request.target)) if request.reproducible else request
-        self.record = recorded(request, self.digest)
+        self.record = recorded(request)
         self.preset: Mapping[str, object] = (request.decisions if self.record is None else self.record.decisions) or {}
 
     @cached_property
     def decisions(self) -> Decisions:
         """The choices of the heuristics, those that are preset among them."""
         return heuristics.Decisions(self.preset)
-
-    @cached_property
-    def digest(self) -> str:
-        """A digest of the definition, sizes symbolic."""
-        return digest(self.request.program)
 
     @cached_property
     def program(self) -> Program:
@@ -257,7 +252,7 @@ class Plan:
         r = self.request
         if r.scheduler is not None or r.target.kind != "cpu" or settings().verify_all:
             return ""
-        return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), self.digest, repr(r.shapes),
+        return cache.key(_FORMAT, "launcher", cache.version(), llvmlite.__version__, repr(r.target), digest(r.program), repr(r.shapes),
                          repr(r.strides), repr(sorted(r.dynamic)), repr(r.least), repr(r.reproducible), repr(sorted(self.preset.items())))
 
     def _kept(self) -> tuple[Recipe, bytes] | None:
@@ -292,23 +287,18 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def record_key(request: Request, known: str = "") -> records.Key:
-    """Under what the record of a request is kept: measured figures belong to this machine and number of threads.
-
-    Args:
-        request: what is compiled.
-        known: the digest of its program, when the caller has it.
-    """
+def record_key(request: Request) -> records.Key:
+    """Under what the record of a request is kept: measured figures belong to this machine and number of threads."""
     measured = request.target.kind == "cpu"
-    return records.Key(known or digest(request.program), request.shapes, request.strides, request.target.name,
+    return records.Key(digest(request.program), request.shapes, request.strides, request.target.name,
                        fingerprint() if measured else "", torch.get_num_threads() if measured else 0)
 
 
-def recorded(request: Request, known: str = "") -> records.Record | None:
+def recorded(request: Request) -> records.Record | None:
     """The record that applies to a request: none where its schedule is given, records are switched off, or nobody has tuned it."""
     if request.decisions is not None or request.scheduler is not None or not settings().records:
         return None
-    found = records.find(record_key(request, known))
+    found = records.find(record_key(request))
     keeps = found is None or not request.reproducible or found.order == Plan(replace(request, decisions={})).order
     return found if keeps else None
 

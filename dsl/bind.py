@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsl.algebra import walk
+from dsl.algebra import mentioned, sources
 from dsl.dim import Term, Var
 from dsl.errors import ShapeError
-from dsl.expr import Compute, Index, Input, Read, Reduce, Scan
+from dsl.expr import Compute, Input
 from dsl.program import Program
 
 Shape = Sequence[int]
@@ -121,15 +121,6 @@ def _check_complete(program: Program, env: dict[Var, int]) -> None:
 
 
 def sizes_of(c: Compute) -> set[Var]:
-    """Every symbolic size that a definition mentions: in its shape, its indices and the extents of its reductions."""
-    terms: list[Term] = [a.extent for a in c.axes if a.extent is not None]
-    for e in walk(c.body):
-        if isinstance(e, Index):
-            terms.append(e.term)
-        elif isinstance(e, Read):
-            terms += [s for s in e.data[1] if s is not None] + list(e.tensor.shape)
-        elif isinstance(e, Reduce):
-            terms += [a.extent for a in e.axes if a.extent is not None]
-        elif isinstance(e, Scan):
-            terms += [e.data[2], e.data[1].extent]
-    return {v for t in terms for v in t.vars if v.kind == "dim"}
+    """Every symbolic size that a definition mentions: in its shape, its indices, the shapes it reads and the extents of its reductions."""
+    shapes = [n.vars for t in (c, *sources(c.body)) for n in t.shape]
+    return {v for v in mentioned(c.body).union(*shapes) if v.kind == "dim"}

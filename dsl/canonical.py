@@ -22,8 +22,11 @@ VERSION = 2
 
 
 def digest(program: Program) -> str:
-    """A digest of the canonical text."""
-    return hashlib.sha256(canonical(program).encode()).hexdigest()
+    """A digest of the canonical text, which the program keeps."""
+    found: str | None = program.__dict__.get("_digest")
+    if found is None:
+        found = program.__dict__["_digest"] = hashlib.sha256(canonical(program).encode()).hexdigest()
+    return found
 
 
 def canonical(program: Program) -> str:
@@ -59,11 +62,12 @@ class _Writer:
         self.met: dict[Var, None] = {}
         self.tensors: dict[Tensor, str] = {}
         self.nodes: dict[Expr, str] = {}
+        self.terms: dict[Term, str] = {}
 
     def start(self) -> None:
         """Forget the axes and expressions of the definition before."""
         self.vars = {v: name for v, name in self.vars.items() if v.kind == "dim"}
-        self.nodes = {}
+        self.nodes, self.terms = {}, {}
 
     def tensor(self, t: Tensor, what: str) -> None:
         shape = ", ".join(self.term(s) for s in t.shape)
@@ -102,10 +106,12 @@ class _Writer:
         return self.vars[v]
 
     def term(self, t: Term) -> str:
-        for v in _in_order(t.vars):
-            self.var(v)
-        parts = sorted("*".join([str(c), *sorted(self.atom(a) for a in mono)]) for mono, c in t.parts.items())
-        return "+".join([*parts, str(t.const)] if t.const or not parts else parts)
+        if t not in self.terms:
+            for v in _in_order(t.vars):
+                self.var(v)
+            parts = sorted("*".join([str(c), *sorted(self.atom(a) for a in mono)]) for mono, c in t.parts.items())
+            self.terms[t] = "+".join([*parts, str(t.const)] if t.const or not parts else parts)
+        return self.terms[t]
 
     def atom(self, a: Atom) -> str:
         if isinstance(a, Var):

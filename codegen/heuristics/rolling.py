@@ -44,6 +44,8 @@ def _next_pass(nest: Nest, done: set[str], setting: Setting) -> tuple[Cascade, C
 
     Those looked at are, after that.
     """
+    if all(s.name in done for s in nest.stages if s.kind == "reduce" and s.attach is None):
+        return None
     left = [c for c in derive(nest).cascades if not done & _stages(c)]
     for n, c in enumerate(left):
         done |= _stages(c)

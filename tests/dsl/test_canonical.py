@@ -106,3 +106,8 @@ def test_every_process_finds_the_same_digest():
     out = {subprocess.run([sys.executable, "-c", code, __file__], check=True, capture_output=True, text=True, cwd=root,
                           env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}).stdout for seed in ("1", "2")}
     assert len(out) == 1 and len(out.pop().split()) == 2
+
+
+def test_a_program_keeps_its_digest():
+    program = dlc.kernel(product()).program
+    assert digest(program) is digest(program) and digest(program) == digest_of(product())
