@@ -174,17 +174,22 @@ def undetermined(a: Access, b: Access, unknown: Sequence[Var], fixed: frozenset[
     """The variables among ``unknown`` that may differ although both accesses touch one element; ``fixed`` are equal for both."""
     wanted = [v for v in unknown if not (v.extent is not None and v.extent == 1) and not (_pinned(v, a.facts) and _pinned(v, b.facts))]
     known = set(fixed) | (set(unknown) - set(wanted))
-    pairs = _with_whole_numbers([(s, t) for s, t in zip(a.terms, b.terms) if s is not None and t is not None], fixed)
+    pairs = [(s, t) for s, t in zip(a.terms, b.terms) if s is not None and t is not None]
+    while found := [v for v in wanted if v not in known and any(_by_ranges(v, s, t, known) for s, t in pairs)]:
+        known.update(found)
+    if known.issuperset(wanted):
+        return []  # mostly the indices as they stand tell
+    pairs = _with_whole_numbers(pairs, fixed)
     # A variable of the point's own work may be found too, and then helps: in 4*i + g the tile axis i comes first.
     others = sorted({v for s, t in pairs for v in s.vars & t.vars if v.kind == "axis"} - known - set(wanted), key=lambda v: v.uid)
-    left = [*wanted, *others]
+    left = [v for v in (*wanted, *others) if v not in known]
     while not known.issuperset(wanted):
         found = [v for v in left if any(_by_ranges(v, s, t, known) for s, t in pairs)]
         found = found or list(islice((v for v in left if any(_by_facts(v, s, t, a, b, known) for s, t in pairs)), 1))
         if not found:
             break
         left = [v for v in left if v not in found]
-        known |= set(found)
+        known.update(found)
     return [v for v in wanted if v not in known]
 
 
