@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from codegen.target import Target
 from dlc import operator
 from dlc.autograd import record, transform
-from dlc.compiler import Plan, Request, recorded
+from dlc.compiler import Plan, Request, recorded, specialize
 from dlc.derivatives import Derivatives, Followed
 from dlc.lazy import lazy
 from dlc.outs import checked_outs
@@ -26,7 +26,7 @@ from dlc.runtime.fastcall import MISS, Call, Fill, Functions, Hooks, takes_numbe
 from dlc.runtime.launch import Launcher
 from dlc.runtime.recipe import contiguous
 from dlc.runtime.written import Given
-from dlc.varying import Many, Sizes, compile_for
+from dlc.varying import Many, Often, Sizes, compile_for
 from dsl.bind import bind_sizes
 from dsl.dim import Var
 from dsl.errors import ArgumentError, TargetError, UserError
@@ -89,6 +89,7 @@ class Caller:
         self._own: list[dict[tuple[int, ...], Functions | None]] = []
         self._launchers: dict[Any, Launcher] = {}
         self._many: Many[Launcher] = Many()
+        self._often = Often()
         self._on_gpu: dict[Any, GpuLauncher] = {}
         self._many_on_gpu: dict[torch.device, tuple[Many[GpuLauncher], Sizes]] = {}
         self._followed: set[Any] = set()
@@ -249,6 +250,15 @@ class Caller:
             self._launchers[key] = launcher
         return launcher
 
+    def _alone(self, tensors: Sequence[torch.Tensor]) -> Launcher | GpuLauncher | None:
+        """The kernel for just these sizes where they come so often that it pays, else that for many; None where that is open."""
+        key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
+        request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
+        pays = request.scheduler is None and self._often.pays(key, lambda: specialize(request.program, request.shapes))
+        if pays:
+            self._launchers[key] = Plan(request).launcher()
+        return None if pays is None else self._launcher(tensors)
+
     def _remember(self, args: tuple[Any, ...], kinds: Any, launcher: Launcher) -> Functions | None:
         """The functions written for arguments like these, kept; None where every such call has to convert something."""
         given = _given(args)
@@ -284,7 +294,12 @@ class Caller:
 
         def find(sizes: tuple[int, ...], args: tuple[Any, ...]) -> Functions | None:
             """The functions of a kernel compiled for just these sizes, or scheduled for nearer ones; None where there is none."""
-            best = self._launcher([as_tensor(a, t) for a, t in zip(args, inputs)])
+            tensors = [as_tensor(a, t) for a, t in zip(args, inputs)]
+            best: Launcher | GpuLauncher | None = self._launcher(tensors)
+            if best is launcher:
+                best = self._alone(tensors)
+                if best is None:
+                    return None  # it is counted how often these sizes come: ask again
             found = self._remember(args, _kinds(args), best) if isinstance(best, Launcher) and best is not launcher else None
             if len(own) >= _MANY:
                 own.clear()

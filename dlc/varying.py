@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from dlc.compiler import Plan, Request, specialize
 from dlc.config import settings
 from dsl.bind import bind_sizes
+from dsl.cost import bytes_moved, flops
 from dsl.dim import Var
 from dsl.errors import BoundsError, DlcError
+from dsl.program import Program
 
 FEW = 3  # values of a size after which it becomes a run-time argument
 NEAR = 3  # times smaller or larger than the size a kernel was scheduled for, and its schedule still suits
 MOST = 32  # kernels for changing sizes, of arguments laid out alike
+_COMPILING = 0.1  # seconds that compiling takes, about
+_RATE, _BANDWIDTH = 5e10, 1e10  # operations and bytes a second of kernels for many sizes, about
+_OFTEN = 1000  # calls that are counted: sizes that would have to come more often are not
 Made = TypeVar("Made")
 
 
@@ -52,6 +58,32 @@ class Many(Generic[Serving]):
             return None
         distance, kernel = min(serving, key=lambda found: found[0])
         return kernel if distance <= NEAR or len(serving) >= MOST else None
+
+
+class Often:
+    """Which sizes come so often that a kernel for them alone pays: when that for many has run as long for them as compiling takes.
+
+    Whatever the sizes, waiting for the compiler at most doubles the time, and most kernels for many sizes are slower than that for one:
+    convolutions of images whose width is an argument by three times.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[Hashable, int] = {}
+
+    def pays(self, key: Hashable, program: Callable[[], Program]) -> bool | None:
+        """Counts a call; whether it is time to compile, False for never, None for not yet.
+
+        Args:
+            key: shapes and strides of the call.
+            program: the program at these sizes.
+        """
+        left = self._left.get(key)
+        if left is None:
+            special = program()
+            seconds = max(flops(special) / _RATE, bytes_moved(special) / _BANDWIDTH)
+            left = math.ceil(_COMPILING / seconds) if seconds * _OFTEN >= _COMPILING else 0
+        self._left[key] = max(left - 1, 0)
+        return None if left > 1 else left == 1
 
 
 def _distance(a: Mapping[Var, int], b: Mapping[Var, int]) -> float:

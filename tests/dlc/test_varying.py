@@ -5,7 +5,8 @@ import torch
 
 import dlc
 from dlc import f32
-from dlc.varying import FEW, MOST, NEAR, Many, Sizes
+from dlc.compiler import specialize
+from dlc.varying import FEW, MOST, NEAR, Many, Often, Sizes
 
 M, N = dlc.dims("M N")
 
@@ -47,6 +48,36 @@ def test_a_schedule_by_hand_serves_all_sizes():
     many, only = Many(), Anything()
     many.add({}, only)
     assert many.suiting((), {next(iter(M.term.vars)): 10**6}) is only
+
+
+@dlc.kernel
+def multiplied(x: f32[M, N], y: f32[N, M]):
+    return x @ y
+
+
+def square(n):
+    return specialize(multiplied.program, ((n, n), (n, n)))
+
+
+def test_sizes_that_come_often_get_a_kernel_of_their_own_where_it_pays():
+    often, calls = Often(), 0
+    while (pays := often.pays("large", lambda: square(500))) is None:
+        calls += 1
+    assert pays and 5 < calls < 50, "a tenth of a second of 250 million operations each"
+    assert often.pays("small", lambda: square(10)) is False
+
+
+def test_a_kernel_for_many_sizes_gives_way_to_one_for_those_that_come_often():
+    kernel = dlc.kernel(multiplied.fn)
+    for n in (300, 301, 302, 303, 304):
+        kernel(torch.randn(n, n), torch.randn(n, n))
+    assert compiled(kernel) == (FEW, 1)
+    x, y, out = torch.randn(400, 400), torch.randn(400, 400), torch.empty(400, 400)
+    for _ in range(60):
+        torch.testing.assert_close(kernel(x, y), x @ y, atol=1e-3, rtol=1e-3)
+    assert compiled(kernel) == (FEW + 1, 1)
+    assert kernel(x, y, out=out) is out and torch.equal(out, kernel(x, y))
+    assert kernel(torch.randn(404, 404), torch.randn(404, 404)).shape == (404, 404) and compiled(kernel) == (FEW + 1, 1)
 
 
 @dlc.kernel
