@@ -8,11 +8,10 @@ products of few rows read memory in the order in which they need it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from dlc.calling import canonical_strides
@@ -111,6 +110,10 @@ class Bound:
             self._inner = make(panels.in_panels(special, found))
             self._inner.reproducible = kernel.reproducible
         self._packed = [c for c in self.constants.values() if c.panels is not None]
+        self._given = [c.given for c in self.constants.values()]
+        self._full: list[Any] = [None] * len(inputs)
+        for c in self.constants.values():
+            self._full[c.place] = c.given
 
     def _find(self) -> list[Panels]:
         """What to keep in panels, judged with every other size as large."""
@@ -133,19 +136,17 @@ class Bound:
         """
         if named or len(args) != len(self._free):
             args = self._positional(args, named)
-        full: list[Any] = [None] * (len(self._free) + len(self.constants))
+        full = self._full.copy()
         for n, a in zip(self._free, args):
             full[n] = a
-        for c in self.constants.values():
-            full[c.place] = c.given
-        if not self._packed or self._elsewhere(full) or not self._many(full):
-            return self.kernel(*full, out=out)
+        if not self._packed or self._elsewhere(args) or not self._many(args, full):
+            return self.kernel(*full) if out is None else self.kernel(*full, out=out)
         for c in self._packed:
             t = c.given
             if c.seen != (t.data_ptr(), t._version):
                 self._pack(c)
             full[c.place] = c.packed
-        return self._inner(*full, out=out)
+        return self._inner(*full) if out is None else self._inner(*full, out=out)
 
     @property
     def packed(self) -> dict[str, int]:
@@ -191,14 +192,17 @@ class Bound:
                 c.pack(given, out=c.packed)
             c.seen = seen
 
-    def _elsewhere(self, full: list[Any]) -> bool:
+    def _elsewhere(self, args: tuple[Any, ...]) -> bool:
         """Whether the kernel itself must be called: gradients are wanted, or the others are on a GPU."""
-        tensors = [a for a in full if isinstance(a, torch.Tensor)]
-        return (torch.is_grad_enabled() and any([t.requires_grad for t in tensors])) or not all([t.is_cpu for t in tensors])
+        followed = torch.is_grad_enabled()
+        for a in args:
+            if isinstance(a, torch.Tensor) and (not a.is_cpu or followed and a.requires_grad):
+                return True
+        return followed and any([t.requires_grad for t in self._given])
 
-    def _many(self, full: list[Any]) -> bool:
-        """Whether the products have enough rows for panels; known by the shapes."""
-        shapes = tuple([a.shape if isinstance(a, (torch.Tensor, np.ndarray)) else None for a in full])
+    def _many(self, args: tuple[Any, ...], full: Sequence[Any]) -> bool:
+        """Whether the products have enough rows for panels; known by the shapes of what is not constant."""
+        shapes = tuple([getattr(a, "shape", None) for a in args])
         known = self._enough.get(shapes)
         if known is None:
             sizes = bind_sizes(self.kernel.program, [getattr(a, "shape", ()) for a in full])
