@@ -147,7 +147,7 @@ def _costs(found: dict[str, Any], units: dict[str, str], json: Path | None) -> N
         console.print(f"{group}, {unit}", highlight=False)
         factor = {"us": 1e6, "ms": 1e3}[unit]
         for c in found[group]:
-            line = f"  {c['name']:28} {c['median'] * factor:8.2f}   {c['p25'] * factor:.2f} - {c['p75'] * factor:.2f}"
+            line = f"  {c['name']:38} {c['median'] * factor:8.2f}   {c['p25'] * factor:.2f} - {c['p75'] * factor:.2f}"
             console.print(line, highlight=False)
     if json is not None:
         json.write_text(dumps(found, indent=1))

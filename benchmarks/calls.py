@@ -267,6 +267,11 @@ def absent(peers: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def compiles() -> bool:
+    """Whether torch.compile finds a C++ compiler."""
+    return _no_compiler() is None
+
+
 def _no_compiler() -> str | None:
     """Why torch.compile has no C++ compiler here; None where it has."""
     from torch._inductor import cpp_builder, exc  # noqa: PLC0415  (a second of imports, for those who ask)

@@ -1,7 +1,9 @@
 """What a call costs when there is next to nothing to compute: our kernels beside torch's own operations on the same small tensors.
 
-``python -m benchmarks launch`` calls each many times on one thread, in turns, and prints the time of one call; also how fast a large
-result is written into memory kept from an earlier one, and into memory that was given back.
+``python -m benchmarks launch`` calls each many times on one thread, in turns, and prints the time of one call: with sizes that are known
+and that change, numbers, arrays, memory for the results, under autograd with the backward and without it, recorded; beside torch, and what
+torch.compile makes of the same. Also how fast a large result is written into memory kept from an earlier one, and into memory that was
+given back.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 
 import dlc
+from benchmarks.calls import Compiled, compiles
 from dlc import f32, memory
 
 M, N, K = dlc.dims("M N K")
@@ -47,6 +50,12 @@ def add3(x: f32[M, N], y: f32[M, N], z: f32[M, N]):
 
 
 @dlc.kernel
+def mul(x: f32[M, N], y: f32[M, N]):
+    """x * y."""
+    return x * y
+
+
+@dlc.kernel
 def linear(x: f32[M, K], w: f32[N, K], b: f32[N]):
     """A linear layer."""
     return dlc.linear(x, w, b)
@@ -58,46 +67,102 @@ def scale(x: f32[M], s: f32):
     return x * s
 
 
-class Sum(torch.autograd.Function):
+class Product(torch.autograd.Function):
     """What following a call costs in torch itself."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The sum."""
-        ctx.save_for_backward(x, y)
-        return x + y
+        """The product."""
+        ctx.save_for_backward(y)
+        return x * y
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The gradient, twice."""
-        return g, g
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The gradient of the first."""
+        return g * ctx.saved_tensors[0], None
 
 
-def calls() -> dict[str, Callable[[], Any]]:
-    """What is called, by name; a kernel of ours before its counterpart in torch."""
-    x, y, z = (torch.randn(16, 16) for _ in range(3))
-    w, b, v = torch.randn(16, 16), torch.randn(16), torch.randn(256)
-    many = dlc.kernel(linear.fn)
-    for m in range(2, 8):  # by now M is an argument of the kernel
-        many(torch.randn(m, 16), w, b)
-    out, array_out = torch.empty(16, 16), np.empty((16, 16), np.float32)
-    array, turned, followed = x.numpy(), torch.randn(16, 16).T, torch.randn(16, 16, requires_grad=True)
+def calls(compiled: bool = False) -> dict[str, Callable[[], Any]]:
+    """What is called, by name: kernels of ours, each before its counterparts.
+
+    Args:
+        compiled: whether what torch.compile makes is called too; that is compiled first, for minutes.
+    """
+    found = {**_plain(), **_changing(), **_followed(), **_recorded()}
+    return found if compiled else {name: call for name, call in found.items() if not name.startswith("torch.compile")}
+
+
+def _plain() -> dict[str, Callable[[], Any]]:
+    """Tensors of known sizes, numbers, arrays, memory for the results, views."""
+    x, y, z, out = (torch.randn(16, 16) for _ in range(4))
+    v, array, array_out, turned = torch.randn(256), x.numpy(), np.empty((16, 16), np.float32), torch.randn(16, 16).T
     pair = itertools.cycle((x, turned))
+    by_compile, scaled, filled = Compiled(torch.add), Compiled(lambda a: a * 2.0), Compiled(torch.add).into()
     return {
-        "dlc add, 2 inputs": lambda: add(x, y), "torch.add": lambda: torch.add(x, y),
+        "dlc add, 2 inputs": lambda: add(x, y), "torch.add": lambda: torch.add(x, y), "torch.compile, add": lambda: by_compile(x, y),
         "dlc add, 3 inputs": lambda: add3(x, y, z), "x + y + z": lambda: x + y + z,
         "dlc add, 2 inputs, out=": lambda: add(x, y, out=out), "torch.add, out=": lambda: torch.add(x, y, out=out),
+        "torch.compile, add into out": lambda: filled(out, x, y),
+        "dlc scale by a number": lambda: scale(v, 2.0), "torch.mul by a number": lambda: torch.mul(v, 2.0),
+        "torch.compile, scale": lambda: scaled(v),
         "dlc add, numpy arrays": lambda: add(array, array), "numpy +": lambda: array + array,
         "dlc add, numpy arrays, out=": lambda: add(array, array, out=array_out), "numpy +, out=": lambda: np.add(array, array, array_out),
         "dlc add, a transposed view": lambda: add(turned, y), "dlc add, strides in turns": lambda: add(next(pair), y),
-        "dlc add, autograd": lambda: add(followed, y), "torch.autograd.Function": lambda: Sum.apply(followed, y),
-        "dlc scale by a number": lambda: scale(v, 2.0), "torch.mul": lambda: torch.mul(v, 2.0),
-        "dlc linear, 3 inputs": lambda: linear(x, w, b), "dlc linear, any M": lambda: many(x, w, b),
-        "F.linear": lambda: torch.nn.functional.linear(x, w, b),
     }
 
 
-def measure(named: Mapping[str, Callable[[], Any]], inner: int = 5000) -> list[Cost]:
+def _changing() -> dict[str, Callable[[], Any]]:
+    """Sizes that are arguments of the kernel, another one in each call."""
+    w, b = torch.randn(16, 16), torch.randn(16)
+    x, many = torch.randn(16, 16), dlc.kernel(linear.fn)
+    batches = [torch.randn(m, 16) for m in range(2, 24)]
+    for batch in batches:  # by now M is an argument of the kernel
+        many(batch, w, b)
+    bound = linear.bind(w=w, b=b)
+    ours, torchs, compiled = itertools.cycle(batches), itertools.cycle(batches), itertools.cycle(batches)
+    functional = torch.nn.functional.linear
+    varied, fixed = Compiled(functional, dynamic=True), Compiled(functional)
+    return {
+        "dlc linear, 3 inputs": lambda: linear(x, w, b), "dlc linear, weights bound": lambda: bound(x),
+        "F.linear": lambda: functional(x, w, b), "torch.compile, linear": lambda: fixed(x, w, b),
+        "dlc linear, M changing": lambda: many(next(ours), w, b), "F.linear, M changing": lambda: functional(next(torchs), w, b),
+        "torch.compile, linear, M changing": lambda: varied(next(compiled), w, b),
+    }
+
+
+def _followed() -> dict[str, Callable[[], Any]]:
+    """Calls that autograd follows, alone and with their backward."""
+    x, y, g = torch.randn(16, 16, requires_grad=True), torch.randn(16, 16), torch.ones(16, 16)
+    by_compile = Compiled(torch.mul)
+
+    def both(call: Callable[..., torch.Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(call(x, y), x, g)
+
+    return {
+        "dlc mul, autograd": lambda: mul(x, y), "torch.mul, autograd": lambda: torch.mul(x, y),
+        "torch.autograd.Function": lambda: Product.apply(x, y), "torch.compile, mul, autograd": lambda: by_compile(x, y),
+        "dlc mul, with backward": both(mul), "torch.mul, with backward": both(torch.mul),
+        "torch.autograd.Function, with backward": both(Product.apply), "torch.compile, mul, with backward": both(by_compile),
+    }
+
+
+def _recorded() -> dict[str, Callable[[], Any]]:
+    """Functions of dlc's tensors: recorded, and run as they are."""
+    x, w = torch.randn(16, 16), torch.randn(16, 16)
+    a, c = dlc.tensor(x), dlc.tensor(w)
+
+    def layers(a: Any, c: Any) -> Any:
+        return ((a @ c).relu() @ c).relu() @ c
+
+    one, three, by_compile = dlc.jit(lambda a, c: a + c), dlc.jit(layers), Compiled(layers)
+    return {
+        "dlc.jit, one kernel": lambda: one(a, c), "dlc.jit, three products": lambda: three(a, c),
+        "torch, three products": lambda: layers(x, w), "torch.compile, three products": lambda: by_compile(x, w),
+        "dlc tensors, one kernel": lambda: (a + c).realize(),
+    }
+
+
+def measure(named: Mapping[str, Callable[[], Any]], inner: int = 2000) -> list[Cost]:
     """The cost of each, called ``inner`` times a round, in turns."""
     samples: dict[str, list[float]] = {name: [] for name in named}
     for call in named.values():
@@ -126,11 +191,11 @@ def results(megabytes: int = 64) -> list[Cost]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Everything, as plain data; times in seconds."""
+    """Everything, as plain data; times in seconds. What torch.compile makes is called where there is a compiler, and time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = measure(calls(), 500 if quick else 5000)
+        found = measure(calls(compiles() and not quick), 200 if quick else 2000)
     finally:
         torch.set_num_threads(before)
     return {"calls": [asdict(c) for c in found], "results": [asdict(c) for c in results(8 if quick else 64)]}

@@ -244,6 +244,8 @@ class Caller:
         """Compile for arguments like these: for all values of the sizes that keep changing, if there are any, else for these alone."""
         request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
         launcher, many = compile_for(request, self._sizes, Plan.launcher)
+        for own in self._own:  # some sizes may now be those of another kernel
+            own.clear()
         if many:
             self._many.add({} if request.scheduler else bind_sizes(self.kernel.program, request.shapes), launcher)
         else:
@@ -271,8 +273,6 @@ class Caller:
                 self._by_shape.clear()
                 self._any_size.clear()
             known = self._written[launcher, given] = launcher.written(given, self._hooks(launcher, given))
-        for own in self._own:
-            own.clear()
         if launcher.recipe.sizes:
             _put_first(known, self._any_size)
         else:

@@ -119,6 +119,17 @@ def test_kernels_compiled_for_their_sizes_stay_in_use():
     assert kernel(torch.randn(9, 8), out=torch.empty(9, 8)).shape == (9, 8) and kernel(x, out=out) == "filled"
 
 
+def test_sizes_in_turns_are_decided_about_once(monkeypatch):
+    kernel = dlc.kernel(normalized.fn)
+    batches = [torch.randn(m, 8) for m in (2, 3, 4, 5, 400, 7, 300)]
+    for x in batches * 3:
+        kernel(x)
+    assert len(kernel._calls._many) == 2, "kernels for two neighbourhoods of sizes"
+    monkeypatch.setattr(kernel._calls, "_launcher", lambda tensors: pytest.fail("asked again"))
+    for x in batches * 2:
+        torch.testing.assert_close(kernel(x), torch.softmax(x, 1))
+
+
 def test_arguments_of_the_same_shapes_and_other_strides_or_kinds_are_remembered_too():
     kernel = make()
     x, w = torch.randn(6, 5), torch.randn(5)
