@@ -110,13 +110,13 @@ def _possible(c: Cascade) -> bool:
 def producers(nest: Nest, c: Cascade) -> list[Stage]:
     """Reductions over other axes that this cascade reads, an element for every row and every point of its axes."""
     out: dict[str, Stage] = {}
-    members = {x.stage for x in c.components}
+    members, rows = {x.stage for x in c.components}, {v for v in c.rows if size(v.extent) > 1}
     for x in c.components:
         for e in x.element:
             for r in leaves(e):
                 assert isinstance(r, Read)
                 s = nest.producer(r.tensor)
-                if s is not None and s.kind == "reduce" and s.name not in members and r.free & set(c.axes) and r.free & set(c.rows):
+                if s is not None and s.kind == "reduce" and s.name not in members and r.free & set(c.axes) and r.free & rows == rows:
                     out[s.name] = s
     return [s for s in out.values() if not nest.is_output(s)]
 
@@ -239,7 +239,7 @@ def _beside_product(c: Cascade, axis: Var, setting: Setting) -> Choice:
     share no copy of the other factor, and the states of all columns are kept; both grow with the columns.
     """
     cpu, n = setting.target.kind == "cpu", size(axis.extent)
-    columns = max(points(a.extra) for a in c.accumulators if a.extra)
+    columns = sum(points(a.extra) for a in c.accumulators if _of_rows(a, c))
     rows = points(v for v in c.rows if not any(v in e.free for e in _others(c)))
     if cpu:
         most = _COLUMNS_WEIGHTED if any(a.weight is not None for a in c.accumulators) else _COLUMNS

@@ -177,21 +177,19 @@ def _attach_producers(nest: Nest, host: str) -> Nest:
         consumers = nest.consumers(s)
         if (s.kind == "reduce" and s.attach is None and consumers and not nest.is_output(s)
                 and all(c.attach == (host, loop) for c in consumers)):
-            if all(_blocked(c, s) for c in consumers):
+            if all(_blocked(c, s) and _by_row(c, s, h) for c in consumers):
                 nest = nest.with_stage(replace(s, attach=(host, loop)))
     return nest
 
 
 def _blocked(consumer: Stage, s: Stage) -> bool:
-    """Whether a consumer reads just a block of a producer, and other elements of it for other rows."""
+    """Whether a consumer reads just a block of a producer."""
     at = consumer.axes[0]
     for t in consumer.tensors:
         for r in reads(t.body):
             if r.tensor in s.tensors:
                 terms = [i for i in r.indices if isinstance(i, Term)]
                 if len(terms) != len(r.indices) or not any(at in i.vars for i in terms):
-                    return False
-                if not any(v in i.vars for i in terms for v in consumer.axes[1:]):
                     return False
     return True
 

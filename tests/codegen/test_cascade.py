@@ -180,3 +180,51 @@ def test_columns_go_in_whole_groups_of_vectors():
         return plan.decisions.made["max.roll.columns"].value if plan.nest else 0
 
     assert width(4096, 1000) % 32 == 0 and width(4096, 2048) == 512 and width(4096, 64) == 32
+
+
+@dlc.kernel
+def projections(x: f32[M, D], a: f32[N, D], b: f32[N, D], c: f32[N, D]):
+    y = dlc.rms_norm(x)
+    return dlc.linear(y, a), dlc.linear(y, b), dlc.linear(y, c)
+
+
+def test_the_columns_of_all_products_count():
+    x, w = torch.empty(256, 256), torch.empty(128, 256)
+    assert "384 columns" in projections.explain(x, w, w, w)
+    assert all(s.kind != "roll" for s in projections.plan(x, w, w, w).nest.stages)
+    assert any(s.kind == "roll" for s in projections.plan(x, *(torch.empty(64, 256),) * 3).nest.stages)
+
+
+@dlc.kernel
+def projected_values(q: f32[M, D], k: f32[N, D], x: f32[N, H], w: f32[D, H]):
+    return dlc.softmax(q @ k.T) @ dlc.linear(x, w)
+
+
+def test_what_every_row_of_a_pass_reads_is_made_once():
+    nest = projected_values.plan(*(torch.empty(s) for s in ((512, 64), (512, 64), (512, 128), (64, 128)))).nest
+    (host,) = (s for s in nest.stages if s.kind == "roll")
+    (values,) = (s for s in nest.stages if s.name.startswith("linear") and s.kind == "reduce")
+    assert values.attach is None and host.attach is not None
+
+
+def test_rows_lie_along_the_lanes_unless_memory_runs_along_the_points():
+    q, bias = torch.empty(1, 1, 512, 64), torch.empty(512, 512)
+
+    @dlc.kernel
+    def biased(q: f32[1, 1, M, D], k: f32[1, 1, N, D], v: f32[1, 1, N, D], bias: f32[M, N]):
+        return dlc.scaled_dot_product_attention(q, k, v, bias)
+
+    def lanes(nest):
+        (s,) = (s for s in nest.stages if s.name == "scores_sum")
+        return next(x for x in s.order if s.role(x) == "vectorize").split(".")[0]
+
+    assert lanes(biased.plan(q, q, q, bias).nest) == "s"
+
+    @dlc.kernel
+    def unbiased(q: f32[1, 1, M, D], k: f32[1, 1, N, D], v: f32[1, 1, N, D]):
+        return dlc.scaled_dot_product_attention(q, k, v)
+
+    nest = unbiased.plan(q, q, q).nest
+    assert lanes(nest) == "l"
+    (copy,) = (s for s in nest.stages if s.name == "q.packed")
+    assert copy.attach is not None and copy.attach[1] == ""  # once for all blocks

@@ -296,6 +296,17 @@ def test_every_form_of_attention_gives_zeros_for_rows_that_see_nothing(how: str)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+def narrow(q: dlc.bf16[B, H, M, D], k: dlc.bf16[B, H, N, D], v: dlc.bf16[B, H, N, D]):
+    return dlc.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2, 33, 65, 80), (1, 1, 1, 130, 140, 64), (1, 3, 3, 8, 40, 17)])
+def test_factors_of_narrow_dtypes_are_converted_once(shape: tuple[int, ...]) -> None:
+    args = [x.to(torch.bfloat16) for x in operands(*shape)[:3]]
+    want = torch.nn.functional.scaled_dot_product_attention(*(x.double() for x in args), is_causal=True)
+    torch.testing.assert_close(forced(narrow, *args)(*args).double(), want, rtol=1e-2, atol=1e-2)
+
+
 def far_below(q: f32[B, H, M, D], k: f32[B, H, N, D], v: f32[B, H, N, D], bias: f32[M, N]):
     return dlc.scaled_dot_product_attention(q, k, v, bias)
 
