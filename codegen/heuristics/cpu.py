@@ -66,7 +66,7 @@ def schedule_cpu(nest: Nest, setting: Setting) -> Nest:
 
 
 def _fused(nest: Nest, setting: Setting) -> Nest:
-    return part_sums(part_factors(fuse_stages(nest, setting.target), setting.strides), setting.strides)
+    return part_sums(part_factors(fuse_stages(nest, setting.target, setting.choose), setting.strides), setting.strides)
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------

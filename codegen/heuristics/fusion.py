@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 from codegen.analysis.access import cost, paired_reads, product_reads, size
 from codegen.analysis.arrangement import visits
@@ -19,16 +21,34 @@ from dsl.primitives.placement import depends, inline_where, merge, reads_own_poi
 
 _PLAIN = ("sum", "prod", "max", "min")  # reductions whose unfinished results are single numbers
 _SHORT = 6  # operations on a pair that a register tile repeats for each of its elements
+_REPEATED = 32  # operations that may be repeated where somebody asks for it
 _CHEAP = 4  # operations that are cheaper to repeat than to store and load again, unless they are slow ones
 _IDLE = 1.5  # cycles of arithmetic on a vector that cost nothing beside what is loaded for it
 _START = 5000  # cycles of a pass over little
 _LONG = 8  # rounds of a loop beside which what stands in front of it costs little
 
 
-def fuse_stages(nest: Nest, target: Target) -> Nest:
-    """Inline what is cheap to repeat, give results the axes of what they finish, and merge pointwise outputs over one box."""
-    nest = _part_results(inline_where(nest, lambda s, consumers: _worth_repeating(s, consumers, target)))
-    return _merge_siblings(nest)
+class Choose(Protocol):
+    """Where a heuristic asks: see :meth:`codegen.heuristics.decisions.Setting.choose`."""
+
+    def __call__(self, name: str, default: bool, options: Sequence[bool]) -> bool:
+        """The value of a choice."""
+
+
+def fuse_stages(nest: Nest, target: Target, choose: Choose | None = None) -> Nest:
+    """Inline what is cheap to repeat, give results the axes of what they finish, and merge pointwise outputs over one box.
+
+    Args:
+        nest: what to fuse.
+        target: the machine.
+        choose: asked where a map could as well be inlined as stored, and siblings merged as not; None takes what seems best.
+    """
+    nest = _part_results(inline_where(nest, lambda s, consumers: _repeated(s, consumers, target, choose or _best)))
+    return _merge_siblings(nest, choose or _best)
+
+
+def _best(name: str, default: bool, options: Sequence[bool]) -> bool:
+    return default
 
 
 def iterations(stage: Stage) -> int:
@@ -39,8 +59,8 @@ def iterations(stage: Stage) -> int:
     return out
 
 
-def _worth_repeating(s: Stage, consumers: list[Stage], target: Target) -> bool:
-    """Whether the elements of a map are read once, or are cheap to make for every read."""
+def _repeated(s: Stage, consumers: list[Stage], target: Target, choose: Choose) -> bool:
+    """Whether the elements of a map are read once, or are made for every read: where that is cheap, if nobody asks for it."""
     points = iterations(s)
     evaluations = sum(visits(c) * len(_reads_of(c, s)) for c in consumers)
     if evaluations <= points:
@@ -49,7 +69,7 @@ def _worth_repeating(s: Stage, consumers: list[Stage], target: Target) -> bool:
         return False  # a guard evaluated once per element is cheaper than one in the inner loop
     work = max(cost(t.body) for t in s.tensors)
     cheap = work <= _CHEAP or (work <= 2 * _CHEAP and evaluations <= 2 * points)
-    return cheap and not _worth_storing(s, consumers, target)
+    return work <= _REPEATED and choose(f"{s.name}.inline", cheap and not _worth_storing(s, consumers, target), (True, False))
 
 
 def _worth_storing(s: Stage, consumers: list[Stage], target: Target) -> bool:
@@ -114,12 +134,12 @@ def _divisor(index: Term, v: Var) -> int:
     return next((k for k in dens if index == as_term(v) // k and v.extent is not None and v.extent % k == 0), 1)
 
 
-def _merge_siblings(nest: Nest) -> Nest:
+def _merge_siblings(nest: Nest, choose: Choose) -> Nest:
     roots = [s.name for s in nest.stages if s.kind == "map" and s.attach is None]
     for n, a in enumerate(roots):
         for b in roots[n + 1:]:
             names = {s.name for s in nest.stages}
-            if a in names and b in names and _mergeable(nest, nest[a], nest[b]):
+            if a in names and b in names and _mergeable(nest, nest[a], nest[b]) and choose(f"{a}.merge", True, (True, False)):
                 nest = merge(nest, a, b)
     return nest
 

@@ -72,7 +72,7 @@ def schedule_map(nest: Nest, stage: Stage, setting: Setting) -> Nest:
         nest = _schedule_remainders(nest, name, loops, lane, remainders, setting)
     elif woven := _woven(touched, loops, ends, lane, 2 * width_of(setting.target, stage)):
         nest = _schedule_woven(nest, name, loops, lane, woven, setting)
-    elif across := _crossed(touched, loops, ends, lane):
+    elif (across := _crossed(touched, loops, ends, lane)) and setting.choose(f"{name}.turned", True, (True, False)):
         nest = _schedule_turned(nest, name, loops, lane, across, setting)
     else:
         nest = annotate(nest, name, "streaming", streams(stage, sum(span(x, stage) * x.dtype.itemsize for x in touched), setting))
@@ -202,7 +202,7 @@ def _schedule_woven(nest: Nest, name: str, loops: dict[str, int], lane: str, alo
 def _schedule_turned(nest: Nest, name: str, loops: dict[str, int], lane: str, across: str, setting: Setting) -> Nest:
     """Blocks of a vector by a cache line, which are loaded along one axis and stored along the other."""
     width = min(width_of(setting.target, nest[name]), 8)
-    count = setting.choose(f"{name}.across", 16 if loops[across] >= 16 else _TURNED, (4, 8, 16))
+    count = setting.choose(f"{name}.across", 16 if loops[across] >= 16 else _TURNED, [n for n in (4, 8, 16, 32) if n <= loops[across]])
     nest = split(nest, name, lane, width, tail="peel")
     nest = split(nest, name, across, count, tail="peel")
     nest = set_role(set_role(nest, name, f"{lane}.i", "vectorize"), name, f"{across}.i", "unroll")

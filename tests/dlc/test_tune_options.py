@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -129,3 +130,40 @@ def test_a_record_is_of_its_sizes_and_where_another_search_begins() -> None:
     assert [key for key in kernel._calls._launchers if key[0][0] == (64, 64)] and len(kernel._calls._many) >= 1
     assert not [key for key in kernel._calls._launchers if key[0][0] == (65, 64)]
     assert math.isfinite(second.ratio.median)
+
+
+@dlc.kernel
+def windows(x: f32[N]):
+    y = dlc.compute((N,), lambda i: dlc.exp(x[i]) * 2.0 + 1.0, name="y")
+    return dlc.compute((N - 2,), lambda i: y[i] + y[i + 1] * y[i + 2], name="z")
+
+
+@dlc.kernel
+def siblings(x: f32[M, N]):
+    return dlc.sqrt(dlc.abs(x)), x * 2.0 + 1.0
+
+
+@dlc.kernel
+def transposed(x: f32[M, N]):
+    return dlc.compute((N, M), lambda i, j: x[j, i] + 1.0, name="t")
+
+
+@pytest.mark.parametrize(("kernel", "shape", "choice"), [(windows, (1003,), "y.inline"), (siblings, (33, 65), "sqrt.merge"),
+                                                         (transposed, (67, 45), "t.turned"), (transposed, (67, 45), "t.across")])
+def test_inlining_merging_and_turned_blocks_are_choices(kernel: dlc.Kernel, shape: tuple[int, ...], choice: str) -> None:
+    x = torch.randn(shape)
+    plan = kernel.plan(x)
+    expected, text = kernel(x), plan.module.text
+    options = plan.decisions.made[choice].options
+    assert len(options) > 1
+    for option in options:
+        other = copy.copy(kernel)
+        other.decisions = {choice: option}
+        made = other.plan(x)
+        assert (made.module.text == text) == (option == plan.decisions.made[choice].value)
+        for a, b in zip(results(other(x)), results(expected)):
+            assert torch.equal(a, b)
+
+
+def results(value: object) -> tuple[torch.Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)
