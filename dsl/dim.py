@@ -38,9 +38,10 @@ def floordiv(a: Term, b: Term) -> Term:
     g = math.gcd(c, *rest.parts.values())
     if g > 1:
         return whole + shift + floordiv(Term({m: k // g for m, k in rest.parts.items()}, rest.const // g), as_term(c // g))
-    inner = single(rest)
-    if type(inner) is Div and inner.den.is_const:
-        return whole + shift + floordiv(inner.num, inner.den * c)
+    inner = _quotient_in(rest)
+    if inner is not None:  # (x + y // d) // c is (d*x + y) // (d*c)
+        left = rest - of_atom(inner)
+        return whole + shift + floordiv(left * inner.den + inner.num, inner.den * c)
     big = _drop_small(rest, c)
     if big is not None:
         return whole + shift + floordiv(big[0], b)
@@ -70,6 +71,12 @@ def mod(a: Term, b: Term) -> Term:
     if g > 1:
         return scale(mod(Term({m: k // g for m, k in rest.parts.items()}, rest.const // g), as_term(c // g)), g)
     return of_atom(Mod(rest, b))
+
+
+def _quotient_in(t: Term) -> Div | None:
+    """The one quotient by a number among the parts of a term; None where there is none, or several."""
+    found = [mono[0] for mono, k in t.parts.items() if k == 1 and len(mono) == 1 and type(mono[0]) is Div and mono[0].den.is_const]
+    return found[0] if len(found) == 1 else None
 
 
 def _drop_small(t: Term, c: int) -> tuple[Term, Term] | None:

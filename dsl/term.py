@@ -300,10 +300,8 @@ def recombine(t: Term) -> Term:
     for mono, k in t.parts.items():
         if len(mono) == 1 and type(mono[0]) is Mod and mono[0].den.is_const:
             m = mono[0]
-            other: Mono = (Div(m.num, m.den),)
-            inner = single(m.num)
-            if type(inner) is Div and inner.den.is_const:
-                (other,) = of_atom(Div(inner.num, inner.den * m.den)).parts
+            quotient = single(m.num // m.den)
+            other: Mono = () if quotient is None else (quotient,)
             if t.parts.get(other) == k * m.den.const:
                 rest = {p: c for p, c in t.parts.items() if p not in (mono, other)}
                 return Term(rest, t.const) + scale(m.num, k)

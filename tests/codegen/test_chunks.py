@@ -12,9 +12,11 @@ import dlc
 from codegen.analysis.access import read_access
 from codegen.heuristics import default_schedule
 from codegen.target import by_name
+from codegen.tile.ir import Load, walk_ops
 from dlc import f32, i32
 from dlc.compiler import Plan
 from dsl.algebra import reads
+from dsl.dim import ZERO, Var
 from dsl.order import summation_orders
 from dsl.stages import build_nest
 
@@ -100,6 +102,17 @@ def test_a_chunk_of_everything_is_a_run_of_memory(shape: tuple[int, ...]) -> Non
         assert len(part.bound) == len(part.axes) == len(whole.bound) == 1
         (read,) = reads(part.body)
         assert read_access(read, {}).stride(part.bound[0]) == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 644, 29), (20, 64, 7, 12, 4), (45, 57, 649)])
+def test_joined_axes_are_walked_without_a_division(shape: tuple[int, ...]) -> None:
+    @dlc.kernel
+    def total(x: f32[shape]):
+        return dlc.sum(x)
+
+    loads = [op for op in walk_ops(total.plan(empty(*shape)).tile.phases[0].body) if isinstance(op, Load)]
+    places = [sum((i * s for i, s in zip(op.indices, op.buffer.strides)), ZERO) for op in loads]
+    assert loads and all(isinstance(a, Var) for t in places for mono in t.parts for a in mono)
 
 
 def test_rows_with_gaps_are_parted_one_by_one() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from dsl.dim import Term, as_term, cdiv, nonneg, product, tmax, tmin
+from dsl.dim import ZERO, Term, Var, as_term, cdiv, nonneg, product, tmax, tmin
 from tests.dsl.terms import A, B, J, M, N, Y, box, random_term, random_variables
 
 
@@ -68,3 +69,22 @@ def test_divisors_must_be_positive() -> None:
     for c in (0, -2):
         with pytest.raises(ZeroDivisionError, match="the divisor of an index must be positive"):
             as_term(Y) // c
+
+
+def test_digits_of_a_number_are_put_together_again():
+    """Whatever a loop over several axes at once is cut into: no division is left in the place of an element."""
+    rng = random.Random(1)
+    for _ in range(200):
+        sizes = [rng.choice([2, 3, 4, 5, 7, 8, 12, 20, 29, 64, 77, 644, 1000]) for _ in range(rng.randint(2, 5))]
+        step, lanes, count = rng.choice([4096, 3840, 1000, 777, 64]), rng.choice([4, 8, 16]), rng.choice([1, 2, 4])
+        total = math.prod(sizes)
+        extents = {"o": -(-total // step), "i": -(-step // (lanes * count)), "u": count, "v": lanes}
+        o, i, u, v = (Var(x, as_term(n)) for x, n in extents.items())
+        whole = step * as_term(o) + lanes * count * as_term(i) + lanes * as_term(u) + v
+        left, place, stride = whole, ZERO, 1
+        for n in reversed(sizes):
+            place, left, stride = place + left % n * stride, left // n, stride * n
+        place = place + left * stride
+        env = {x: rng.randrange(max(1, int(x.extent))) for x in (o, i, u, v)}
+        assert place.eval(env) == whole.eval(env)
+        assert all(isinstance(a, Var) for mono in place.parts for a in mono)
