@@ -88,3 +88,14 @@ def test_digits_of_a_number_are_put_together_again():
         env = {x: rng.randrange(max(1, int(x.extent))) for x in (o, i, u, v)}
         assert place.eval(env) == whole.eval(env)
         assert all(isinstance(a, Var) for mono in place.parts for a in mono)
+
+
+@pytest.mark.parametrize("sizes", [(64, 20, 20), (64, 28, 28), (64, 7, 7), (12, 36, 44), (3, 4, 5)])
+@pytest.mark.parametrize("step", [1, 8, 32])
+def test_addresses_of_fused_axes_take_no_division(sizes, step):
+    c, h, w = sizes
+    flat = Var("o", as_term(c * h * w)) * step + Var("v", as_term(step)).term if step > 1 else Var("o", as_term(c * h * w)).term
+    joined = Var("j", as_term(c * h * w))
+    address = (joined // w // h) * (h * w) + (joined // w % h) * w + joined % w
+    assert address.subs({joined: flat}) == flat
+    assert (flat // (h * w)) * (h * w) + (flat // w % h) * w + flat % w == flat
