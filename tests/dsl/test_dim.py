@@ -91,11 +91,11 @@ def test_digits_of_a_number_are_put_together_again():
 
 
 @pytest.mark.parametrize("sizes", [(64, 20, 20), (64, 28, 28), (64, 7, 7), (12, 36, 44), (3, 4, 5)])
-@pytest.mark.parametrize("step", [1, 8, 32])
+@pytest.mark.parametrize("step", [1, 4])
 def test_addresses_of_fused_axes_take_no_division(sizes, step):
     c, h, w = sizes
-    flat = Var("o", as_term(c * h * w)) * step + Var("v", as_term(step)).term if step > 1 else Var("o", as_term(c * h * w)).term
-    joined = Var("j", as_term(c * h * w))
+    flat = as_term(Var("o", as_term(c * h * w // step))) * step + as_term(Var("v", as_term(step)))
+    joined = as_term(Var("j", as_term(c * h * w)))
     address = (joined // w // h) * (h * w) + (joined // w % h) * w + joined % w
-    assert address.subs({joined: flat}) == flat
+    assert address == joined and address.subs({next(iter(joined.vars)): flat}) == flat
     assert (flat // (h * w)) * (h * w) + (flat // w % h) * w + flat % w == flat
