@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 
 from codegen.emit.llvm_builder import Builder, vector
-from dsl.dtype import Dtype, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i32
+from dsl.dtype import Dtype, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i32, u32
 from dsl.errors import InternalError
 
 
@@ -40,11 +40,11 @@ I1, I8, I16, I32, I64 = (_Integer(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
 _FLOATS = {"f32": ir.FloatType(), "f64": ir.DoubleType()}
 _HALF = ir.HalfType()
-_CONVERTS_HALF = frozenset({"f16c", "neon"})  # instruction sets that convert between f16 and f32
+_CONVERTS_HALF = "f16c", "neon"  # instruction sets that convert between f16 and f32
 
 
-def _has_half(b: Builder) -> bool:
-    return bool(_CONVERTS_HALF & getattr(b, "features", frozenset()))
+def _has(b: Builder, *some: str) -> bool:
+    return not getattr(b, "features", frozenset()).isdisjoint(some)
 
 
 class _Named(ir.Type):
@@ -242,24 +242,57 @@ def convert(b: Builder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
 
 
 def _saturate(b: Builder, v: ir.Value, src: Dtype, dst: Dtype) -> ir.Value:
-    """A float as an integer. Where the float can hold its every value it is brought into the range first: vectors convert to 32 bits."""
+    """A float as the nearest integer towards zero that there is; 0 for NaN."""
     n = lanes_of(v)
-    if dst.bits >= src.mantissa or dst.bits + (not dst.signed) > 32:
-        t = vector(scalar_type(dst), n)
+    t = vector(scalar_type(dst), n)
+    if not n or _has(b, "neon"):
         return intrinsic(b, f"llvm.fpto{'s' if dst.signed else 'u'}i.sat.{mangle(t)}.{mangle(v.type)}", t, [v])
+    if src == f32 and dst.bits + (not dst.signed) > 32:
+        return _saturate(b, b.fpext(v, vector(_FLOATS["f64"], n)), f64, dst)
     low, high = (-(1 << (dst.bits - 1)), (1 << (dst.bits - 1)) - 1) if dst.signed else (0, (1 << dst.bits) - 1)
-    v = b.select(b.fcmp_ordered("ord", v, v), v, constant(0.0, src, n))
-    v = b.select(b.fcmp_ordered(">", v, constant(low, src, n)), v, constant(low, src, n))
-    v = b.select(b.fcmp_ordered("<", v, constant(high, src, n)), v, constant(high, src, n))
-    whole = b.fptosi(v, vector(I32, n))
-    return whole if dst.bits == 32 else b.trunc(whole, vector(scalar_type(dst), n))
+    known, least = b.fcmp_ordered("ord", v, v), constant(low, src, n)
+    if dst.bits < src.mantissa:  # the float holds every value of the integer, and is brought among them
+        v = b.select(known, v, constant(0.0, src, n))
+        v = b.select(b.fcmp_ordered(">", v, least), v, least)
+        v = b.select(b.fcmp_ordered("<", v, constant(high, src, n)), v, constant(high, src, n))
+        return b.fptoui(v, t) if dst == u32 else _narrowed(b, b.fptosi(v, vector(I32, n)), low, high, t)
+    v = b.select(b.fcmp_ordered(">", v, least), v, least)
+    whole = b.fptosi(v, t) if dst.bits == 32 or _has(b, "avx512dq") else _to_i64(b, v, t)
+    whole = b.select(b.fcmp_ordered("<", v, constant(high + 1, src, n)), whole, int_const(t, high))
+    return b.select(known, whole, int_const(t, 0))
+
+
+def _narrowed(b: Builder, v: ir.Value, low: int, high: int, t: ir.Type) -> ir.Value:
+    """32-bit integers in the range of a type of at most as many; which is said again, so that instructions that saturate pack them."""
+    if v.type == t:
+        return v
+    least, most = int_const(v.type, low), int_const(v.type, high)
+    v = b.select(b.icmp_signed(">", v, least), v, least)
+    return b.trunc(b.select(b.icmp_signed("<", v, most), v, most), t)
+
+
+def _to_i64(b: Builder, v: ir.Value, t: ir.Type) -> ir.Value:
+    """Doubles in the range of 64-bit integers, towards zero, for machines that convert such vectors only lane by lane.
+
+    A double between 2**52 and 2**53 holds an integer in its low bits. So the whole number's multiples of 2**32 are read there, then what is
+    left of it, which is of either sign; the pattern of the exponent that comes along with it is taken off the multiples beforehand.
+    """
+    c = partial(constant, d=f64, lanes=t.count)
+    middle = 1.5 * 2.0 ** 52
+    exponent = struct.unpack("<Q", struct.pack("<d", middle))[0] >> 32
+    v = intrinsic(b, f"llvm.trunc.{mangle(v.type)}", v.type, [v])
+    scaled = b.fmul(v, c(2.0 ** -32))
+    above = b.fsub(b.fadd(scaled, c(middle)), c(middle))
+    rest = b.fsub(v, b.fmul(above, c(2.0 ** 32)))
+    high = b.shl(b.bitcast(b.fadd(above, c(middle - exponent)), t), int_const(t, 32))
+    return b.add(high, b.bitcast(b.fadd(rest, c(middle)), t))
 
 
 def _raise(b: Builder, v: ir.Value, src: Dtype, n: int) -> ir.Value:
     """A low-precision float as f32; exact."""
     f, wide = vector(_FLOATS["f32"], n), vector(I32, n)
     if src == f16:
-        return b.fpext(b.bitcast(v, vector(_HALF, n)), f) if _has_half(b) else _raise_half(b, b.zext(v, wide), wide, f)
+        return b.fpext(b.bitcast(v, vector(_HALF, n)), f) if _has(b, *_CONVERTS_HALF) else _raise_half(b, b.zext(v, wide), wide, f)
     if src == bf16:
         return b.bitcast(b.shl(b.zext(v, wide), int_const(wide, 16)), f)
     if src == f8e5m2:
@@ -292,7 +325,7 @@ def _raise_e4m3(b: Builder, u: ir.Value, wide: ir.Type, f: ir.Type) -> ir.Value:
 def _lower(b: Builder, v: ir.Value, dst: Dtype, n: int) -> ir.Value:
     """An f32 rounded to nearest even to a low-precision float."""
     narrow = vector(ir.IntType(dst.bits), n)
-    if dst == f16 and _has_half(b):
+    if dst == f16 and _has(b, *_CONVERTS_HALF):
         return b.bitcast(b.fptrunc(v, vector(_HALF, n)), narrow)
     wide = vector(I32, n)
     u = b.bitcast(v, wide)

@@ -15,7 +15,7 @@ from dlc.runtime.arguments import torch_dtype
 from dlc.runtime.device import host_features, host_target
 from dlc.runtime.elf import undefined_symbols
 from dsl.dtype import ALL as DTYPES
-from dsl.dtype import Dtype, f16, f64
+from dsl.dtype import Dtype, f16, f32, f64, i8, i16, i32, i64
 
 CPUS = [t for t in TARGETS.values() if t.kind == "cpu"]
 HERE = [t.name for t in CPUS if set(t.features) <= host_features()]
@@ -24,7 +24,9 @@ ALL = tuple(DTYPES.values())
 N = dlc.dims("N")
 SPECIAL = [0.0, -0.0, 1.0, -1.5, 2.5, 3.5, 127.5, -129.0, 255.4, 300.0, 65504.0, 65519.9, 65520.0, -70000.0, 6.1e-5, 5.96e-8, 2.9e-8,
            2.98023e-8, 2.0 ** -9, 0.0009765, 1.00048828125, 1.0014648, 240.0, 448.0, 464.1, 465.0, 57344.0, 61440.1, 2e-3, 3e38,
-           float("inf"), -float("inf"), float("nan")]
+           float("inf"), -float("inf"), float("nan"), 2147483520.0, 2147483647.5, -2147483648.5, 2.0 ** 31, -2.0 ** 31, 4294967040.0,
+           4294967295.7, -4294967296.5, 6442450943.9, 2.0 ** 52 + 1, 2.0 ** 53 - 1, 2.0 ** 63 - 1024, 2.0 ** 63 - 2.0 ** 31 - 1024,
+           2.0 ** 63, -2.0 ** 63, -2.0 ** 63 - 2048]
 
 
 def casts(source: Dtype):
@@ -43,7 +45,7 @@ def values(source: Dtype) -> torch.Tensor:
         return bits.view(torch_dtype(source))
     rng = np.random.default_rng(3)
     if source.is_float:
-        return torch.tensor(np.concatenate([SPECIAL, rng.normal(size=400) * 10.0 ** rng.integers(-9, 6, 400)]), dtype=torch_dtype(source))
+        return torch.tensor(np.concatenate([SPECIAL, rng.normal(size=400) * 10.0 ** rng.integers(-9, 21, 400)]), dtype=torch_dtype(source))
     if source.name == "bool":
         return torch.tensor(rng.integers(0, 2, 70) > 0)
     edges = np.concatenate([np.array([0, 1, 127, 128, 255, 256, 2047, 2049, 65519, 65520]), rng.integers(0, 1 << (source.bits - 2), 300)])
@@ -92,3 +94,15 @@ def test_types_and_literals_are_made_once_and_never_mistaken():
     plus, minus = (str(literal(single, x, 8)) for x in (0.0, -0.0))
     assert "0x8000000000000000" in minus and "0x8" not in plus and "splat (float" in plus
     assert str(literal(ir.IntType(32), 1)) == "i32 1" and str(literal(single, 1)) == str(literal(single, 1.0))
+
+
+@pytest.mark.parametrize("source", [f32, f64], ids=str)
+def test_vectors_of_floats_become_integers_without_going_lane_by_lane(source):
+    x = torch.zeros(1024, dtype=torch_dtype(source))
+    for name in ("x86-64-avx2", "x86-64-avx512"):
+        @dlc.kernel
+        def cast(x: source[1024]):
+            return tuple(dlc.compute((1024,), lambda i, d=d: dlc.cast(x[i], d)) for d in (i8, i16, i32, i64))
+
+        assembly = Plan(cast.plan(x).request.on(TARGETS[name])).assembly()
+        assert "cvttss2si" not in assembly and "cvttsd2si" not in assembly, name
