@@ -221,7 +221,7 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_wrong_elsewhere(cache_
     (["bench", "{file}:product", *SIZES, "--data", "odd"], "no data of the kind 'odd'"),
     (["tune", "{file}:product", *SIZES, "--data", "ordinary,"], "no data of the kind ''"),
     (["tune", "{file}:product", *SIZES, "--tolerance", "-1"], "tolerance"),
-    (["tune", "{file}:product", *SIZES, "--target", "sm_90", "--data", "offset"], "not measured on a GPU that is not here"),
+    (["tune", "{file}:product", *SIZES, "--target", "sm_90", "--data", "offset"], "nothing runs on a GPU that is not here"),
     (["bench", "{file}:gathered", *SIZES, "--value", "s=two"], "not a number"),
     (["bench", "{file}:product", *SIZES, "--plot", "x.doc", "--budget", "0.05"], "x.doc"),
     (["records", "import", "missing.jsonl"], "cannot read"),
