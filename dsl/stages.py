@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dsl.algebra import EXPRS, fresh_axes, reads, sources, substitute, substitute_values, transform, walk, with_values
+from dsl.algebra import EXPRS, fresh_axes, reads, rebuild, sources, substitute, substitute_values, transform, walk, with_values
 from dsl.dim import ZERO, Term, Var, as_term, nonneg, tmax, tmin
 from dsl.equation import picked
-from dsl.expr import Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, index, op, scan, where
+from dsl.expr import Compute, Expr, Input, Op, Read, Reduce, Scan, Tensor, Where, const, index, op, scan, where
 from dsl.nest import Nest, Stage
 from dsl.program import Program
 from dsl.units import squeeze
@@ -28,7 +29,7 @@ def build_nest(program: Program, permissions: bool = False, like: Program | None
     moved: dict[Tensor, Compute] = {}
     for c in wide.computes:
         body = picked(substitute(c.body, {}, moved))
-        body = _hoist(c, body, stages)
+        body = _hoist(c, _with_conditions(body), stages)
         shared = _same_reduction(stages, body, c.axes) if isinstance(body, Reduce) else None
         if shared is not None:
             n, same = shared
@@ -67,6 +68,48 @@ def _hoist(c: Compute, body: Expr, stages: list[Stage]) -> Expr:
         elif isinstance(new, Reduce) and node is not body:
             memo[node] = _hoisted(c, new, stages)
     return memo[body]
+
+
+def _with_conditions(body: Expr) -> Expr:
+    """A body whose reductions take the conditions around them along to what they gather, whose indices are checked while the kernel runs.
+
+    Before: ``where(ok[i], sum[k](x[p[i], k] * w[k]), 0)``, where ``p[i]`` is only known to be an index if ``ok[i]``.
+    After: ``where(ok[i], sum[k](where(ok[i], x[p[i], k], 0) * w[k]), 0)``. Conditions on axes that a reduction does not know stay outside.
+    """
+    chosen = (a for e in walk(body) if isinstance(e, Where) for a in e.args[1:])
+    if not any(isinstance(e, Reduce) and any(isinstance(r, Read) and r.args for r in walk(e)) for a in chosen for e in walk(a)):
+        return body
+    memo: dict[tuple[Expr, tuple[Expr, ...], tuple[Expr, ...]], Expr] = {}
+
+    def visit(e: Expr, taken: tuple[Expr, ...], around: tuple[Expr, ...]) -> Expr:
+        key = (e, taken, around)
+        if key not in memo:
+            memo[key] = made(e, taken, around)
+        return memo[key]
+
+    def made(e: Expr, taken: tuple[Expr, ...], around: tuple[Expr, ...]) -> Expr:
+        if isinstance(e, Where):
+            cond, then, other = e.args
+            branches = visit(then, taken, (*around, cond)), visit(other, taken, (*around, op("not", cond)))
+            return rebuild(e, (visit(cond, taken, around), *branches))
+        if isinstance(e, (Reduce, Scan)):
+            known = [c for c in (*taken, *around) if isinstance(e, Reduce) and _axes(c) <= _axes(e) and _is_plain(c)]
+            return rebuild(e, tuple(visit(a, tuple(known), ()) for a in e.args))
+        new = rebuild(e, tuple(visit(a, taken, around) for a in e.args)) if e.args else e
+        if isinstance(e, Read) and e.args and taken:
+            return where(functools.reduce(lambda a, b: op("and", a, b), taken), new, const(0, e.dtype))
+        return new
+
+    return visit(body, (), ())
+
+
+def _axes(e: Expr) -> set[Var]:
+    return {v for v in e.free if v.kind == "axis"}
+
+
+def _is_plain(e: Expr) -> bool:
+    """Whether no reduction or scan occurs."""
+    return not any(isinstance(n, (Reduce, Scan)) for n in walk(e))
 
 
 def _is_canonical(c: Compute, e: Scan) -> bool:

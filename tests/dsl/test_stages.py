@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import dlc
 from codegen.lower import lower
@@ -78,3 +79,38 @@ def test_results_of_one_reduction_share_a_stage() -> None:
     want = x.var(1), (x * x).mean(1), x.argmax(1), x.argmax(1) * 2
     for found, expected in zip(run(lower(nest, {}, "k"), {"x": x}, dict(zip(nest.program.dims, x.shape))).values(), want):
         np.testing.assert_allclose(found, expected)
+
+
+@dlc.kernel
+def sampled(x: f64[M, N], p: i64[M], w: f64[N, M]):
+    known = (p >= 0) & (p < M)
+    k = dlc.reduce_axis(N)
+    return dlc.compute((M,), lambda i: dlc.where(known[i], dlc.sum(x[p[i], k] * w[k, i], k), -1.0), name="y")
+
+
+def test_what_a_reduction_gathers_need_only_be_inside_where_the_selection_around_it_takes_it() -> None:
+    generator = np.random.default_rng(0)
+    x, w, p = generator.standard_normal((5, 7)), generator.standard_normal((7, 5)), np.array([-3, 4, 0, 5, 99])
+    expected = np.where((p >= 0) & (p < 5), (x[p.clip(0, 4)] * w.T).sum(1), -1.0)
+    np.testing.assert_allclose(sampled(x, p, w), expected)
+    (numbers,) = evaluate(sampled.program, x, p, w)
+    np.testing.assert_allclose(numbers, expected)
+
+
+@dlc.kernel
+def shifted(x: f64[3, N], at: f64[M]):
+    left = dlc.floor(at)
+    p = dlc.cast(left, i64) + 1
+    known = (p >= 0) & (p < N)
+    return dlc.compute((3, M), lambda c, i: dlc.where(known[i], x[c, p[i]], 0.0) * (at[i] - left[i]))
+
+
+def test_the_backward_of_a_selected_gather_reads_nothing_outside() -> None:
+    x, at = torch.randn(3, 5, dtype=torch.float64, requires_grad=True), torch.tensor([-2.3, 0.5, 2.2, 4.4, 6.1], dtype=torch.float64)
+    at.requires_grad_()
+    seed = torch.randn(3, 5, dtype=torch.float64)
+    found = torch.autograd.grad(shifted(x, at), (x, at), seed)
+    p = at.detach().floor().long() + 1
+    taken = torch.where((p >= 0) & (p < 5), x[:, p.clamp(0, 4)], 0.0) * (at - at.detach().floor())
+    for a, b in zip(found, torch.autograd.grad(taken, (x, at), seed)):
+        torch.testing.assert_close(a, b)
