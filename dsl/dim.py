@@ -191,7 +191,7 @@ def _atom_subs(atom: Atom, env: Mapping[Var, Term | int]) -> Term:
 def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
     """The greatest (``best``) or least value of ``t`` as the variables in ``free`` run over their ranges, as a term in the others.
 
-    A part that mixes free and other variables is bounded by its own range.
+    A part that mixes free and other variables is bounded by its own range, or where that is infinite, by the extents of the free ones.
     """
     out: Term = Term({}, t.const)
     for mono, c in t.parts.items():
@@ -199,8 +199,23 @@ def tile_bound(t: Term, free: set[Var], best: bool) -> Term:
         if not part.vars & free:
             out = out + part
             continue
-        lo, hi = part.bounds
-        out = out + int(hi if best else lo)
+        end = part.bounds[best]
+        out = out + (int(end) if math.isfinite(end) else _mono_bound(mono, c, free, best))
+    return out
+
+
+def _mono_bound(mono: Mono, c: int, free: set[Var], best: bool) -> Term:
+    """The same of a product whose range is infinite, by extents: variables are not negative, and quotients grow with what is divided."""
+    up, out = best == (c > 0), as_term(c)
+    for atom in mono:
+        if isinstance(atom, Var):
+            out = out * (as_term(atom) if atom not in free else atom.extent - 1 if up and atom.extent is not None else 0)
+        elif isinstance(atom, MinMax):
+            out = out * _minmax(atom.which, tile_bound(atom.a, free, up), tile_bound(atom.b, free, up))
+        elif type(atom) is Mod:
+            out = out * (atom.den - 1 if up else 0)
+        else:
+            out = out * floordiv(tile_bound(atom.num, free, up), atom.den)
     return out
 
 

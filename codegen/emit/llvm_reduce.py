@@ -32,7 +32,7 @@ def emit_reduce(b: Builder, op: Reduce, tiles: dict[Value, Tile], shape_of: Call
     for coord in out.coords():
         env = dict(zip(out.unrolled, coord))
         parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, env, op.axes, None if across else coord[-1])]
-        state = _tree(b, op.carrier, parts, dtypes)
+        state = _tree(b, op.carrier, parts, dtypes, shape.width)
         state = _across_lanes(b, op.carrier, state, dtypes, shape.width) if across else state
         for store, v in zip(regs, state):
             store[coord] = v
@@ -49,7 +49,7 @@ def _into_lanes(b: Builder, op: Reduce, states: list[Tile], shape: Shape, out: S
         for n in range(out.width):
             here = env | {out.lane: coord[-1] * out.width + n}
             parts = [[t.at(b, shape, c) for t in states] for c in _merged(shape, here, op.axes, None)]
-            state = _across_lanes(b, op.carrier, _tree(b, op.carrier, parts, dtypes), dtypes, shape.width)
+            state = _across_lanes(b, op.carrier, _tree(b, op.carrier, parts, dtypes, shape.width), dtypes, shape.width)
             for store, v in zip(regs, state):
                 whole = store.get(coord, undefined(vector(v.type, out.width)))
                 store[coord] = b.insert_element(whole, v, I32(n))
@@ -104,7 +104,12 @@ def _combine(b: Builder, carrier: Carrier, x: State, y: State, dtypes: list[Dtyp
     return [v for v, _ in carrier.combine(algebra, tuple(zip(x, dtypes)), tuple(zip(y, dtypes)))]
 
 
-def _tree(b: Builder, carrier: Carrier, parts: list[State], dtypes: list[Dtype]) -> State:
+def _tree(b: Builder, carrier: Carrier, parts: list[State], dtypes: list[Dtype], width: int) -> State:
+    """The states combined pairwise; of none, along an axis without points, the identity."""
+    if not parts:
+        algebra = RegisterAlgebra(b)
+        algebra.lanes = width
+        return [v for v, _ in carrier.identity(algebra, tuple(dtypes))]
     while len(parts) > 1:
         odd = [parts[-1]] if len(parts) % 2 else []
         parts = [_combine(b, carrier, parts[n], parts[n + 1], dtypes) for n in range(0, len(parts) - 1, 2)] + odd
@@ -120,7 +125,7 @@ def _across_lanes(b: Builder, carrier: Carrier, state: State, dtypes: list[Dtype
         half, odd = width // 2, width % 2
         if odd:
             lanes = [[b.extract_element(v, I32(n)) for v in state] for n in range(width)]
-            return _tree(b, carrier, lanes, dtypes)
+            return _tree(b, carrier, lanes, dtypes, 0)
         low, high = (lane_numbers(*((k, k) if half == 1 else range(k, k + half))) for k in (0, half))
         x = [b.shuffle_vector(v, v, low) for v in state]
         y = [b.shuffle_vector(v, v, high) for v in state]

@@ -54,7 +54,7 @@ def _join(nest: Nest, name: str, strides: Strides) -> Nest:
     s = nest[name]
     names, touched = s.axis_names(), accesses(s, strides)
     seen = [t for x in s.tensors for t in looked_at(x.body)]
-    if is_contraction(s) or s.relations or s.roles or s.states:
+    if is_contraction(s) or s.relations or s.roles or s.states or any(v.extent == 0 for v in s.bound):
         return nest
     for outer, inner in itertools.permutations(s.bound, 2):
         ordered = s.body.data[0].commutative or s.bound.index(inner) == s.bound.index(outer) + 1

@@ -331,9 +331,10 @@ def _tile_inner(nest: Nest, name: str, rows: tuple[Var, ...], up: dict[Var, Var]
         for x in ordered if turned else ():
             nest = set_role(nest, name, x, "unroll")
         return reorder(nest, name, [*(x for x in row_loops if x not in tile), *ordered, *tile])
-    inner = lane_axis(s, setting.strides, tuple(mine)) or (mine[-1] if mine else None)
-    if inner is None:
+    if not mine:
         return nest
+    long = [a for a in mine if size(a.extent) != 1] or mine
+    inner = lane_axis(s, setting.strides, tuple(long)) or long[-1]
     boxes = [[a for a in box if a in mine and (a is inner or size(a.extent) != 1)] for box in (s.axes, s.bound)]
     nest, own, ends = collapse(nest, s, setting.strides, boxes[0])
     nest, sums, more = collapse(nest, nest[name], setting.strides, boxes[1])

@@ -191,7 +191,7 @@ def _symbolic(recipe: Recipe, n: int, bound: _Bound, numpy: bool) -> list[str]:
             lines.append(f"        {step} = t{n}[{d}]" + (f" // {unit}" if unit > 1 else ""))
             bound.names.add(step)
             wrong += [f"{step} < 0", f"{step} * {unit} != t{n}[{d}]"] if numpy else []
-        else:
+        elif 0 not in shape:  # nothing is read of what is empty, and its strides mean nothing
             needed = set(re.findall(r"\bn\d+\b", str(step)))
             (wrong if needed <= bound.names else bound.late).append(f"(s{n}[{d}] != 1 and t{n}[{d}] != ({step}) * {unit})")
     return [*lines, f"        if {' or '.join(wrong)}:", "            return MISS"] if wrong else lines

@@ -161,3 +161,49 @@ def test_sizes_that_are_one_when_they_begin_to_vary() -> None:
     for n, m in ((1, 16), (4, 3), (2, 1)):
         x = torch.randn(n, 3, m, 8)
         agree(call(plan, (x, w)), (torch.nn.functional.conv2d(x, w, stride=2, padding=1),), 1e-5)
+
+
+def test_conditions_between_two_sizes_that_vary() -> None:
+    """The loop over one ends where the condition could hold for the best point of the other, whose extent is unknown."""
+    @dlc.kernel
+    def lower(x: f32[N, N]):
+        i, j = dlc.reduce_axis(N), dlc.reduce_axis(N)
+        return dlc.sum(dlc.where(j >= i, x[j - i, i], 0.0), i, j)
+
+    for n in (33, 1, 8, 40):
+        x = torch.randn(n, n)
+        run = dynamic(lower, (torch.zeros(33, 33),)).launcher()
+        want = sum(x[:n - i, i].double().sum() for i in range(n))
+        torch.testing.assert_close(run((x,))[0].double(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_empty_dimensions_beside_sizes_that_vary() -> None:
+    """The strides of what is empty mean nothing: the kernel serves it whatever they are."""
+    @dlc.kernel
+    def beside(x: f32[M, 2 * N, M], y: f32[N]):
+        i = dlc.reduce_axis(M)
+        return dlc.compute((N,), lambda j: dlc.sum(x[i, j, i], i) + y[j])
+
+    run = dynamic(beside, (torch.zeros(0, 8, 0), torch.zeros(4)), "N").launcher()
+    for n in (4, 5):
+        y = torch.randn(n)
+        for x in (torch.zeros(0, 2 * n, 0), torch.zeros(3, 4 * n, 8)[:0, ::2, :0]):
+            assert torch.equal(run((x, y))[0], y)
+
+
+@pytest.mark.parametrize("sizes", [(20, 0), (0, 20), (0, 0), (1, 1), (1, 7), (7, 1)])
+def test_reductions_over_nothing_and_over_one(sizes) -> None:
+    @dlc.kernel
+    def pair(x: f32[M, N], y: f32[N, M, N]):
+        i, j, a, b, c = (dlc.reduce_axis(v) for v in (M, N, N, M, N))
+        every = dlc.compute((M,), lambda r: dlc.sum(dlc.maximum(x[i, j], x[r, j]), i, j))
+        rows = dlc.compute((M, 9), lambda r, s: x.sum() * dlc.tanh(dlc.max(y[c, b, a], a, b, c)) + dlc.sum(y[c, b, a] * r, a, b, c))
+        return every, rows, dlc.sum(dlc.where(i < M, x[i, j], 1.0), i, j)
+
+    m, n = sizes
+    x, y = torch.randn(m, n), torch.randn(n, m, n)
+    top = y.amax() if y.numel() else torch.tensor(-float("inf"))
+    scaled = (x.sum() * top.tanh() + y.sum() * torch.arange(m)[:, None]).expand(m, 9)
+    want = (torch.maximum(x[None], x[:, None]).sum((1, 2)), scaled, x.sum())
+    for got, w in zip(pair(x, y), want):
+        torch.testing.assert_close(got, w, rtol=1e-4, atol=1e-4)
