@@ -277,7 +277,8 @@ def _columns_width(stage: Stage, lane: Var, setting: Setting) -> int:
 def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides, short: int = _SHORT) -> Var | None:
     """The row axis to put along the lanes, when memory is contiguous along it; None when lanes run inside a row.
 
-    A sum of up to ``short`` terms, too few to fill a vector (the window of a convolution), has no say.
+    What is read with gaps alone, every second element say, counts along the axis in which it is nearest. A sum of up to
+    ``short`` terms, too few to fill a vector (the window of a convolution), has no say.
     """
     votes: dict[Var | None, int] = {None: 0}
     for m in (group.anchor, *group.members):
@@ -287,9 +288,10 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides,
             made = nest.producer(x.tensor)
             if made is not None and not (x.write and nest.is_output(s)) and made.name in group.members:
                 continue
+            least = 1 if x.write else min((n for a in (*s.axes, *s.bound) if (n := x.stride(a))), key=abs, default=1)
             for a in (*s.axes, *s.bound):
                 key = up.get(a)
-                if x.stride(a) == 1 and run(x, s, a) > (1 if key is not None or a in s.axes else short):
+                if x.stride(a) == least in (-1, *range(1, _NEAR + 1)) and run(x, s, a) > (1 if key is not None or a in s.axes else short):
                     votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
     best = max(votes, key=lambda k: votes[k])
     if best is not None or not _gathers(nest, group, rows, None, strides):

@@ -171,3 +171,16 @@ def test_partial_sums_of_columns_take_whole_rows():
     assert part(4096, 4096).attach is None and part(600, 48).attach is not None
     x = torch.randn(1500, 900)
     torch.testing.assert_close(mean(x), x.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [2, 4, -1])
+def test_long_sums_of_what_has_gaps_are_loaded_in_whole_vectors(step) -> None:
+    @dlc.kernel
+    def total(x: dlc.bf16[1 << 20]):
+        return dlc.sum(x[::step])
+
+    x = torch.ones(1 << 20, dtype=torch.bfloat16)
+    x[5::7] = -0.5
+    seen = x.flip(0) if step < 0 else x[::step]
+    assert torch.equal(run(total, x)[1], seen.double().sum().bfloat16())
+    assert "vpinsrw" not in Plan(total.plan(x).request.on(by_name("x86-64-avx2"))).assembly()
