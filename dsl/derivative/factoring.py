@@ -28,7 +28,7 @@ from dsl.carrier import SUM
 from dsl.derivative.simplify import add, fold, is_op, is_value, quotient, simplify, zero
 from dsl.derivative.split import is_pointwise
 from dsl.dim import Term, Var, as_term, product
-from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Tensor, const, index, op
+from dsl.expr import Cast, Compute, Const, Expr, Index, Op, Read, Reduce, Tensor, Where, const, index, op
 
 _PLAIN = ("add", "sub", "mul", "div", "neg")
 
@@ -240,7 +240,11 @@ def _once(outputs: Sequence[Tensor], kept: set[Tensor]) -> list[Tensor]:
 
 
 def _sums(body: Expr) -> list[Reduce]:
-    return [e for e in walk(body) if isinstance(e, Reduce) and e.carrier == SUM and is_pointwise(e.args[0])]
+    """The sums in a body that mean the same anywhere: not those in a selection that gather, whose indices hold only where it takes them."""
+    found = [e for e in walk(body) if isinstance(e, Reduce) and e.carrier == SUM and is_pointwise(e.args[0])]
+    gathering = {e for e in found if any(r.args for r in reads(e))}
+    chosen = {e for w in walk(body) if isinstance(w, Where) for a in w.args[1:] for e in walk(a)} if gathering else set()
+    return [e for e in found if e not in gathering & chosen]
 
 
 def _defined(form: Expr, forms: _Forms, name: str, new: Mapping[Tensor, Tensor]) -> Compute:

@@ -114,3 +114,18 @@ def test_the_backward_of_a_selected_gather_reads_nothing_outside() -> None:
     taken = torch.where((p >= 0) & (p < 5), x[:, p.clamp(0, 4)], 0.0) * (at - at.detach().floor())
     for a, b in zip(found, torch.autograd.grad(taken, (x, at), seed)):
         torch.testing.assert_close(a, b)
+
+
+@dlc.kernel
+def weighted(x: f64[3, N], p: i64[M], a: f64[M], b: f64[M]):
+    known = (p >= 0) & (p < N)
+    return dlc.compute((3, M), lambda c, i: dlc.where(known[i], x[c, p[i]], 0.0) * a[i] * b[i])
+
+
+def test_sums_that_two_gradients_share_read_nothing_outside() -> None:
+    x, a, b = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 5), (6,), (6,)))
+    p, seed = torch.tensor([-7, 4, 5, 0, 2, 99]), torch.randn(3, 6, dtype=torch.float64)
+    found = torch.autograd.grad(weighted(x, p, a, b), (x, a, b), seed)
+    taken = torch.where((p >= 0) & (p < 5), x[:, p.clamp(0, 4)], 0.0) * a * b
+    for one, other in zip(found, torch.autograd.grad(taken, (x, a, b), seed)):
+        torch.testing.assert_close(one, other)
