@@ -184,3 +184,14 @@ def test_long_sums_of_what_has_gaps_are_loaded_in_whole_vectors(step) -> None:
     seen = x.flip(0) if step < 0 else x[::step]
     assert torch.equal(run(total, x)[1], seen.double().sum().bfloat16())
     assert "vpinsrw" not in Plan(total.plan(x).request.on(by_name("x86-64-avx2"))).assembly()
+
+
+def test_lanes_lie_along_an_axis_of_more_than_one_point():
+    """One of the axes of a single point has the least stride."""
+    @dlc.kernel
+    def column(x: f32[1, 3, 1]):
+        a, b, c = dlc.reduce_axis(1), dlc.reduce_axis(3), dlc.reduce_axis(1)
+        return dlc.sum(x[c, b, a], a, b, c)
+
+    x = torch.randn(1, 18, 5)[:, :3, :1]
+    torch.testing.assert_close(column(x), x.sum())
