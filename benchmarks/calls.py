@@ -57,6 +57,16 @@ class Bound:
         """The same into memory that the first call allocates; raises :class:`NoVariant` there if that is impossible."""
         return _Into(self)
 
+    def made(self) -> Bound:
+        """The same without the way to what the first call made for as many threads as there are: a tuned kernel, a compiled function."""
+        function = self.function
+        if isinstance(function, Adapted):
+            inner = Bound(function.kernel, function.before(*self.operands)).made()
+            return Bound(Adapted(inner.function, function.before, function.after), self.operands)
+        if isinstance(function, Tuned):
+            return Bound(function.on(self.operands), self.operands)
+        return Bound(function.on(), self.operands) if isinstance(function, Compiled) else self
+
     def tuned(self, budget: float, operands: str = "cold") -> Bound:
         """The same kernel tuned for the operands, for ``budget`` seconds at the first call on each number of threads.
 
@@ -156,13 +166,17 @@ class Compiled:
         self.function, self.options = function, {"dynamic": False, **options}
         self._made: dict[int, Function] = {}
 
-    def __call__(self, *operands: Any) -> object:
-        """The results."""
+    def on(self) -> Function:
+        """What was compiled for the threads that there are now."""
         threads = torch.get_num_threads()
         made = self._made.get(threads)
         if made is None:
             made = self._made[threads] = torch.compile(_own_code(self.function), **self.options)
-        return made(*operands)
+        return made
+
+    def __call__(self, *operands: Any) -> object:
+        """The results."""
+        return self.on()(*operands)
 
     def into(self) -> Compiled:
         """A function of the results' memory and the operands."""

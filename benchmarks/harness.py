@@ -243,9 +243,10 @@ def _measure_case(result: Result, calls: Mapping[str, Call], exact: object, prot
     torch.set_num_threads(result.threads)
     try:
         settled, without = _first_calls(result, calls, exact, protocol.patience)
+        runnable = {name: call.made() if isinstance(call, Bound) else call
+                    for name, call in calls.items() if name not in settled and name not in without}
     finally:
         torch.set_num_threads(before)
-    runnable = {name: call for name, call in calls.items() if name not in settled and name not in without}
     found = measure(runnable, budget=protocol.budget * max(len(runnable) / 2, 1), cold=result.cold, threads=result.threads)
     times = {name: found.get(name, settled.get(name, Measurement())) for name in calls if name not in without}
     result.times = {name: m for name, m in times.items() if not name.endswith(INTO)}

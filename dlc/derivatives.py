@@ -171,9 +171,10 @@ class Derivatives:
         key = mine, plain, self.kernel.save, tuple([n.bit_length() for t in tensors for n in t.shape])
         known = self._followed.get(key)
         if known is None:
-            saved = () if plain else self.saved(mine, [tuple(t.shape) for t in tensors])
-            kept = [("input", n) for n in range(len(tensors))]
-            if not plain:
+            saved: tuple[str, ...] = ()
+            kept: list[Source] = [("input", n) for n in range(len(tensors))] if plain else []
+            if not plain and any(t.dtype.is_float for t in self.kernel.program.outputs):  # integers have no gradient
+                saved = self.saved(mine, [tuple(t.shape) for t in tensors])
                 kept = sorted({s for way in ((), saved) for s in self.back(mine, None, way).sources})
             known = self._followed[key] = Followed(self, mine, saved, tuple(kept))
         return known

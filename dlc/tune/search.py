@@ -57,9 +57,11 @@ class Search:
         """Up to ``count`` new candidates; none when the space seems exhausted.
 
         Args:
-            known: every candidate built so far, the default first.
+            known: every candidate built so far that has choices, the default first; none where there is nothing to choose.
             count: how many are wanted.
         """
+        if not known:
+            return []
         best = max(known, key=lambda k: float("-inf") if k.score is None else k.score)
         if self.swept is None:
             self._new(known[0].decisions)

@@ -90,6 +90,17 @@ def test_a_step_is_tuned_beside_its_default(cache_dir: Path, monkeypatch: pytest
         training.Ours(ours.make, ours.batch, False).tuned(1.0)
 
 
+def test_what_the_first_call_made_is_timed_without_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda f, **given: f)
+    x = torch.randn(3)
+    compiled = Compiled(torch.neg)
+    assert Bound(compiled, (x,)).made().function is compiled.on() and torch.equal(Bound(compiled, (x,)).made()(), -x)  # type: ignore[arg-type]
+    turned = Bound(Adapted(compiled, lambda t: (t.flip(0),), lambda y: y.flip(0)), (x,)).made()
+    assert turned.function.kernel is compiled.on() and torch.equal(turned(), -x)  # type: ignore[attr-defined, arg-type]
+    plain = Bound(torch.neg, (x,))
+    assert plain.made() is plain
+
+
 def test_a_kernel_is_tuned_beside_its_default() -> None:
     one = case("x", lambda: [torch.randn(64, 64)], {"dlc": doubled, "torch": lambda x: x * 2})
     (found,) = run_case("f", one, Protocol(budget=0.01, tune=0.5, into=True), lambda threads, again: LIMITS)

@@ -99,3 +99,17 @@ def test_out_refuses_grad():
     x = leaf(3, 4)
     with pytest.raises(errors.ArgumentError):
         softmax(x, out=torch.empty(3, 4, dtype=torch.float64))
+
+
+@dlc.kernel
+def places(x: f32[M, N]):
+    return dlc.argmax(x, 1), dlc.sum(dlc.cast(x > 0.0, dlc.i32))
+
+
+def test_integers_carry_no_gradient_and_need_none():
+    x = torch.randn(4, 5, requires_grad=True)
+    for _ in range(3):
+        at, count = places(x)
+        assert not at.requires_grad and torch.equal(at, x.argmax(1)) and int(count) == int((x > 0).sum())
+    (x[torch.arange(4), places(x)[0]].sum()).backward()
+    assert int((x.grad != 0).sum()) == 4

@@ -83,3 +83,7 @@ def test_what_won_elsewhere_is_tried_first() -> None:
 def test_a_space_of_one_point_is_exhausted_at_once() -> None:
     assert Search(0).propose([Known((Choice("tile", 4, 4, (4,)),), 1.0)], 8) == []
     assert Search(0).propose([Known((), 1.0)], 8) == []
+
+
+def test_where_there_is_nothing_to_choose_nothing_is_proposed() -> None:
+    assert Search().propose([], 8) == []
