@@ -161,7 +161,11 @@ class Interrupted(Progress):
 
 def test_ctrl_c_keeps_what_was_found() -> None:
     x, w = torch.randn(128, 128), torch.randn(128, 128)
-    report = tune(task(product, x, w, budget=120.0), Interrupted("", 120.0, shown=False))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
+    try:
+        report = tune(task(product, x, w, budget=120.0), Interrupted("", 120.0, shown=False))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert report.interrupted and report.seconds < 60
     assert len(report.history) > 1 and report.times["default"].samples
     assert not report.record.confirmed and records.find(report.record.key) == report.record
