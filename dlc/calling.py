@@ -89,7 +89,6 @@ class Caller:
         self._own: list[dict[tuple[int, ...], Functions | None]] = []
         self._launchers: dict[Any, Launcher] = {}
         self._many: Many[Launcher] = Many()
-        self._often = Often()
         self._on_gpu: dict[Any, GpuLauncher] = {}
         self._many_on_gpu: dict[torch.device, tuple[Many[GpuLauncher], Sizes]] = {}
         self._followed: set[Any] = set()
@@ -252,11 +251,11 @@ class Caller:
             self._launchers[key] = launcher
         return launcher
 
-    def _alone(self, tensors: Sequence[torch.Tensor]) -> Launcher | GpuLauncher | None:
+    def _alone(self, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], often: Often) -> Launcher | GpuLauncher | None:
         """The kernel for just these sizes where they come so often that it pays, else that for many; None where that is open."""
         key = tuple([(t.shape, canonical_strides(t)) for t in tensors])
         request = self.kernel.request([shape for shape, _ in key], [strides for _, strides in key])
-        pays = request.scheduler is None and self._often.pays(key, lambda: specialize(request.program, request.shapes))
+        pays = request.scheduler is None and often.pays(sizes, lambda: specialize(request.program, request.shapes))
         if pays:
             self._launchers[key] = Plan(request).launcher()
         return None if pays is None else self._launcher(tensors)
@@ -294,10 +293,12 @@ class Caller:
 
         def find(sizes: tuple[int, ...], args: tuple[Any, ...]) -> Functions | None:
             """The functions of a kernel compiled for just these sizes, or scheduled for nearer ones; None where there is none."""
+            if often.waits(sizes):
+                return None
             tensors = [as_tensor(a, t) for a, t in zip(args, inputs)]
             best: Launcher | GpuLauncher | None = self._launcher(tensors)
             if best is launcher:
-                best = self._alone(tensors)
+                best = self._alone(tensors, sizes, often)
                 if best is None:
                     return None  # it is counted how often these sizes come: ask again
             found = self._remember(args, _kinds(args), best) if isinstance(best, Launcher) and best is not launcher else None
@@ -308,6 +309,7 @@ class Caller:
 
         followed: dict[Any, Followed] = {}
         own: dict[tuple[int, ...], Functions | None] = {}
+        often = Often()
         if not launcher.recipe.sizes:
             return Hooks(tracked)
         self._own.append(own)

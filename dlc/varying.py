@@ -22,6 +22,7 @@ MOST = 32  # kernels for changing sizes, of arguments laid out alike
 _COMPILING = 0.1  # seconds that compiling takes, about
 _RATE, _BANDWIDTH = 5e10, 1e10  # operations and bytes a second of kernels for many sizes, about
 _OFTEN = 1000  # calls that are counted: sizes that would have to come more often are not
+_REMEMBERED = 4096  # sizes that are judged, before all are forgotten
 Made = TypeVar("Made")
 
 
@@ -70,20 +71,30 @@ class Often:
     def __init__(self) -> None:
         self._left: dict[Hashable, int] = {}
 
+    def waits(self, key: Hashable) -> bool:
+        """Counts a call; whether these sizes have to come again. Sizes that were never judged do not wait."""
+        left = self._left.get(key, 0)
+        if left > 1:
+            self._left[key] = left - 1
+        return left > 1
+
     def pays(self, key: Hashable, program: Callable[[], Program]) -> bool | None:
-        """Counts a call; whether it is time to compile, False for never, None for not yet.
+        """Judges sizes that do not wait; whether it is time to compile, False for never, None for not yet: from now on they wait.
 
         Args:
-            key: shapes and strides of the call.
+            key: the sizes of the call.
             program: the program at these sizes.
         """
         left = self._left.get(key)
-        if left is None:
-            special = program()
-            seconds = max(flops(special) / _RATE, bytes_moved(special) / _BANDWIDTH)
-            left = math.ceil(_COMPILING / seconds) if seconds * _OFTEN >= _COMPILING else 0
-        self._left[key] = max(left - 1, 0)
-        return None if left > 1 else left == 1
+        if left is not None:
+            self._left[key] = 0
+            return left == 1
+        if len(self._left) >= _REMEMBERED:
+            self._left.clear()
+        special = program()
+        seconds = max(flops(special) / _RATE, bytes_moved(special) / _BANDWIDTH)
+        self._left[key] = calls = math.ceil(_COMPILING / seconds) if seconds * _OFTEN >= _COMPILING else 0
+        return None if calls else False
 
 
 def _distance(a: Mapping[Var, int], b: Mapping[Var, int]) -> float:

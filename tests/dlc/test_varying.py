@@ -60,11 +60,13 @@ def square(n):
 
 
 def test_sizes_that_come_often_get_a_kernel_of_their_own_where_it_pays():
-    often, calls = Often(), 0
-    while (pays := often.pays("large", lambda: square(500))) is None:
+    often, calls = Often(), 1
+    assert not often.waits("large") and often.pays("large", lambda: square(500)) is None
+    while often.waits("large"):
         calls += 1
-    assert pays and 5 < calls < 50, "a tenth of a second of 250 million operations each"
-    assert often.pays("small", lambda: square(10)) is False
+    assert 5 < calls < 50, "a tenth of a second of 250 million operations each"
+    assert often.pays("large", lambda: square(500)) and often.pays("large", lambda: square(500)) is False
+    assert often.pays("small", lambda: square(10)) is False and not often.waits("small")
 
 
 def test_a_kernel_for_many_sizes_gives_way_to_one_for_those_that_come_often():
