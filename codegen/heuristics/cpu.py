@@ -19,7 +19,7 @@ from codegen.heuristics.factors import part_factors
 from codegen.heuristics.fusion import fuse_stages, is_contraction, iterations
 from codegen.heuristics.groups import Group, fills, group_stages, row_map
 from codegen.heuristics.kept import keep_beside, keeps
-from codegen.heuristics.lanes import lane_axis, run, span
+from codegen.heuristics.lanes import NEAR, lane_axis, run, span
 from codegen.heuristics.maps import SERIAL_WORK, collapse, schedule_map, streams, tile_lane
 from codegen.heuristics.order import order_intermediates
 from codegen.heuristics.rolling import roll_cascades
@@ -35,7 +35,6 @@ from dsl.primitives.storage import compute_at, lay_out
 
 _PASSING = 8  # vectors of columns that are summed together
 _LIGHT = 8  # operations a term, above which a few vectors keep the core busy
-_NEAR = 4  # elements apart that are loaded as whole vectors
 _SHORT = 7  # terms of a sum that are not worth lanes
 
 
@@ -291,7 +290,7 @@ def _row_lane(nest: Nest, group: Group, rows: tuple[Var, ...], strides: Strides,
             least = 1 if x.write else min((n for a in (*s.axes, *s.bound) if (n := x.stride(a))), key=abs, default=1)
             for a in (*s.axes, *s.bound):
                 key = up.get(a)
-                if x.stride(a) == least in (-1, *range(1, _NEAR + 1)) and run(x, s, a) > (1 if key is not None or a in s.axes else short):
+                if x.stride(a) == least in (-1, *range(1, NEAR + 1)) and run(x, s, a) > (1 if key is not None or a in s.axes else short):
                     votes[key] = votes.get(key, 0) + span(x, s) * x.dtype.itemsize
     best = max(votes, key=lambda k: votes[k])
     if best is not None or not _gathers(nest, group, rows, None, strides):
@@ -309,7 +308,7 @@ def _gathers(nest: Nest, group: Group, rows: tuple[Var, ...], lane: Var | None, 
         mine = [x for x in accesses(s, strides) if x.tensor not in made]
         along = [a for a in (*s.axes, *s.bound) if up.get(a) is lane]
         axis = max(along, key=lambda a: sum(span(x, s) for x in mine if x.stride(a) == 1), default=None)
-        if axis is not None and any(abs(_NEAR + 1 if (n := x.stride(axis)) is None else n) > _NEAR for x in mine):
+        if axis is not None and any(abs(NEAR + 1 if (n := x.stride(axis)) is None else n) > NEAR for x in mine):
             return True
     return False
 

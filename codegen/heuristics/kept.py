@@ -76,6 +76,3 @@ def keep_beside(nest: Nest, name: str, rows: Mapping[Var, Var], anchor: str, loo
     mine, theirs = nest[name].axis_names(), nest[anchor].axis_names()
     axes = {theirs[v]: mine[a] for a, v in rows.items()}
     return compute_beside(nest, name, anchor, loops[-1], [axes[x] for x in loops], [1] * len(loops))
-
-
-__all__ = ["keep_beside", "keeps"]

@@ -6,6 +6,8 @@ from codegen.analysis.access import Access, Strides, accesses, size
 from dsl.dim import Var
 from dsl.nest import Stage
 
+NEAR = 4  # elements apart that are loaded as whole vectors
+
 
 def lane_axis(stage: Stage, strides: Strides, among: tuple[Var, ...]) -> Var | None:
     """The axis with unit stride in the most bytes of a stage's accesses."""

@@ -10,6 +10,7 @@ from codegen.analysis.access import Strides, read_access, size
 from codegen.heuristics.contraction import most_dots, written
 from codegen.heuristics.decisions import Setting
 from codegen.heuristics.fusion import identity_axes, is_contraction, iterations
+from codegen.heuristics.lanes import NEAR
 from codegen.heuristics.product import LONG, Product, analyse
 from codegen.heuristics.windows import WINDOW
 from codegen.tile.layout import contiguous
@@ -22,7 +23,6 @@ from dsl.primitives.storage import cache_read, compute_inline, gather_read, lay_
 _LANES = 8  # a shorter axis is not worth lanes
 _LINE = 64  # bytes of a cache line
 _REUSED = 16  # times that an element is read, which repay a copy of it
-_NEAR = 4  # elements apart that are loaded as whole vectors
 _TWICE = 2  # times that elements far apart are gathered into lanes, which cost more than a copy in which they are neighbours
 
 
@@ -111,7 +111,7 @@ def _along_lanes(nest: Nest, s: Stage, strides: dict[Tensor, tuple[Term, ...]]) 
         return nest
     for r in dict.fromkeys(reads(s.tensors[0].body)):
         at = _dimension(r, lane)
-        if at is None or read_access(r, strides).stride(lane) in range(1, _NEAR + 1):
+        if at is None or read_access(r, strides).stride(lane) in range(1, NEAR + 1):
             continue
         order = (*(n for n in range(r.tensor.ndim) if n != at), at)
         made = nest.producer(r.tensor)
@@ -136,7 +136,7 @@ def _dimension(r: Read, lane: Var) -> int | None:
     """The dimension that a step along the lane axis moves in, by little; None when there is none, or several mention the axis."""
     own = [n for n, i in enumerate(r.indices) if lane in (i.vars if isinstance(i, Term) else i.free)]
     index = r.indices[own[0]] if len(own) == 1 else None
-    return own[0] if isinstance(index, Term) and index.coef(lane) in range(1, _NEAR + 1) else None
+    return own[0] if isinstance(index, Term) and index.coef(lane) in range(1, NEAR + 1) else None
 
 
 def _across(s: Stage, r: Read, at: int, lane: Var, strides: Strides) -> bool:
